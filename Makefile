@@ -1,0 +1,68 @@
+# The two commands are `make serve` and `make test`; each does all its own set-up. `make help` lists the others.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+DATA ?= ../shared/data/gtzan-mel.npz
+RUNS ?= runs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test lint types imports unit bench bench-memory train lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: $(VENV)/.service ## Set up the service in .venv, its own dependencies checked by hash
+
+serve: setup ## Serve on 127.0.0.1:8000 with the bundled model
+	$(BIN)/wholetrack serve
+
+test: lint types imports unit ## Run every check: style, types, import contracts, tests
+
+lint: $(VENV)/.test ## Check style and docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test ## Check types, strictly
+	$(BIN)/mypy
+
+imports: $(VENV)/.test ## Check who imports whom
+	$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/.test ## Run the tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+bench: $(VENV)/.test ## Measure cost per track, start-up and probes; records go to docs/bench
+	for name in startup track probe; do $(BIN)/python -m bench.$$name --record || exit 1; done
+
+bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
+	$(BIN)/python -m bench.memory --record
+
+train: $(VENV)/.test ## Train and publish the bundled model anew from DATA (some hours; goes on where it stopped)
+	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out --part 1
+	for fold in 1 2 3; do \
+	    $(BIN)/wholetrack-train fit $(RUNS)/artist-filtered-$$fold --data $(DATA) --protocol artist-filtered --part $$fold || exit 1; \
+	done
+	$(BIN)/wholetrack-train fit $(RUNS)/random-1 --data $(DATA) --protocol random --part 1
+	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --also $(RUNS)/random-1 \
+	    --also $(RUNS)/artist-filtered-1 --also $(RUNS)/artist-filtered-2 --also $(RUNS)/artist-filtered-3
+
+lock: ## Pin every dependency anew (needs uv)
+	for device in cpu gpu; do \
+	    uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
+	        --extra $$device --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
+	done
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	    --extra cpu --extra gpu --extra reference --extra train --extra test --output-file constraints.txt pyproject.toml
+
+clean: ## Remove what set-up and tests left
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/.service: pyproject.toml constraints.txt requirements/service-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/service-cpu.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.service
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference,train,test]'
+	touch $@

@@ -1,0 +1,110 @@
+"""What a 4-minute mp3 costs through the service, beside its floor: ffmpeg alone plus the session alone.
+
+The three are measured in turn, round after round, so that the ratio holds where the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from bench.running import Server, running_server
+from service.audio.ffmpeg import find_ffmpeg
+from service.inference.device import Session
+from service.pipeline import Pipeline
+from service.settings import DeviceChoice, Settings
+from service.startup import build_pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds of CPU and of wall time."""
+
+    cpu_s: float
+    wall_s: float
+
+
+def decode_alone(song: Path, sample_rate: int) -> Cost:
+    """The service's ffmpeg command, its output thrown away."""
+    with song.open("rb") as file:
+        command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=3600)
+        before, began = os.times(), time.perf_counter()
+        subprocess.run(
+            command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+        )
+    after = os.times()
+    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    return Cost(cpu_s, time.perf_counter() - began)
+
+
+def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
+    """The network on windows that are ready, in the service's batches."""
+    cpu, began = time.process_time(), time.perf_counter()
+    for first in range(0, len(windows), session.max_batch):
+        session.run(windows[first : first + session.max_batch])
+    return Cost(time.process_time() - cpu, time.perf_counter() - began)
+
+
+def through_http(server: Server, song: Path) -> Cost:
+    """The whole way; the CPU time of the service and its ffmpeg, not of the client."""
+    before, began = server.process.cpu_times(), time.perf_counter()
+    server.post(song).raise_for_status()
+    wall_s = time.perf_counter() - began
+    server.wait_until_clean()
+    after = server.process.cpu_times()
+    fields = ("user", "system", "children_user", "children_system")
+    return Cost(sum(getattr(after, f) - getattr(before, f) for f in fields), wall_s)
+
+
+def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, object]:
+    """All three, ``repeats`` times in turn."""
+    served = pipeline.model(None)
+    session = served.engine.classifier
+    assert isinstance(session, Session)
+    windows = pipeline.windows(song, max_duration_s=3600)
+    costs: dict[str, list[Cost]] = {"decode_alone": [], "session_alone": [], "service": []}
+    for round_ in range(repeats + 1):
+        now = {
+            "decode_alone": decode_alone(song, served.card.audio.sample_rate),
+            "session_alone": session_alone(session, windows),
+            "service": through_http(server, song),
+        }
+        if round_:  # the first warms up
+            for name, cost in now.items():
+                costs[name].append(cost)
+    floors = [d.cpu_s + s.cpu_s for d, s in zip(costs["decode_alone"], costs["session_alone"], strict=True)]
+    return {
+        "song_seconds": SONG_SECONDS,
+        "windows": len(windows),
+        **{
+            name: {f: spread([getattr(c, f) for c in all_]) for f in ("cpu_s", "wall_s")}
+            for name, all_ in costs.items()
+        },
+        "cpu_ratio_to_floor": spread([c.cpu_s / floor for c, floor in zip(costs["service"], floors, strict=True)]),
+    }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = arguments(__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        song = Path(folder) / "song.mp3"
+        make_song(song)
+        pipeline = build_pipeline(Settings(device=DeviceChoice.CPU))
+        with running_server(Path(folder)) as server:
+            print_report("track", measure(pipeline, server, song, options.repeats), record=options.record)
+        pipeline.close()
+
+
+if __name__ == "__main__":
+    main()

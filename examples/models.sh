@@ -1,0 +1,5 @@
+#!/bin/sh
+# Which models are served, and how good are they?
+set -eu
+url=${WHOLETRACK_URL:-http://127.0.0.1:8000}
+curl --silent --show-error --fail-with-body "$url/v1/models"

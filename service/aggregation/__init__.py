@@ -1,0 +1,1 @@
+"""From the probabilities of all windows to statements about the track: ``ranking`` and ``sections``."""

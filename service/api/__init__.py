@@ -1,0 +1,1 @@
+"""HTTP, which no other room knows of: ``app`` assembles it, ``predict`` is the main road."""

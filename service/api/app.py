@@ -1,0 +1,63 @@
+"""The application: routes, errors, request ids and the documentation page, around one pipeline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from anyio import to_thread
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service import __version__
+from service.api import health, models, predict, problems
+from service.api.metrics import Metrics
+from service.api.predict import Predictions
+from service.api.requests import InFlight, RequestRecords
+from service.pipeline import Pipeline
+from service.settings import Settings
+
+_LAST_WORDS_S = 10.0
+
+_DESCRIPTION = """Hears a whole recording and says what genre it is, when, and how sure it is.
+
+`curl -F file=@song.mp3 http://127.0.0.1:8000/v1/predict`
+
+Every error is an `application/problem+json` with a stable `code`."""
+
+
+def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
+    """The application around a pipeline that is ready; closing the application closes the pipeline."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with tempfile.TemporaryDirectory(prefix="wholetrack-", dir=settings.temp_dir) as folder:
+            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, Path(folder))
+            yield
+            # uvicorn has waited for the requests under way, or cancelled them: those are about to be told why.
+            await in_flight.wait_for_none(_LAST_WORDS_S)
+            await to_thread.run_sync(app.state.predictions.close)
+            await to_thread.run_sync(pipeline.close)
+
+    in_flight = InFlight()
+
+    # FastAPI's own documentation pages load their scripts from another host; these bring them along.
+    app = FastAPIOffline(
+        title="wholetrack",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    )
+    app.state.pipeline = pipeline
+    app.state.metrics = Metrics()
+    for module in (predict, models, health):
+        app.include_router(module.router)
+    problems.install(app)
+    app.add_middleware(RequestRecords, in_flight=in_flight)
+    app.add_middleware(CorrelationIdMiddleware)
+    return app

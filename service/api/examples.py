@@ -1,0 +1,91 @@
+"""Example answers for the documentation: invented, short, and held against the schemas by the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LABELS = ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"]
+
+PREDICTION: dict[str, Any] = {
+    "track": {
+        "filename": "song.mp3",
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "bytes": 96_540,
+        "codec": "mp3",
+        "container": "mp3",
+        "sample_rate_hz": 44100,
+        "channels": 2,
+        "duration_s": 4.0,
+    },
+    "model": {
+        "name": "wholetrack-crnn",
+        "version": "1",
+        "device": "cpu",
+        "window_s": 3.0,
+        "hop_s": 1.0,
+        "labels": _LABELS,
+    },
+    "prediction": {
+        "summed_score": {
+            "genre": "jazz",
+            "share": 0.71,
+            "top_k": [{"genre": "jazz", "share": 0.71}, {"genre": "blues", "share": 0.21}],
+        },
+        "majority_vote": {
+            "genre": "jazz",
+            "share": 1.0,
+            "top_k": [{"genre": "jazz", "share": 1.0, "windows": 2}, {"genre": "blues", "share": 0.0, "windows": 0}],
+        },
+        "agreement": True,
+        "confidence": 0.71,
+        "in_domain": True,
+    },
+    "sections": [{"start_s": 0.0, "end_s": 4.0, "genre": "jazz", "share": 0.71}],
+    "windows": {
+        "count": 2,
+        "silent": [],
+        "start_s": [0.0, 1.0],
+        "genre": ["jazz", "jazz"],
+        "probabilities": [
+            [0.18, 0.02, 0.01, 0.01, 0.01, 0.74, 0.0, 0.01, 0.01, 0.01],
+            [0.24, 0.03, 0.01, 0.01, 0.01, 0.68, 0.0, 0.01, 0.0, 0.01],
+        ],
+    },
+    "timing_ms": {
+        "receive": 1.2,
+        "decode": 21.5,
+        "features": 4.1,
+        "queue": 0.2,
+        "inference": 6.3,
+        "total": 31.8,
+    },
+    "warnings": [],
+}
+
+MODEL: dict[str, Any] = {
+    "name": "wholetrack-crnn",
+    "version": "1",
+    "device": "cpu",
+    "default": True,
+    "card": {
+        "schema_version": 1,
+        "name": "wholetrack-crnn",
+        "version": "1",
+        "labels": _LABELS,
+        "windows": {"window_s": 3.0, "hop_s": 1.0, "frames": 39},
+        "metrics": {"artist_filtered": {"runs": 3, "track_accuracy_summed": 0.65}},
+    },
+}
+
+MODELS: dict[str, Any] = {"models": [MODEL]}
+READY: dict[str, Any] = {"status": "ready", "models": {"wholetrack-crnn": "cpu"}}
+HEALTHY: dict[str, Any] = {"status": "ok"}
+METRICS = """# HELP wholetrack_predictions_total Predictions by outcome: ok, or an error code.
+# TYPE wholetrack_predictions_total counter
+wholetrack_predictions_total{code="ok"} 42.0
+"""
+
+
+def answered(example: object, *, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` entry of a route for its success, with an example."""
+    return {200: {"content": {media_type: {"example": example}}}}

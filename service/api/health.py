@@ -1,0 +1,63 @@
+"""``/healthz``, ``/readyz`` and ``/metrics``: for supervisors and monitoring."""
+
+from __future__ import annotations
+
+from anyio import to_thread
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from service.api.examples import HEALTHY, METRICS, READY, answered
+from service.api.metrics import Metrics
+from service.api.problems import documented
+from service.errors import ErrorKind, ServiceError
+from service.pipeline import Pipeline
+
+router = APIRouter(tags=["operation"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: str
+
+
+class Readiness(BaseModel):
+    """Every model is on a device that gave right answers at start-up and whose thread is alive."""
+
+    status: str
+    models: dict[str, str] = Field(description="Device of each model.")
+
+
+@router.get("/healthz", summary="Is the process alive?", responses=answered(HEALTHY))
+async def healthz() -> Health:
+    """Answers as long as the event loop turns."""
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    summary="Can it predict?",
+    responses=answered(READY) | documented(ErrorKind.DEVICE_FAILED),
+)
+async def readyz(request: Request) -> Readiness:
+    """Answers 200 only when every model gave right answers on its device and can still be asked."""
+    pipeline: Pipeline = request.app.state.pipeline
+    failing = sorted(name for name, served in pipeline.models.items() if not served.engine.healthy)
+    if failing:
+        raise ServiceError(ErrorKind.DEVICE_FAILED, f"No device answers for {', '.join(failing)}.", retry_after_s=5)
+    return Readiness(
+        status="ready",
+        models={name: served.engine.classifier.device for name, served in sorted(pipeline.models.items())},
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses=answered(METRICS, media_type="text/plain"),
+)
+async def metrics(request: Request) -> Response:
+    """Requests by outcome, seconds by stage, windows, and the process."""
+    collected: Metrics = request.app.state.metrics
+    return Response(await to_thread.run_sync(collected.exposition), media_type=Metrics.media_type)

@@ -1,0 +1,210 @@
+"""``POST /v1/predict``: from a request to an answer, with nothing left behind whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api.examples import PREDICTION, answered
+from service.api.metrics import Metrics
+from service.api.problems import PREDICT_PATH, documented
+from service.api.schemas import PredictionAnswer, PredictParameters, Received, answer
+from service.api.upload import Upload, received
+from service.cancellation import Cancellation
+from service.errors import ErrorKind, ServiceError
+from service.pipeline import Pipeline
+from service.settings import Settings
+
+_UPLOAD: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The recording: multipart with one part called `file`, or the bytes of the file as the body. "
+        "Accepted are wav, flac, mp3, ogg (vorbis, opus, flac), m4a and mp4 (aac, alac), aac, aiff, wma and webm, "
+        "whatever the name says.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "audio/*": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+class Predictions:
+    """Admits predictions, runs each in a thread, and stops those that nobody waits for any more."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, metrics: Metrics, folder: Path) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._metrics = metrics
+        self._folder = folder
+        self._threads = ThreadPoolExecutor(settings.tracks_at_once, thread_name_prefix="track")
+        self._admitted = 0
+
+    def close(self) -> None:
+        """Wait for what is under way and end the threads."""
+        self._threads.shutdown()
+
+    async def predict(self, request: Request, parameters: PredictParameters) -> bytes:
+        """Receive, hear and answer.
+
+        Returns:
+            The answer as JSON.
+
+        Raises:
+            ServiceError: any of the table's.
+        """
+        began, limit_s = time.monotonic(), self._settings.request_timeout_s
+        with self._admitted_one():
+            self._check(parameters)
+            try:
+                async with asyncio.timeout(limit_s) as limit:
+                    max_bytes = self._settings.max_upload_bytes
+                    async with received(request, self._folder, max_bytes=max_bytes) as upload:
+                        # From here on it is not this task that must be stopped, but the thread that it waits for.
+                        limit.reschedule(None)
+                        return await self._heard(request, upload, parameters, began)
+            except TimeoutError as error:
+                raise self._too_slow() from error
+
+    @contextmanager
+    def _admitted_one(self) -> Iterator[None]:
+        if self._admitted >= self._settings.max_requests:
+            raise ServiceError(
+                ErrorKind.OVERLOADED,
+                f"{self._admitted} predictions are under way; try again in a few seconds.",
+                retry_after_s=5,
+            )
+        self._admitted += 1
+        try:
+            with self._metrics.in_progress.track_inprogress():
+                yield
+        finally:
+            self._admitted -= 1
+
+    def _check(self, parameters: PredictParameters) -> None:
+        """Refuse what can be refused before the upload."""
+        served = self._pipeline.model(parameters.model)
+        served.grid(parameters.hop_s)
+        if parameters.top_k > len(served.card.labels):
+            raise ServiceError(
+                ErrorKind.INVALID_PARAMETER,
+                f"top_k: {served.card.name} knows {len(served.card.labels)} genres, so top_k is 1 to "
+                f"{len(served.card.labels)}.",
+            )
+
+    async def _heard(self, request: Request, upload: Upload, parameters: PredictParameters, began: float) -> bytes:
+        cancellation = Cancellation()
+        submitted = time.monotonic()
+
+        def work() -> bytes:
+            wait_s = time.monotonic() - submitted
+            found = self._pipeline.predict(
+                upload.path,
+                model=parameters.model,
+                hop_s=parameters.hop_s,
+                max_duration_s=self._settings.max_duration_s,
+                cancellation=cancellation,
+            )
+            received_ = Received(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s, wait_s)
+            answered = answer(found, received_, top_k=parameters.top_k, detail=parameters.windows)
+            self._metrics.answered(
+                model=found.card.name,
+                n_windows=answered.windows.count,
+                duration_s=found.duration_s,
+                timing=answered.timing_ms,
+            )
+            return answered.model_dump_json(exclude_unset=True).encode()
+
+        deadline = began + self._settings.request_timeout_s
+        return await self._watched(request, work, cancellation, deadline)
+
+    async def _watched(
+        self, request: Request, work: Callable[[], bytes], cancellation: Cancellation, deadline: float
+    ) -> bytes:
+        """Run ``work`` in a thread until it is done, the client leaves, the time is up, or the service stops.
+
+        Returns only when the thread is out of the upload's file.
+        """
+        # The context carries the request's id into the thread's log records.
+        running = self._threads.submit(contextvars.copy_context().run, work)
+        result: asyncio.Future[Any] = asyncio.wrap_future(running)
+        gone: asyncio.Future[Any] = asyncio.create_task(_client_leaves(request))
+        try:
+            await asyncio.wait([result, gone], timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                left = ServiceError(ErrorKind.CLIENT_GONE, "The client left before its answer.")
+                cancellation.cancel(left if gone.done() else self._too_slow())
+        except asyncio.CancelledError:
+            # uvicorn cancels what outlasts the shutdown's time limit; the client is told why.
+            cancellation.cancel(ServiceError(ErrorKind.DRAINING, "The service is shutting down; ask another instance."))
+        finally:
+            gone.cancel()
+        if cancellation.reason is not None and running.cancel():
+            raise cancellation.reason
+        await asyncio.wait([result])
+        outcome: bytes = result.result()
+        return outcome
+
+    def _too_slow(self) -> ServiceError:
+        return ServiceError(
+            ErrorKind.DEADLINE_EXCEEDED,
+            f"The request took longer than the limit of {self._settings.request_timeout_s:g} seconds.",
+        )
+
+
+async def _client_leaves(request: Request) -> None:
+    """Return when the connection of a request whose body was read is closed."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+router = APIRouter(tags=["prediction"])
+
+
+@router.post(
+    PREDICT_PATH,
+    summary="What genre is this recording?",
+    response_model=PredictionAnswer,
+    responses=answered(PREDICTION)
+    | documented(
+        ErrorKind.MALFORMED_REQUEST,
+        ErrorKind.UNKNOWN_MODEL,
+        ErrorKind.UPLOAD_TOO_LARGE,
+        ErrorKind.AUDIO_TOO_LONG,
+        ErrorKind.UNSUPPORTED_MEDIA,
+        ErrorKind.UNDECODABLE_AUDIO,
+        ErrorKind.NO_AUDIO_STREAM,
+        ErrorKind.EMPTY_AUDIO,
+        ErrorKind.INVALID_PARAMETER,
+        ErrorKind.OVERLOADED,
+        ErrorKind.INTERNAL_ERROR,
+        ErrorKind.DRAINING,
+        ErrorKind.DEVICE_FAILED,
+        ErrorKind.DEADLINE_EXCEEDED,
+    ),
+    openapi_extra=_UPLOAD,
+)
+async def predict(request: Request, parameters: Annotated[PredictParameters, Query()]) -> Response:
+    """Hear a whole recording of any length and name its genre.
+
+    The recording is decoded, cut into overlapping windows, and every window is classified. The answer ranks the
+    genres by summed score and by majority vote, divides the track into sections, and holds the probabilities of every
+    window.
+    """
+    predictions: Predictions = request.app.state.predictions
+    return Response(await predictions.predict(request, parameters), media_type="application/json")

@@ -1,0 +1,293 @@
+"""One file to mono PCM in blocks, by one ffmpeg process that never outlives the reading.
+
+with decoder.open(path, sample_rate=22050, max_duration_s=600) as decoding:
+    for block in decoding.blocks():
+        ...
+    heard = decoding.summary()
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
+from service.audio.ffmpeg import Ffmpeg
+from service.audio.report import Report
+from service.contracts import StreamInfo, TrackWarning, WarningCode
+from service.errors import ErrorKind, ServiceError, StartupError
+
+_log = logging.getLogger(__name__)
+
+_SAMPLE_BYTES = 4
+_PROOF_RATE = 16000
+_BLOCK_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 20
+_STDERR_BYTES = 256 * 1024
+_EXIT_TIMEOUT_S = 5.0
+# Float formats hold anything. Beyond this a mel band's power leaves float32; sound stays below 1, or below 32,768 where
+# somebody wrote integers as floats.
+_LOUDEST = 1e6
+# A stated duration may be rounded to a packet and include an encoder's delay.
+_MISSING_S = 0.5
+
+# By a person, a supervisor, or a kernel that ran out of memory; any other signal is the decoder's own fall over a file.
+_STOPPED_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+# A child needs none of the service's environment, least of all its secrets.
+_ENVIRONMENT = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedAudio:
+    """What was heard of a file, once it is decoded to its end."""
+
+    stream: StreamInfo
+    duration_s: float
+    warnings: tuple[TrackWarning, ...]
+
+
+class FfmpegDecoder:
+    """Opens files for decoding with one ffmpeg."""
+
+    def __init__(self, ffmpeg: Ffmpeg) -> None:
+        self.ffmpeg = ffmpeg
+
+    def prove(self) -> None:
+        """Decode a sound that is known: an ffmpeg may lack a filter, a format, or the right to run where it is.
+
+        Raises:
+            StartupError: if anything else comes out.
+        """
+        tone = np.sin(np.arange(_PROOF_RATE) / 20, dtype=np.float32) / 2
+        pcm = np.stack((tone, -tone / 2), axis=1).astype("<f4").tobytes()
+        form = struct.pack("<HHIIHH", 3, 2, _PROOF_RATE, _PROOF_RATE * 8, 8, 32)
+        riff = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(pcm)) + pcm
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"RIFF" + struct.pack("<I", len(riff)) + riff)
+            file.flush()
+            try:
+                with self.open(Path(file.name), sample_rate=_PROOF_RATE // 2, max_duration_s=10) as decoding:
+                    heard = np.concatenate([np.zeros(0, dtype=np.float32), *decoding.blocks()])
+                    decoding.summary()
+            except ServiceError as error:
+                raise StartupError(f"{self.ffmpeg.path} cannot decode a WAV: {error}") from error
+        # The mean of the channels, every other sample; but for the ends, where the resampler meets what is not there.
+        inner, expected = slice(200, -200), tone[::2] / 4
+        if heard.shape != expected.shape or not np.allclose(heard[inner], expected[inner], atol=1e-4):
+            raise StartupError(f"{self.ffmpeg.path} decodes a known WAV wrongly")
+
+    def open(self, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding:
+        """Start decoding.
+
+        Args:
+            path: a seekable file that belongs to the caller.
+            sample_rate: of the PCM wanted, in Hz.
+            max_duration_s: a longer recording is refused, while it is being decoded.
+        """
+        return Decoding(self.ffmpeg, path, sample_rate=sample_rate, max_duration_s=max_duration_s)
+
+
+class Decoding:
+    """A running ffmpeg; a context manager that leaves no process behind.
+
+    One thread reads; :meth:`kill` may be called from any thread and makes the reader's next block the last.
+    """
+
+    def __init__(self, ffmpeg: Ffmpeg, path: Path, *, sample_rate: int, max_duration_s: float) -> None:
+        self._path = path
+        self._sample_rate = sample_rate
+        self._max_samples = int(max_duration_s * sample_rate)
+        self._max_duration_s = max_duration_s
+        self._n_samples = 0
+        self._killed = False
+        self._impossible = False
+        with path.open("rb") as file:
+            self._process = subprocess.Popen(
+                ffmpeg.decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=_ENVIRONMENT,
+                pass_fds=(file.fileno(),),
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._pcm = self._process.stdout
+        with suppress(OSError):
+            fcntl.fcntl(self._pcm.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._words = _BoundedReader(self._process.stderr, _STDERR_BYTES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        self._pcm.close()
+        self._process.wait()
+        self._words.close()
+
+    def kill(self) -> None:
+        """Stop ffmpeg at once, with everything that it may have started."""
+        if self._process.poll() is None:
+            self._killed = True
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The PCM, mono, full scale at 1.0, in blocks of up to 262,144 samples.
+
+        Raises:
+            ServiceError: ``audio_too_long`` as soon as more is decoded than was allowed.
+        """
+        while True:
+            buffer = bytearray(_BLOCK_BYTES)
+            filled = _read_into(self._pcm, memoryview(buffer))
+            if not filled:
+                return
+            block = np.frombuffer(buffer, dtype="<f4", count=filled // _SAMPLE_BYTES)
+            self._n_samples += len(block)
+            if self._n_samples > self._max_samples:
+                raise ServiceError(
+                    ErrorKind.AUDIO_TOO_LONG,
+                    f"The recording is longer than the limit of {self._max_duration_s:g} seconds; "
+                    "send a shorter one, or ask the operator to raise max_duration_s.",
+                )
+            yield self._possible(block)
+
+    def _possible(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The samples without what is no sound: NaN becomes silence, infinities and absurd values the loudest."""
+        if np.abs(block).max() <= _LOUDEST:
+            return block
+        self._impossible = True
+        return np.clip(np.nan_to_num(block), -_LOUDEST, _LOUDEST)
+
+    def summary(self) -> DecodedAudio:
+        """What was heard, to be asked for after the last block.
+
+        Raises:
+            ServiceError: if nothing was: ``unsupported_media``, ``undecodable_audio``, ``no_audio_stream`` or
+                ``empty_audio``.
+        """
+        try:
+            status = self._process.wait(_EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        text = self._words.close()
+        report = Report.parse(text)
+        if status < 0 and not self._killed:
+            _log.error("ffmpeg was ended by signal %d: %s", -status, text[-2000:])
+            raise self._reason_for_dying(-status)
+        if is_wrapper(self._path):
+            raise _not_audio()
+        if self._n_samples == 0 or report.stream is None:
+            _log.info("ffmpeg gave no audio (status %d): %s", status, text[-2000:])
+            raise self._reason_for_nothing(report)
+        if status != 0:
+            _log.warning("ffmpeg ended with status %d: %s", status, text[-2000:])
+        duration_s = self._n_samples / self._sample_rate
+        return DecodedAudio(report.stream, duration_s, tuple(self._warnings(report, duration_s, status)))
+
+    def _warnings(self, report: Report, duration_s: float, status: int) -> Iterator[TrackWarning]:
+        if report.declared_s is not None and duration_s + _MISSING_S < report.declared_s:
+            yield TrackWarning(
+                WarningCode.TRUNCATED,
+                f"The file states {report.declared_s:.2f} s but holds {duration_s:.2f} s: the answer is about what "
+                "is there.",
+            )
+        elif breaks_off(self._path):
+            yield TrackWarning(
+                WarningCode.TRUNCATED,
+                f"The file breaks off after {duration_s:.2f} s: the answer is about what is there.",
+            )
+        elif status != 0 or report.decode_errors or self._impossible:
+            yield TrackWarning(
+                WarningCode.DAMAGED, "Parts of the file could not be decoded: the answer is about the rest."
+            )
+
+    @staticmethod
+    def _reason_for_dying(number: int) -> ServiceError:
+        if number in _STOPPED_FROM_OUTSIDE:
+            return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped; try again.", retry_after_s=1)
+        return ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The file broke the decoder: it is corrupt or made to.")
+
+    def _reason_for_nothing(self, report: Report) -> ServiceError:
+        if self._path.stat().st_size == 0:
+            return ServiceError(ErrorKind.EMPTY_AUDIO, "The file has no bytes; send a recording.")
+        if not report.opened:
+            if has_accepted_signature(self._path):
+                return ServiceError(
+                    ErrorKind.UNDECODABLE_AUDIO,
+                    "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a complete file.",
+                )
+            return _not_audio()
+        if report.stream is None:
+            return ServiceError(ErrorKind.NO_AUDIO_STREAM, "The file was opened but has no audio stream.")
+        if report.decode_errors or not report.started:
+            return ServiceError(
+                ErrorKind.UNDECODABLE_AUDIO,
+                f"The {report.stream.codec} stream could not be decoded: it is cut off or corrupt.",
+            )
+        return ServiceError(ErrorKind.EMPTY_AUDIO, "The file was opened but its audio stream has no samples.")
+
+
+def _not_audio() -> ServiceError:
+    return ServiceError(
+        ErrorKind.UNSUPPORTED_MEDIA, "Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm."
+    )
+
+
+def _read_into(pipe: IO[bytes], view: memoryview) -> int:
+    """Fill ``view`` as far as the pipe gives; fewer bytes than that only at its end."""
+    filled = 0
+    while filled < len(view):
+        received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not received:
+            break
+        filled += received
+    return filled
+
+
+class _BoundedReader:
+    """Drains a pipe in a thread, so that its writer never waits, and keeps the beginning and the end."""
+
+    def __init__(self, pipe: IO[bytes], limit: int) -> None:
+        self._pipe = pipe
+        self._half = limit // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._thread = threading.Thread(target=self._drain, name="ffmpeg-stderr", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        while words := self._pipe.read(8192):
+            room = self._half - len(self._head)
+            self._head += words[:room]
+            self._tail += words[room:] if room > 0 else words
+            del self._tail[: -self._half]
+
+    def close(self) -> str:
+        """Wait for the writer to end and give what was kept."""
+        self._thread.join()
+        self._pipe.close()
+        return (self._head + self._tail).decode("utf-8", errors="replace")

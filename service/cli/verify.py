@@ -1,0 +1,180 @@
+"""The same recording answered a second time by the reference road, with other people's code at every step.
+
+pydub decodes, librosa mixes, resamples and computes the features of every window by itself, and the network hears one
+window at a time: the way of the four published systems, eight times as slow, and what the fast road is held against.
+Only the positions of windows and frames are the model's own.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.contracts import FeatureSpec, ModelCard
+from service.errors import ErrorKind, ServiceError, StartupError
+from service.features.grid import FrameGrid, WindowGrid
+from service.pipeline import Pipeline
+
+_TOLERANCE = 0.01
+
+# pydub decodes to 16 bits. A window below this level, the end of a fade-out, spans a dozen steps of that scale, and its
+# reference is mostly rounding: at -68 dBFS probabilities are within 0.004, at -77 dBFS within 0.03.
+_FAINT_DBFS = -70.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far the service's answer is from the reference's.
+
+    Attributes:
+        n_windows: compared.
+        n_faint: windows left out because the reference's 16 bits are too coarse for them.
+        features: largest difference of a normalised feature, where 1 is the whole range.
+        probabilities: largest difference of a probability.
+        faint_probabilities: the same in the windows left out.
+        genres: what the summed probabilities name, service first; None if the service heard silence.
+        seconds: wall time of each, service first.
+    """
+
+    n_windows: int
+    n_faint: int
+    features: float
+    probabilities: float
+    faint_probabilities: float
+    genres: tuple[str | None, str]
+    seconds: tuple[float, float]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there was something to compare, and no probability differs by more than 0.01."""
+        return self.n_windows > 0 and self.probabilities <= _TOLERANCE
+
+    def text(self) -> str:
+        """The comparison in words."""
+        return "\n".join(
+            (
+                f"windows compared                    {self.n_windows}",
+                f"windows too faint for 16 bits       {self.n_faint} (off by {self.faint_probabilities:.6f})",
+                f"largest difference of a feature     {self.features:.6f}",
+                f"largest difference of a probability {self.probabilities:.6f} (allowed {_TOLERANCE})",
+                f"genre by the service                {self.genres[0]} ({self.seconds[0]:.2f} s)",
+                f"genre by the reference              {self.genres[1]} ({self.seconds[1]:.2f} s)",
+                self._verdict(),
+            )
+        )
+
+    def _verdict(self) -> str:
+        if self.n_windows == 0:
+            return "nothing to compare: every window is silent or faint"
+        return f"the fast road and the reference {'agree' if self.agrees else 'DISAGREE'}"
+
+
+def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s: float) -> Comparison:
+    """Answer a recording on both roads.
+
+    Raises:
+        ServiceError: if the service cannot answer it, or hears another number of windows.
+        StartupError: if pydub or librosa is not installed.
+    """
+    began = time.monotonic()
+    found = pipeline.predict(path, model=model, max_duration_s=max_duration_s)
+    service_s = time.monotonic() - began
+    features = pipeline.windows(path, model=model, max_duration_s=max_duration_s)
+
+    began = time.monotonic()
+    served, card = pipeline.model(model), found.card
+    samples = _decode(path, pipeline, codec=found.stream.codec, sample_rate=card.audio.sample_rate)
+    reference_starts, reference = _windows(samples, card)
+    answers = np.concatenate([served.engine.classifier.run(window[None]) for window in reference])
+    reference_s = time.monotonic() - began
+
+    starts = found.windows.start_s
+    if abs(len(starts) - len(reference_starts)) > 1:
+        raise ServiceError(
+            ErrorKind.INTERNAL_ERROR, f"The service heard {len(starts)} windows, the reference {len(reference_starts)}."
+        )
+    # Two decoders may disagree by a packet about the end of a lossy file, and with it about the last window.
+    n_windows = int(np.sum(starts[: len(reference_starts)] == reference_starts[: len(starts)]))
+    heard = ~found.windows.silent[:n_windows]
+    first = (starts[:n_windows] * card.audio.sample_rate).astype(np.intp)
+    length = round(card.windows.window_s * card.audio.sample_rate)
+    power = np.array([np.square(samples[at : at + length], dtype=np.float64).mean() for at in first])
+    faint = heard & (10 * np.log10(power + 1e-20) < _FAINT_DBFS)
+    clear = heard & ~faint
+    off = found.windows.probabilities[:n_windows] - answers[:n_windows]
+    return Comparison(
+        n_windows=int(clear.sum()),
+        n_faint=int(faint.sum()),
+        features=_largest((features[:n_windows] - reference[:n_windows])[clear]),
+        probabilities=_largest(off[clear]),
+        faint_probabilities=_largest(off[faint]),
+        genres=(found.summed_score.genre, card.labels[int(answers.sum(axis=0, dtype=np.float64).argmax())]),
+        seconds=(service_s, reference_s),
+    )
+
+
+def _decode(path: Path, pipeline: Pipeline, *, codec: str, sample_rate: int) -> NDArray[np.float32]:
+    try:
+        import librosa
+
+        with warnings.catch_warnings():
+            # It looks for ffmpeg on PATH before it can be told of ours.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            from pydub import AudioSegment
+    except ImportError as error:
+        raise StartupError("the reference road needs pydub and librosa: install the extra 'reference'") from error
+    AudioSegment.converter = str(pipeline.decoder.ffmpeg.path)
+    # Named, the codec spares pydub the question to ffprobe, which not every ffmpeg comes with.
+    segment = AudioSegment.from_file(path, codec=codec)
+    channels = np.array(segment.get_array_of_samples(), dtype=np.float32).reshape(-1, segment.channels)
+    mono = channels.mean(axis=1) / segment.max_possible_amplitude
+    resampled: NDArray[np.float32] = librosa.resample(
+        mono, orig_sr=segment.frame_rate, target_sr=sample_rate, res_type="soxr_hq"
+    )
+    return resampled
+
+
+def _windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Where every window starts, and its features, cut out of the PCM and computed by itself."""
+    frames = FrameGrid.of(card.features, card.audio.sample_rate)
+    grid = WindowGrid.of(card.windows, frames)
+    if len(samples) < grid.window_samples:
+        samples = np.resize(samples, grid.window_samples)
+    within = np.array([frames.start(i) for i in range(card.windows.frames)], dtype=np.intp)
+    padded = np.concatenate((samples, np.zeros(card.features.n_fft, dtype=np.float32)))
+    starts = list(grid.starts(len(samples)))
+    span = np.arange(card.features.n_fft)
+    windows = [_window(padded[(frames.start(first) + within)[:, None] + span], card) for first in starts]
+    return np.array([frames.time_s(first) for first in starts]), np.stack(windows)
+
+
+def _window(cut: NDArray[np.float32], card: ModelCard) -> NDArray[np.float32]:
+    """The reference's features of one window whose frames are the rows of ``cut``."""
+    import librosa
+
+    spec: FeatureSpec = card.features
+    mel = librosa.feature.melspectrogram(
+        y=cut.ravel(),
+        sr=card.audio.sample_rate,
+        n_fft=spec.n_fft,
+        hop_length=spec.n_fft,
+        center=False,
+        power=spec.power,
+        n_mels=spec.n_mels,
+        fmin=spec.fmin,
+        fmax=spec.fmax,
+        htk=spec.mel_scale == "htk",
+        norm=spec.mel_norm,
+    )
+    decibels = librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=spec.normalisation.range_db)
+    normalised: NDArray[np.float32] = (decibels.T / spec.normalisation.range_db + 1.0).astype(np.float32)
+    return normalised
+
+
+def _largest(difference: NDArray[np.float32]) -> float:
+    return float(np.abs(difference).max(initial=0.0))

@@ -1,0 +1,58 @@
+"""The one table of everything that can go wrong for a caller: code, status and title."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class ErrorKind(Enum):
+    """A kind of error: its HTTP status and its title; ``code`` is the stable name that clients may match on."""
+
+    MALFORMED_REQUEST = 400, "The request is malformed"
+    UNAUTHORISED = 401, "An API key is needed"
+    UNKNOWN_MODEL = 404, "There is no such model"
+    NOT_FOUND = 404, "There is nothing at this address"
+    METHOD_NOT_ALLOWED = 405, "This address does not take that method"
+    UPLOAD_TOO_LARGE = 413, "The upload is too large"
+    AUDIO_TOO_LONG = 413, "The recording is too long"
+    UNSUPPORTED_MEDIA = 415, "This is not an audio format that the service accepts"
+    UNDECODABLE_AUDIO = 422, "The audio cannot be decoded"
+    NO_AUDIO_STREAM = 422, "The file holds no audio"
+    EMPTY_AUDIO = 422, "The recording is empty"
+    INVALID_PARAMETER = 422, "A parameter is invalid"
+    OVERLOADED = 429, "The service is busy"
+    CLIENT_GONE = 499, "The client has left"
+    INTERNAL_ERROR = 500, "The service failed"
+    NOT_READY = 503, "The service is not ready"
+    DRAINING = 503, "The service is shutting down"
+    DEVICE_FAILED = 503, "The inference device failed"
+    DEADLINE_EXCEEDED = 504, "The request took too long"
+
+    def __init__(self, status: int, title: str) -> None:
+        self.status = status
+        self.title = title
+
+    @property
+    def code(self) -> str:
+        """The stable name, such as ``upload_too_large``."""
+        return self.name.lower()
+
+
+class ServiceError(Exception):
+    """An error that a caller gets to see.
+
+    Attributes:
+        kind: its entry in the table.
+        detail: a sentence that says what to do; never a path, never another program's words.
+        retry_after_s: when trying again may help, in seconds; None where it will not.
+    """
+
+    def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(f"{kind.code}: {detail}")
+        self.kind = kind
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class StartupError(Exception):
+    """The service cannot start as configured; the message says what to change."""

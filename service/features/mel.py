@@ -1,0 +1,65 @@
+"""The mel filter bank, in float64, without librosa on the serving path; the tests hold it against librosa's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MelScale = Literal["slaney", "htk"]
+
+# Slaney's Auditory Toolbox (1998): linear below 1 kHz (66 2/3 Hz a mel), logarithmic above (27 mels for a factor 6.4).
+_LINEAR_HZ_PER_MEL = 200.0 / 3
+_BREAK_HZ = 1000.0
+_BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL
+_LOG_STEP = np.log(6.4) / 27.0
+
+
+def hz_to_mel(hz: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
+    """Frequencies in Hz on the mel scale: Slaney's, or HTK's ``2595 log10(1 + f / 700)``."""
+    if scale == "htk":
+        return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
+    logarithmic = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz < _BREAK_HZ, hz / _LINEAR_HZ_PER_MEL, logarithmic)
+
+
+def mel_to_hz(mel: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
+    """The inverse of :func:`hz_to_mel`."""
+    if scale == "htk":
+        return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
+    logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
+    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ_PER_MEL, logarithmic)
+
+
+def mel_filters(
+    *,
+    sample_rate: int,
+    n_fft: int,
+    n_mels: int,
+    fmin: float,
+    fmax: float,
+    scale: MelScale,
+    norm: Literal["slaney"] | None,
+) -> NDArray[np.float64]:
+    """Triangular filters, evenly spaced on the mel scale, as in ``librosa.filters.mel``.
+
+    Returns:
+        Weights, ``[n_fft // 2 + 1, n_mels]``. With ``norm="slaney"`` each triangle has unit area in Hz,
+        otherwise unit height.
+
+    Raises:
+        ValueError: if a filter falls between two bins of the transform and would always give zero.
+    """
+    bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
+    lowest, highest = hz_to_mel(np.array([fmin, fmax], dtype=np.float64), scale)
+    edges = mel_to_hz(np.linspace(lowest, highest, n_mels + 2), scale)
+    widths = np.diff(edges)
+    rising = (bins[:, None] - edges[None, :-2]) / widths[None, :-1]
+    falling = (edges[None, 2:] - bins[:, None]) / widths[None, 1:]
+    weights: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
+    if norm == "slaney":
+        weights *= 2.0 / (edges[2:] - edges[:-2])
+    if empty := np.flatnonzero(weights.max(axis=0) == 0).tolist():
+        raise ValueError(f"mel bands {empty} hold no bin of a {n_fft}-point transform at {sample_rate} Hz")
+    return weights

@@ -1,0 +1,108 @@
+"""Published models on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
+
+from service.contracts import ModelCard
+from service.errors import StartupError
+
+MODEL_FILE = "model.onnx"
+CARD_FILE = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Windows and the probabilities that the network must give for them.
+
+    Attributes:
+        windows: normalised, ``[n, frames, n_mels]``.
+        probabilities: ``[n, n_labels]``.
+    """
+
+    windows: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One published model, checked and in memory."""
+
+    card: ModelCard
+    onnx: bytes
+    golden: Golden
+
+
+def load_bundles(models_dir: Path) -> dict[str, Bundle]:
+    """The newest version of every model below ``models_dir``, by name.
+
+    Raises:
+        StartupError: if there is no model, or one does not keep the contract.
+    """
+    newest: dict[str, Path] = {}
+    for card in sorted(models_dir.glob(f"*/*/{CARD_FILE}")):
+        folder = card.parent
+        known = newest.get(folder.parent.name)
+        if known is None or _version(folder) > _version(known):
+            newest[folder.parent.name] = folder
+    if not newest:
+        raise StartupError(f"no model in {models_dir}: expected <name>/<version>/{CARD_FILE} there")
+    return {name: load_bundle(folder) for name, folder in newest.items()}
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check one bundle.
+
+    Raises:
+        StartupError: saying which part of the contract the bundle breaks.
+    """
+    try:
+        card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        onnx = _read_checked(folder / MODEL_FILE, card.sha256)
+        golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
+    except ValidationError as error:
+        complaints = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise StartupError(f"{folder / CARD_FILE} does not keep the contract: {complaints}") from error
+    except (OSError, ValueError) as error:
+        raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
+    if (card.name, card.version) != (folder.parent.name, folder.name):
+        raise StartupError(f"{folder / CARD_FILE} calls itself {card.name}/{card.version}")
+    return Bundle(card, onnx, golden)
+
+
+def _version(folder: Path) -> Version:
+    try:
+        return Version(folder.name)
+    except InvalidVersion as error:
+        raise StartupError(
+            f"{folder}: the folder of a bundle must be named by its version, such as 1 or 1.2"
+        ) from error
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"the SHA-256 of {path.name} is {found}, the card says {sha256}")
+    return content
+
+
+def _golden(content: bytes, card: ModelCard) -> Golden:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if missing := {"windows", "probabilities"} - set(arrays):
+            raise ValueError(f"the golden lacks {sorted(missing)}")
+        golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
+    expected = (len(golden.windows), *card.onnx.shape[1:])
+    if golden.windows.shape != expected or golden.probabilities.shape != (len(golden.windows), len(card.labels)):
+        raise ValueError(f"the golden's arrays do not have the shapes {expected} and (n, {len(card.labels)})")
+    if not len(golden.windows):
+        raise ValueError("the golden has no windows")
+    return golden

@@ -1,0 +1,173 @@
+"""An ONNX session on a device that has proven itself: right answers there, not only its name in a list."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from service.errors import StartupError
+from service.inference.bundle import Bundle
+from service.settings import DeviceChoice, Settings
+
+_log = logging.getLogger(__name__)
+
+_CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+class Session:
+    """A network on a device: normalised windows to probabilities, one call at a time."""
+
+    def __init__(self, session: ort.InferenceSession, bundle: Bundle, *, device: str, batch_sizes: list[int]) -> None:
+        self._session = session
+        self._spec = bundle.card.onnx
+        self._padded = device != DeviceChoice.CPU
+        self._batch_sizes = batch_sizes
+        self.device = device
+        self.max_batch = batch_sizes[-1]
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Classify.
+
+        Args:
+            windows: normalised, ``[n, frames, n_mels]``, at most ``max_batch``.
+
+        Returns:
+            Probabilities, ``[n, n_labels]``.
+        """
+        n_windows = len(windows)
+        if self._padded:
+            # A GPU searches for its algorithms anew at every new shape: only warmed sizes are ever run there.
+            size = next(size for size in self._batch_sizes if size >= n_windows)
+            windows = np.concatenate((windows, np.zeros((size - n_windows, *windows.shape[1:]), dtype=np.float32)))
+        outputs = self._session.run([self._spec.output], {self._spec.input: windows})
+        scores: NDArray[np.float32] = np.asarray(outputs[0])[:n_windows]
+        return scores if self._spec.yields == "probabilities" else _softmax(scores)
+
+    def check_interface(self, bundle: Bundle) -> None:
+        """Check that the network takes and gives what the card says.
+
+        Raises:
+            StartupError: if a name or a shape differs.
+        """
+        card = bundle.card
+        found = [
+            *((node.name, node.shape[1:]) for node in self._session.get_inputs()),
+            *((node.name, node.shape[1:]) for node in self._session.get_outputs()),
+        ]
+        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, [len(card.labels)])]
+        if found != stated:
+            raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {stated}")
+
+    def warm_up(self) -> None:
+        """Run every batch size that will be used once, so that no request pays for the search of algorithms."""
+        for size in self._batch_sizes if self._padded else [1, self.max_batch]:
+            self.run(np.zeros((size, *self._spec.shape[1:]), dtype=np.float32))
+
+    def prove(self, bundle: Bundle) -> None:
+        """Check the bundle's golden on this very device.
+
+        Raises:
+            StartupError: if a probability differs by more than the bundle's tolerance.
+        """
+        golden = bundle.golden
+        found = np.concatenate(
+            [self.run(golden.windows[i : i + self.max_batch]) for i in range(0, len(golden.windows), self.max_batch)]
+        )
+        worst = float(np.abs(found - golden.probabilities).max())
+        if not worst <= bundle.card.golden.tolerance:
+            raise StartupError(
+                f"{bundle.card.name} gives wrong answers on {self.device}: a golden probability is off by {worst:.3g}, "
+                f"allowed are {bundle.card.golden.tolerance:g}"
+            )
+
+
+def open_session(bundle: Bundle, settings: Settings) -> Session:
+    """Open a bundle on the chosen device, warm it up and prove it.
+
+    Raises:
+        StartupError: if the chosen device cannot be used; with ``auto`` only if the CPU cannot either.
+    """
+    if settings.device is not DeviceChoice.CPU:
+        try:
+            return _proven(_cuda_session, bundle, settings)
+        except StartupError as error:
+            if settings.device is DeviceChoice.CUDA:
+                raise
+            _log.info("device auto: not CUDA, because %s", error)
+    return _proven(_cpu_session, bundle, settings)
+
+
+def _proven(open_on: Callable[[Bundle, Settings], Session], bundle: Bundle, settings: Settings) -> Session:
+    try:
+        session = open_on(bundle, settings)
+        session.check_interface(bundle)
+        session.warm_up()
+        session.prove(bundle)
+    except StartupError:
+        raise
+    except Exception as error:  # onnxruntime raises RuntimeError and classes of its own without a common base
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StartupError(
+            f"{bundle.card.name} does not run ({reason}); on a GPU check the driver with nvidia-smi, or set "
+            "WHOLETRACK_DEVICE=cpu"
+        ) from error
+    return session
+
+
+def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
+    options = _session_options(threads=settings.cpu_threads)
+    session = ort.InferenceSession(bundle.onnx, options, providers=["CPUExecutionProvider"])
+    return Session(session, bundle, device="cpu", batch_sizes=[settings.cpu_batch])
+
+
+def _cuda_session(bundle: Bundle, settings: Settings) -> Session:
+    if _CUDA_PROVIDER not in ort.get_available_providers():
+        raise StartupError(
+            "this onnxruntime has no CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
+            "WHOLETRACK_DEVICE=cpu"
+        )
+    # Finds CUDA and cuDNN in their Python packages before the system's.
+    ort.preload_dlls(directory="")
+    options = _session_options(threads=1)
+    # Without this, a node that CUDA cannot take runs on the CPU in silence.
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    provider = {
+        "device_id": settings.cuda_device,
+        "gpu_mem_limit": settings.cuda_memory_mb << 20,
+        "arena_extend_strategy": "kSameAsRequested",
+        # EXHAUSTIVE takes seconds and gigabytes at each new shape, DEFAULT picks slow ones.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "do_copy_in_default_stream": True,
+        # TF32 would move probabilities by 1e-3 against the CPU.
+        "use_tf32": False,
+    }
+    session = ort.InferenceSession(bundle.onnx, options, providers=[(_CUDA_PROVIDER, provider)])
+    session.disable_fallback()
+    if session.get_providers()[0] != _CUDA_PROVIDER:
+        raise StartupError(
+            "onnxruntime fell back from CUDA to the CPU: its CUDA or cuDNN libraries could not be loaded; install the "
+            "extra 'gpu' with its CUDA packages, or set WHOLETRACK_DEVICE=cpu"
+        )
+    sizes = [1 << exponent for exponent in range(int(math.log2(settings.cuda_batch)) + 1)]
+    return Session(session, bundle, device=f"cuda:{settings.cuda_device}", batch_sizes=sizes)
+
+
+def _session_options(*, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning keeps idle cores busy that decoding needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,0 +1,124 @@
+"""Settings: environment variables with the prefix ``WHOLETRACK_``, or a file ``.env``; each is described here."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "WHOLETRACK_"
+_BUNDLED_MODELS = Path(__file__).parent.parent / "models"
+_MIB = 1 << 20
+
+
+class DeviceChoice(StrEnum):
+    """Where the network is to run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def available_cpus() -> int:
+    """Processors that this process may keep busy: its affinity and the quota of its control group, at least 1."""
+    return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus() or 1 << 20))
+
+
+def _cgroup_cpus() -> int | None:
+    """The quota in whole processors, of control groups version 2 or 1; None without one."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return math.ceil(int(quota) / int(period)) if quota.isdigit() else None
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log records to write."
+    )
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="Log records as JSON objects, one a line, or as text."
+    )
+
+    models_dir: Path = Field(
+        default=_BUNDLED_MODELS, description="Folder of the bundles to serve: <name>/<version>/model.json."
+    )
+    default_model: str = Field(default="wholetrack-crnn", description="Model that answers a request that names none.")
+
+    device: DeviceChoice = Field(
+        default=DeviceChoice.AUTO,
+        description="Where the network runs: cpu, cuda, or auto for cuda where it works. With cuda the service "
+        "does not start unless CUDA gives right answers.",
+    )
+    cpu_threads: PositiveInt = Field(
+        default_factory=available_cpus,
+        description="Threads of the network on the CPU; by default one per processor that the process may use.",
+    )
+    cpu_batch: PositiveInt = Field(
+        default=16,
+        description="Most windows in one run of the network on the CPU; larger batches leave the processor's caches.",
+    )
+    cuda_batch: PositiveInt = Field(
+        default=256, description="Most windows in one run of the network on a GPU, and the largest size warmed up."
+    )
+    cuda_device: int = Field(default=0, ge=0, description="Number of the GPU.")
+    cuda_memory_mb: PositiveInt = Field(default=2048, description="Limit of the network's memory on the GPU, in MiB.")
+
+    ffmpeg: Path | None = Field(
+        default=None,
+        description="The ffmpeg to decode with; unset for the one on PATH, else the one of the package imageio-ffmpeg.",
+    )
+    temp_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()),
+        description="Where uploads lie while they are processed, in a private folder made at start-up.",
+    )
+    tracks_at_once: PositiveInt = Field(
+        default_factory=available_cpus,
+        description="Tracks decoded at the same time, each by an ffmpeg of its own; by default one per processor.",
+    )
+    max_requests: PositiveInt = Field(
+        default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."
+    )
+
+    max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Largest upload, in bytes.")
+    max_duration_s: PositiveFloat = Field(
+        default=3 * 3600.0, description="Longest recording, in seconds of decoded audio."
+    )
+    request_timeout_s: PositiveFloat = Field(
+        default=600.0, description="Time limit of a request from its first byte to its answer, in seconds."
+    )
+    shutdown_timeout_s: PositiveFloat = Field(
+        default=30.0, description="How long a shutdown waits for the requests under way, in seconds."
+    )
+
+
+def settings_with_sources(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """Every setting as (variable, value, source, description).
+
+    The source is ``environment``, ``given`` (the file ``.env`` or the command line) or ``default``.
+    """
+    in_environment = {name.upper() for name in os.environ}
+    rows = []
+    for name, field in type(settings).model_fields.items():
+        variable, value = f"{PREFIX}{name.upper()}", getattr(settings, name)
+        given = "environment" if variable in in_environment else "given"
+        source = given if name in settings.model_fields_set else "default"
+        rows.append((variable, "" if value is None else str(value), source, field.description or ""))
+    return rows

@@ -1,0 +1,44 @@
+"""Putting the service together from its settings: the only place where stages are constructed."""
+
+from __future__ import annotations
+
+import logging
+
+from threadpoolctl import threadpool_limits
+
+from service.audio.decoder import FfmpegDecoder
+from service.audio.ffmpeg import find_ffmpeg
+from service.errors import StartupError
+from service.inference.bundle import load_bundles
+from service.inference.device import open_session
+from service.inference.engine import Engine
+from service.pipeline import Pipeline, ServedModel
+from service.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def build_pipeline(settings: Settings) -> Pipeline:
+    """Find ffmpeg, load the bundles, and open each on a device that has proven itself.
+
+    Raises:
+        StartupError: with a sentence that says what to change.
+    """
+    # The features of one track are small products in one thread; tracks, not products, run side by side.
+    threadpool_limits(limits=1, user_api="blas")
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
+    decoder = FfmpegDecoder(ffmpeg)
+    decoder.prove()
+    bundles = load_bundles(settings.models_dir)
+    if settings.default_model not in bundles:
+        raise StartupError(
+            f"the default model {settings.default_model!r} is not among those in {settings.models_dir}: "
+            f"{', '.join(sorted(bundles))}"
+        )
+    models = {}
+    for name, bundle in sorted(bundles.items()):
+        session = open_session(bundle, settings)
+        models[name] = ServedModel(bundle, Engine(session))
+        _log.info("model %s version %s answers rightly on %s", name, bundle.card.version, session.device)
+    return Pipeline(decoder, models, default_model=settings.default_model)

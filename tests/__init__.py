@@ -1,0 +1,1 @@
+"""The tests: a tree like the project's, and ``e2e`` for the whole way through a real server."""

@@ -1,0 +1,97 @@
+"""What tests share: the real music beside the project, ffmpeg, the bundled model, recordings made of arithmetic."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from service.audio.decoder import FfmpegDecoder
+from service.audio.ffmpeg import Ffmpeg, find_ffmpeg
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.startup import build_pipeline
+from tests.recordings import Recorder
+
+PROJECT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("WHOLETRACK_SHARED", PROJECT.parent / "shared"))
+
+_HAS_GPU = Path("/dev/nvidiactl").exists() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+_NEEDS = {
+    "data": ((SHARED / "data").is_dir(), f"the real music is not there: {SHARED / 'data'} does not exist"),
+    "torch": (importlib.util.find_spec("torch") is not None, "PyTorch is not installed: pip install -e '.[train]'"),
+    "curl": (shutil.which("curl") is not None, "curl is not installed"),
+    "gpu": (_HAS_GPU, "no GPU with onnxruntime-gpu"),
+    "no_gpu": (not _HAS_GPU, "there is a GPU"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a reason, what this machine lacks; nothing else is ever skipped."""
+    for item in items:
+        for name, (there, reason) in _NEEDS.items():
+            if name in item.keywords and not there:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that skipped something although it was told that nothing is missing; a GPU may always be missing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("WHOLETRACK_NO_SKIPS") and reporter is not None:
+        skipped = [
+            report for report in reporter.stats.get("skipped", []) if not {"gpu", "no_gpu"} & set(report.keywords)
+        ]
+        if skipped:
+            reporter.write_line(f"{len(skipped)} tests were skipped where nothing is missing", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def music() -> Path:
+    """The folder of real music."""
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Ffmpeg:
+    return find_ffmpeg()
+
+
+@pytest.fixture(scope="session")
+def decoder(ffmpeg: Ffmpeg) -> FfmpegDecoder:
+    return FfmpegDecoder(ffmpeg)
+
+
+@pytest.fixture(scope="session")
+def recorder(ffmpeg: Ffmpeg) -> Recorder:
+    return Recorder(ffmpeg)
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> Iterator[Pipeline]:
+    """The pipeline around the bundled model, on the CPU."""
+    built = build_pipeline(Settings(device="cpu"))
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def tune() -> NDArray[np.float32]:
+    """Ten seconds at 22,050 Hz of something with pitch, rhythm and noise."""
+    rate = 22050
+    time = np.arange(10 * rate) / rate
+    melody = np.sin(2 * np.pi * 220 * 2 ** (np.floor(time * 3) % 5 / 6) * time)
+    beat = np.exp(-((time * 2) % 1) * 25) * np.random.default_rng(1).standard_normal(len(time))
+    return (0.2 * melody + 0.15 * beat).astype(np.float32)

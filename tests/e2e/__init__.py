@@ -1,0 +1,1 @@
+"""The whole way: a real server, real ffmpeg, the bundled model, real music."""

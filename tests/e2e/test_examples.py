@@ -1,0 +1,164 @@
+"""The scripts that users copy, run against a running service; and the command line beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.running import Server
+from tests.conftest import PROJECT
+from tests.recordings import wav_bytes
+
+RATE = 22050
+uses_curl = pytest.mark.curl
+
+
+@pytest.fixture
+def song(tmp_path: Path, tune: NDArray[np.float32]) -> Path:
+    path = tmp_path / "song.wav"
+    path.write_bytes(wav_bytes(tune, RATE))
+    return path
+
+
+def run_example(server: Server, name: str, *arguments: Path) -> str:
+    environment = os.environ | {"WHOLETRACK_URL": server.url}
+    command = [str(PROJECT / "examples" / name), *map(str, arguments)]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def wholetrack(*arguments: str | Path, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"WHOLETRACK_DEVICE": "cpu"} | settings
+    command = [sys.executable, "-m", "service", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, check=check, capture_output=True, text=True, timeout=120, cwd=PROJECT
+    )
+
+
+def test_every_example_is_tested_here() -> None:
+    text = Path(__file__).read_text()
+    for script in (PROJECT / "examples").glob("*.sh"):
+        assert f'"{script.name}"' in text
+
+
+@uses_curl
+def test_predict_and_raw_body(server: Server, song: Path) -> None:
+    form = json.loads(run_example(server, "predict.sh", song))
+    raw = json.loads(run_example(server, "raw-body.sh", song))
+    assert form["prediction"] == raw["prediction"]
+    assert form["windows"] == {"count": 8, "silent": []}
+
+
+@uses_curl
+def test_every_window(server: Server, song: Path) -> None:
+    lines = run_example(server, "every-window.sh", song).splitlines()
+    assert len(lines) == 15
+    assert lines[0].split()[:2] == ["0.00", "s"]
+    assert lines[2].split()[:2] == ["1.00", "s"]
+
+
+@uses_curl
+def test_a_folder_goes_on_after_an_error(server: Server, song: Path) -> None:
+    song.with_name("text.mp3").write_text("no song\n" * 100)
+    lines = run_example(server, "folder.sh", song.parent).splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("song.wav")
+    assert lines[1].startswith("unsupported_media")
+
+
+@uses_curl
+def test_models_and_readiness(server: Server) -> None:
+    assert json.loads(run_example(server, "models.sh"))["models"]
+    assert json.loads(run_example(server, "ready.sh"))["status"] == "ready"
+
+
+@uses_curl
+def test_an_example_fails_with_the_problem(server: Server, song: Path) -> None:
+    song.write_text("no song\n" * 100)
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run_example(server, "predict.sh", song)
+    assert "unsupported_media" in caught.value.stdout
+
+
+def test_the_command_line_gives_the_services_answer(server: Server, song: Path) -> None:
+    by_http = server.post(song).json()
+    (line,) = wholetrack("predict", song, "--format", "json").stdout.splitlines()
+    by_command = json.loads(line)
+    assert by_command["windows"] == by_http["windows"]
+    assert by_command["prediction"] == by_http["prediction"]
+    assert by_command["track"]["sha256"] == by_http["track"]["sha256"]
+
+
+def test_the_command_line_takes_folders_and_goes_on_after_an_error(song: Path) -> None:
+    song.with_name("broken.mp3").write_text("no song\n" * 100)
+    song.with_name("notes.txt").write_text("not looked at")
+    done = wholetrack("predict", song.parent, "--format", "csv", "--top-k", "2", check=False)
+    assert done.returncode == 1
+    assert "broken.mp3: unsupported_media" in done.stderr
+    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    assert row["file"] == str(song)
+    assert row["windows"] == "8"
+    assert 0 < float(row["summed_share_2"]) <= float(row["summed_share_1"]) < 1
+
+
+def test_the_table_names_the_genres(song: Path) -> None:
+    header, line = wholetrack("predict", song, "--top-k", "1").stdout.splitlines()
+    assert header.split()[:2] == ["file", "seconds"]
+    assert line.split()[1] == "10.0"
+    assert "%" in line
+
+
+def test_impossible_options_are_refused_once(song: Path) -> None:
+    for options in (["--model", "nobody"], ["--hop-s", "9"]):
+        done = wholetrack("predict", song, song, *options, check=False)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("wholetrack: ")
+    missing = wholetrack("predict", song.with_name("missing.mp3"), check=False)
+    assert "neither a file nor a folder" in missing.stderr
+
+
+def test_models_and_settings() -> None:
+    assert "wholetrack-crnn (default)" in wholetrack("models").stdout
+    lines = wholetrack("settings", WHOLETRACK_PORT="9000").stdout.splitlines()
+    (port,) = [line.split() for line in lines if line.startswith("WHOLETRACK_PORT ")]
+    assert port[1:3] == ["9000", "environment"]
+    (host,) = [line.split() for line in lines if line.startswith("WHOLETRACK_HOST ")]
+    assert host[1:3] == ["127.0.0.1", "default"]
+
+
+def test_a_start_that_cannot_succeed_says_what_to_change(tmp_path: Path) -> None:
+    for settings, words in (
+        ({"WHOLETRACK_DEVICE": "cuda"}, "WHOLETRACK_DEVICE=cpu"),
+        ({"WHOLETRACK_MODELS_DIR": str(tmp_path)}, "no model in"),
+        ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "does not run"),
+        ({"WHOLETRACK_MAX_REQUESTS": "many"}, "WHOLETRACK_MAX_REQUESTS"),
+    ):
+        done = wholetrack("serve", "--port", "0", check=False, **settings)
+        assert done.returncode == 1, done.stderr
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["full/vibe-ace.ogg", "full/fantasma.mp3", "gtzan/jazz/jazz.00001.flac"])
+def test_the_fast_road_and_the_reference_agree(music: Path, name: str) -> None:
+    done = wholetrack("verify", music / "audio" / name)
+    assert "the fast road and the reference agree" in done.stdout
+
+
+def test_starting_the_service_imports_nothing_that_only_training_needs() -> None:
+    code = (
+        "import sys; import service.cli.app, service.api.app, service.startup; "
+        "print([m for m in ('librosa', 'numba', 'scipy', 'pydub', 'torch', 'training', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,135 @@
+"""Models, health, metrics, and the documentation, which needs no other host."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.running import Server
+from service.errors import ErrorKind
+from tests.recordings import wav_bytes
+
+
+@pytest.fixture
+def openapi(server: Server) -> dict[str, Any]:
+    document: dict[str, Any] = server.get("/openapi.json").json()
+    return document
+
+
+def test_the_models_and_their_cards(server: Server) -> None:
+    (listed,) = [model for model in server.get("/v1/models").json()["models"] if model["default"]]
+    assert listed["name"] == "wholetrack-crnn"
+    assert listed["device"] == "cpu"
+    shown = server.get("/v1/models/wholetrack-crnn").json()
+    assert shown == listed
+    card = shown["card"]
+    assert len(card["labels"]) == 10
+    assert card["windows"] == {
+        "window_s": 3.0,
+        "hop_s": 1.0,
+        "frames": 39,
+        "last_window": "align_to_end",
+        "short_track": "repeat",
+    }
+    for protocol in ("random", "artist_filtered"):
+        assert 0.5 < card["metrics"][protocol]["track_accuracy_summed"] < 1.0
+
+
+def test_alive_and_ready(server: Server) -> None:
+    assert server.get("/healthz").json() == {"status": "ok"}
+    assert server.get("/readyz").json() == {"status": "ready", "models": {"wholetrack-crnn": "cpu"}}
+
+
+def test_metrics_count_what_happened(server: Server, tune: NDArray[np.float32]) -> None:
+    def windows() -> float:
+        (value,) = re.findall(
+            r'^wholetrack_windows_total\{model="wholetrack-crnn"\} (.+)$', server.get("/metrics").text, re.MULTILINE
+        )
+        return float(value)
+
+    server.post(wav_bytes(tune, 22050))
+    before = windows()
+    server.post(wav_bytes(tune, 22050))
+    assert windows() - before == 8
+    text = server.get("/metrics").text
+    for stage in ("receive", "decode", "features", "queue", "inference", "total"):
+        assert f'wholetrack_stage_seconds_count{{stage="{stage}"}}' in text
+
+
+def test_the_documentation_comes_from_this_host_alone(server: Server) -> None:
+    page = server.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert len(links) >= 3
+    for link in links:
+        assert link.startswith("/"), link
+        assert server.get(link).status_code == 200
+    assert not re.findall(r"https?://(?!127\.0\.0\.1)", page.text)
+
+
+def test_every_operation_parameter_and_answer_is_described(openapi: dict[str, Any]) -> None:
+    operations = [(path, verb, op) for path, verbs in openapi["paths"].items() for verb, op in verbs.items()]
+    assert {(path, verb) for path, verb, _ in operations} == {
+        ("/v1/predict", "post"),
+        ("/v1/models", "get"),
+        ("/v1/models/{name}", "get"),
+        ("/healthz", "get"),
+        ("/readyz", "get"),
+        ("/metrics", "get"),
+    }
+    for path, _, operation in operations:
+        assert operation["summary"], path
+        assert operation["description"], path
+        for parameter in operation.get("parameters", []):
+            assert parameter["schema"].get("description") or parameter.get("description"), (path, parameter["name"])
+        for status, response in operation["responses"].items():
+            assert response["description"], (path, status)
+
+
+def test_every_error_of_the_table_is_documented_with_an_example(openapi: dict[str, Any]) -> None:
+    documented = {
+        code: example["value"]
+        for verbs in openapi["paths"].values()
+        for operation in verbs.values()
+        for response in operation["responses"].values()
+        for code, example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).items()
+    }
+    undocumented = {
+        # of any address, not of an operation
+        ErrorKind.NOT_FOUND,
+        ErrorKind.METHOD_NOT_ALLOWED,
+        # only for the log: nobody is there to read it
+        ErrorKind.CLIENT_GONE,
+        # not raised before there are API keys, and a start that is not over accepts no connection
+        ErrorKind.UNAUTHORISED,
+        ErrorKind.NOT_READY,
+    }
+    assert set(documented) == {kind.code for kind in ErrorKind if kind not in undocumented}
+    for code, example in documented.items():
+        assert example["code"] == code
+        assert example["status"] == ErrorKind[code.upper()].status
+
+
+def test_the_answer_has_the_documented_shape_and_an_example(
+    server: Server, openapi: dict[str, Any], tune: NDArray[np.float32]
+) -> None:
+    import jsonschema
+
+    schema = {"$ref": "#/components/schemas/PredictionAnswer", "components": openapi["components"]}
+    for detail in ("none", "top", "full"):
+        jsonschema.validate(server.post(wav_bytes(tune, 22050), windows=detail).json(), schema)
+    (content,) = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"].values()
+    jsonschema.validate(content["example"], schema)
+
+
+def test_a_request_id_is_kept_or_made(server: Server) -> None:
+    import httpx
+
+    made = httpx.get(f"{server.url}/healthz").headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", made)
+    kept = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": made}).headers["x-request-id"]
+    assert kept == made

@@ -1,0 +1,104 @@
+"""The session on the device in use: proven by a golden, told apart from a broken one, and the same in every batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from service.errors import StartupError
+from service.inference.bundle import Bundle, load_bundles
+from service.inference.device import Session, open_session
+from service.settings import DeviceChoice, Settings
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundles(Settings().models_dir)["wholetrack-crnn"]
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Bundle) -> Session:
+    return open_session(bundle, Settings(device=DeviceChoice.CPU))
+
+
+def test_the_golden_is_met(bundle: Bundle, session: Session) -> None:
+    found = session.run(bundle.golden.windows[: session.max_batch])
+    np.testing.assert_allclose(found, bundle.golden.probabilities[: session.max_batch], atol=1e-5)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_a_device_that_answers_wrongly_is_refused(bundle: Bundle) -> None:
+    golden = replace(bundle.golden, probabilities=np.roll(bundle.golden.probabilities, 1, axis=1))
+    with pytest.raises(StartupError, match="gives wrong answers on cpu"):
+        open_session(replace(bundle, golden=golden), Settings(device=DeviceChoice.CPU))
+
+
+def test_a_device_that_answers_nan_is_refused(bundle: Bundle) -> None:
+    golden = replace(bundle.golden, probabilities=np.full_like(bundle.golden.probabilities, np.nan))
+    with pytest.raises(StartupError, match="gives wrong answers"):
+        open_session(replace(bundle, golden=golden), Settings(device=DeviceChoice.CPU))
+
+
+class Broken(Session):
+    """CUDA as it is where cuDNN is missing: the session opens, and its first run fails."""
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.device != "cpu":
+            raise RuntimeError("libcudnn.so.9: cannot open shared object file\nand a long trace")
+        return super().run(windows)
+
+
+def test_cuda_that_opens_and_cannot_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_broken(bundle: Bundle, _: Settings) -> Session:
+        onnx_session = onnxruntime.InferenceSession(bundle.onnx, providers=["CPUExecutionProvider"])
+        return Broken(onnx_session, bundle, device="cuda:0", batch_sizes=[1, 2])
+
+    monkeypatch.setattr("service.inference.device._cuda_session", open_broken)
+    with pytest.raises(StartupError, match=r"cannot open shared object file\); on a GPU check.*WHOLETRACK_DEVICE=cpu$"):
+        open_session(bundle, Settings(device=DeviceChoice.CUDA))
+    assert open_session(bundle, Settings(device=DeviceChoice.AUTO)).device == "cpu"
+
+
+def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
+    windows = rng.random((session.max_batch, *bundle.card.onnx.shape[1:]), dtype=np.float32)
+    together = session.run(windows)
+    for i in range(0, len(windows), 3):
+        np.testing.assert_allclose(session.run(windows[i : i + 1])[0], together[i], atol=1e-5)
+
+
+@pytest.mark.no_gpu
+def test_cuda_on_a_machine_without_it_fails_with_a_sentence_that_helps(bundle: Bundle) -> None:
+    with pytest.raises(StartupError, match="install the extra 'gpu' in place of 'cpu'.*WHOLETRACK_DEVICE=cpu"):
+        open_session(bundle, Settings(device=DeviceChoice.CUDA))
+
+
+@pytest.mark.no_gpu
+def test_auto_falls_back_to_the_cpu_and_says_why(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert open_session(bundle, Settings(device=DeviceChoice.AUTO)).device == "cpu"
+    assert "not CUDA, because" in caplog.text
+
+
+@pytest.mark.gpu
+def test_cuda_meets_the_golden_and_the_cpu(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
+    on_gpu = open_session(bundle, Settings(device=DeviceChoice.CUDA))
+    assert on_gpu.device == "cuda:0"
+    windows = rng.random((13, *bundle.card.onnx.shape[1:]), dtype=np.float32)
+    np.testing.assert_allclose(on_gpu.run(windows), session.run(windows), atol=1e-3)
+
+
+def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
+    """No node that the CUDA provider leaves to the CPU, and a GRU in the form that cuDNN takes."""
+    nodes = onnx.load_from_string(bundle.onnx).graph.node
+    assert not {node.op_type for node in nodes} & {"Shape", "Loop", "Scan", "If", "STFT"}
+    for gru in (node for node in nodes if node.op_type == "GRU"):
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in gru.attribute}
+        assert attributes["linear_before_reset"] == 1
+        assert attributes.get("layout", 0) == 0
+        assert "activations" not in attributes
+        assert "clip" not in attributes

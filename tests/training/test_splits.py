@@ -1,0 +1,99 @@
+"""Splits keep duplicates and artists together, are stratified, and depend on nothing but their seed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.training.conftest import toy_track
+from training.splits import Split, artist_split, held_out_split, random_split
+from training.tracks import TrackSet, load_precomputed
+
+
+def sides(split: Split) -> dict[str, str]:
+    found = dict.fromkeys(split.train, "train")
+    found |= dict.fromkeys(split.validation, "validation")
+    found |= dict.fromkeys(split.test, "test")
+    assert len(found) == len(split.train) + len(split.validation) + len(split.test)
+    return found
+
+
+@pytest.fixture(scope="module")
+def gtzan(music: Path) -> TrackSet:
+    return load_precomputed(music / "gtzan-mel.npz", music / "tracks.csv")
+
+
+def test_a_split_is_a_function_of_its_seed(toys: TrackSet) -> None:
+    assert random_split(toys, seed=1) == random_split(toys, seed=1)
+    assert random_split(toys, seed=1) != random_split(toys, seed=2)
+
+
+def test_every_track_is_on_one_side_and_every_genre_on_all(toys: TrackSet) -> None:
+    found = sides(random_split(toys, seed=1, validation=0.25, test=0.25))
+    assert set(found) == {track.name for track in toys.tracks}
+    assert Counter((name.split(".")[0], side) for name, side in found.items()) == {
+        (genre, side): n for genre in ("low", "high") for side, n in (("train", 12), ("validation", 6), ("test", 6))
+    }
+
+
+def test_chains_of_duplicates_stay_together(toys: TrackSet) -> None:
+    tracks = list(toys.tracks)
+    for i in range(10):
+        a, b, c = (
+            toy_track(f"low.1{i}{x}", 0, i, duplicate_of=d)
+            for x, d in (("a", f"low.1{i}b"), ("b", f"low.1{i}c"), ("c", None))
+        )
+        tracks += [a, b, c]
+    for seed in range(5):
+        found = sides(random_split(TrackSet(toys.labels, tuple(tracks)), seed=seed, validation=0.3, test=0.3))
+        for i in range(10):
+            assert len({found[f"low.1{i}{x}"] for x in "abc"}) == 1
+
+
+def test_no_artist_is_on_two_sides(toys: TrackSet) -> None:
+    split = artist_split(toys, fold=2, seed=0, validation=0.3)
+    found = sides(split)
+    artists: dict[str | None, set[str]] = {}
+    for track in toys.tracks:
+        artists.setdefault(track.artist, set()).add(found[track.name])
+    assert all(len(where) == 1 for where in artists.values())
+    assert {track.name for track in toys.tracks if track.fold == 2} == set(split.test)
+    assert split.validation
+
+
+def test_a_fold_that_does_not_exist(toys: TrackSet) -> None:
+    with pytest.raises(ValueError, match="no track is in fold 9"):
+        artist_split(toys, fold=9, seed=0)
+
+
+def test_what_is_held_out_is_judged_by_with_its_duplicates(toys: TrackSet) -> None:
+    twin = toy_track("low.99999", 0, 1, duplicate_of="low.00003")
+    tracks = TrackSet(toys.labels, (*toys.tracks, twin))
+    split = held_out_split(tracks, ["low.00003", "high.00007"], seed=0)
+    assert split.test == ("high.00007", "low.00003", "low.99999")
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        held_out_split(toys, [track.name for track in toys.tracks], seed=0)
+
+
+@pytest.mark.data
+def test_the_real_faults_do_not_straddle_a_split(gtzan: TrackSet) -> None:
+    assert len(gtzan) == 949
+    for seed in range(3):
+        found = sides(random_split(gtzan, seed=seed))
+        for track in gtzan.tracks:
+            if track.duplicate_of in found:
+                assert found[track.name] == found[track.duplicate_of]
+        assert found["metal.00058"] == found["rock.00016"]
+        assert 90 <= sum(side == "test" for side in found.values()) <= 100
+    judged: Counter[str] = Counter()
+    for fold in (1, 2, 3):
+        split = artist_split(gtzan, fold=fold, seed=fold)
+        found = sides(split)
+        judged.update(split.test)
+        for artist in {track.artist for track in gtzan.tracks if track.artist}:
+            of_artist = {found[t.name] for t in gtzan.tracks if t.artist == artist and t.name in found}
+            assert len(of_artist) <= 1
+    assert set(judged.values()) == {1}
+    assert len(judged) == sum(track.fold is not None for track in gtzan.tracks)

@@ -1,0 +1,1 @@
+"""From a folder of music to a published model: tracks, splits, augmentation, network, fitting, evaluation, export."""

@@ -1,0 +1,108 @@
+"""What a window may look like without changing its genre.
+
+Tempo, pitch and colour change in dB, before normalisation; masks and mixtures come behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.tracks import Track
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far windows may be changed; zero switches a change off.
+
+    Attributes:
+        stretch: a window is cut from up to this fraction more or fewer frames and resampled: tempo.
+        shift_bands: the spectrum moves by up to this many mel bands: pitch, and bandwidth.
+        equaliser_db: standard deviation of a smooth random curve over the bands: recording and mastering.
+        mask_bands: widest stripe of bands set to the floor.
+        mask_frames: widest stripe of frames set to the floor.
+        mixup: parameter of the beta distribution from which the share of a second window is drawn (Zhang 2018).
+    """
+
+    stretch: float = 0.15
+    shift_bands: int = 4
+    equaliser_db: float = 4.0
+    mask_bands: int = 16
+    mask_frames: int = 6
+    mixup: float = 0.4
+
+
+NO_AUGMENTATION = Augmentation(0.0, 0, 0.0, 0, 0, 0.0)
+
+_EQUALISER_KNOTS = 6
+
+
+def random_window(
+    track: Track, n_frames: int, augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """A window from anywhere in a track, its tempo changed by resampling the frame axis.
+
+    Returns:
+        Log-mel values in dB, ``[n_frames, n_mels]``.
+    """
+    have = len(track.frames)
+    factor = 1.0 + rng.uniform(-augmentation.stretch, augmentation.stretch)
+    span = min((n_frames - 1) * factor, have - 1)
+    start = rng.uniform(0, have - 1 - span)
+    at = np.linspace(start, start + span, n_frames)
+    before = np.minimum(at.astype(np.intp), have - 2) if have > 1 else np.zeros(n_frames, dtype=np.intp)
+    weight = (at - before)[:, None].astype(np.float32)
+    after = np.minimum(before + 1, have - 1)
+    window: NDArray[np.float32] = track.frames[before] * (1 - weight) + track.frames[after] * weight
+    return window
+
+
+def change_colour(
+    windows: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Shift and equalise the spectrum of each window.
+
+    Args:
+        windows: log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
+        augmentation: how far.
+        rng: source of chance.
+    """
+    n_windows, _, n_mels = windows.shape
+    shift = rng.integers(-augmentation.shift_bands, augmentation.shift_bands + 1, (n_windows, 1))
+    bands = np.clip(np.arange(n_mels)[None] - shift, 0, n_mels - 1)
+    shifted = np.take_along_axis(windows, bands[:, None, :], axis=2)
+    knots = rng.normal(0.0, augmentation.equaliser_db, (n_windows, _EQUALISER_KNOTS))
+    at = np.linspace(0, _EQUALISER_KNOTS - 1, n_mels)
+    left = np.minimum(at.astype(np.intp), _EQUALISER_KNOTS - 2)
+    # A raised cosine between the knots: smooth, and flat at each knot.
+    blend = 0.5 - 0.5 * np.cos(np.pi * (at - left))
+    curve = knots[:, left] * (1 - blend) + knots[:, left + 1] * blend
+    return np.asarray(shifted + curve[:, None, :].astype(np.float32))
+
+
+def mask(windows: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Put one stripe of bands and one of frames of each normalised window to zero (SpecAugment, Park 2019)."""
+    n_windows, n_frames, n_mels = windows.shape
+    keep = np.ones_like(windows)
+    for axis_length, widest, axis in ((n_mels, augmentation.mask_bands, 2), (n_frames, augmentation.mask_frames, 1)):
+        width = rng.integers(0, widest + 1, n_windows)
+        first = rng.integers(0, axis_length - width + 1)
+        position = np.arange(axis_length)[None]
+        stripe = (position >= first[:, None]) & (position < (first + width)[:, None])
+        keep[np.broadcast_to(np.expand_dims(stripe, 3 - axis), keep.shape)] = 0
+    return windows * keep
+
+
+def mix_up(
+    windows: NDArray[np.float32], targets: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Add to each normalised window a share of another of its batch, to its target the same share of the other's."""
+    if augmentation.mixup == 0:
+        return windows, targets
+    share = rng.beta(augmentation.mixup, augmentation.mixup, len(windows)).astype(np.float32)
+    share = np.maximum(share, 1 - share)
+    other = rng.permutation(len(windows))
+    mixed = windows * share[:, None, None] + windows[other] * (1 - share)[:, None, None]
+    return mixed, targets * share[:, None] + targets[other] * (1 - share)[:, None]

@@ -1,0 +1,94 @@
+"""``CARD.md``: what a model is, what it learned from, how good it is, and where it must not be trusted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.contracts import ModelCard
+
+_PROTOCOLS = {
+    "random": "Random split by track, as the published systems report",
+    "artist_filtered": "Artist-filtered folds: no artist is on two sides (Sturm, arXiv:1306.1461)",
+}
+_ROWS = (
+    ("window_accuracy", "windows: accuracy"),
+    ("window_macro_f1", "windows: macro F1"),
+    ("track_accuracy_summed", "tracks: accuracy by summed score"),
+    ("track_accuracy_voted", "tracks: accuracy by majority vote"),
+    ("track_macro_f1_summed", "tracks: macro F1 by summed score"),
+    ("track_macro_f1_voted", "tracks: macro F1 by majority vote"),
+    ("top2", "tracks: truth among the first two"),
+    ("top3", "tracks: truth among the first three"),
+    ("ece", "expected calibration error of the leading share"),
+)
+
+
+def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
+    """The card of a bundle as Markdown, every number from the runs' own records.
+
+    Args:
+        card: the bundle's contract.
+        figures: the evaluation of the run whose network is served.
+    """
+    features, windows, trained = card.features, card.windows, card.trained_on
+    grid = (
+        f"{features.frames_per_second} frames a second" if features.frames_per_second else f"hop {features.hop_length}"
+    )
+    lines = [
+        f"# {card.name} {card.version}",
+        "",
+        f"{card.summary}: {', '.join(card.labels)}.",
+        "",
+        f"- Input: {windows.window_s:g} s windows every {windows.hop_s:g} s, {windows.frames} frames of "
+        f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, dB relative to the "
+        f"window's maximum, {features.normalisation.range_db:g} dB deep).",
+        f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP a window "
+        "(a multiplication and an addition are two).",
+        f"- Trained on: {trained['data']}, {trained['tracks']} tracks ({trained['validation_tracks']} more to stop "
+        f"early by), {trained['protocol']} split {trained['part']}, seed {trained['seed']}; "
+        f"{figures['minutes']:g} minutes, best epoch {figures['best_epoch']} of {figures['epochs']}.",
+        f"- ONNX against PyTorch on the test tracks' windows: probabilities differ by at most "
+        f"{card.metrics['export_max_difference']:.1e}.",
+        f"- Licence of the network: {card.licence}. GTZAN, which it learned from, is a research data set of commercial "
+        "recordings without a licence.",
+        "",
+        "## How good it is",
+        "",
+    ]
+    for protocol, title in _PROTOCOLS.items():
+        if protocol in card.metrics:
+            lines += _table(title, card.metrics[protocol])
+    if set(_PROTOCOLS) <= set(card.metrics):
+        lines += [
+            "The second protocol is the honest one: a random split lets a model recognise artists and albums.",
+            "",
+        ]
+    lines += [
+        f"## Confusion of the {figures['n_tracks']} test tracks of the network that is served",
+        "",
+        *_confusion(card.labels, figures["confusion"]),
+        "",
+        "## Where not to trust it",
+        "",
+        f"It names one of {len(card.labels)} genres for anything, music or not, and learned them from clips recorded "
+        "around the year 2000 from radio, CD and tape. Genres that it never met (folk, electronic dance music, music "
+        "of most of the world) come out as their nearest neighbour among those it knows. `confidence` is the leading "
+        "share of the summed score; it is not calibrated.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(title: str, summary: dict[str, Any]) -> list[str]:
+    lines = [f"{title} ({summary['runs']} run{'s' if summary['runs'] > 1 else ''}, {summary['tracks']} test tracks):"]
+    lines += ["", "| | mean | SD |", "|---|---|---|"]
+    for name, words in _ROWS:
+        deviation = summary.get(f"{name}_sd")
+        lines.append(f"| {words} | {summary[name]:.3f} | {'-' if deviation is None else f'{deviation:.3f}'} |")
+    return [*lines, ""]
+
+
+def _confusion(labels: tuple[str, ...], confusion: list[list[int]]) -> list[str]:
+    header = "| true \\ predicted | " + " | ".join(labels) + " |"
+    rows = [f"| {label} | " + " | ".join(map(str, row)) + " |" for label, row in zip(labels, confusion, strict=True)]
+    return [header, "|---" * (len(labels) + 1) + "|", *rows]

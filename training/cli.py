@@ -1,0 +1,152 @@
+"""The command ``wholetrack-train``: fit, evaluate, export, publish; each a function of its arguments and a seed."""
+
+from __future__ import annotations
+
+import json
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import torch
+import typer
+
+from service.audio.decoder import FfmpegDecoder
+from service.audio.ffmpeg import find_ffmpeg
+from service.errors import StartupError
+from service.features.logmel import LogMel
+from training.export import ExportError, export_onnx
+from training.fitting import DifferentRunError, Recipe
+from training.publishing import publish as publish_runs
+from training.runs import Question, Run
+from training.splits import Split, artist_split, held_out_split, random_split
+from training.tracks import DataError, TrackSet, load_folder, load_precomputed
+
+app = typer.Typer(
+    help="From a folder of music to a published model.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+_TABLE = "tracks.csv"
+
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="A folder of recordings per genre, or an .npz of precomputed spectrograms with tracks.csv beside it."
+    ),
+]
+
+
+class Protocol(StrEnum):
+    """How tracks are divided: at random, with no artist on two sides, or judging by those that come with audio."""
+
+    RANDOM = "random"
+    ARTIST_FILTERED = "artist-filtered"
+    HELD_OUT = "held-out"
+
+
+@app.callback()
+def _configure(threads: Annotated[int | None, typer.Option(min=1, help="Processors to use.")] = None) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+@app.command()
+def fit(
+    run: Annotated[Path, typer.Argument(help="Folder of the run; a run that was interrupted goes on.")],
+    data: Data,
+    protocol: Annotated[Protocol, typer.Option(help="How tracks are divided.")] = Protocol.RANDOM,
+    part: Annotated[int, typer.Option(help="Number of the random split, or the fold to judge by.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most; the recipe's number if not given.")] = None,
+) -> None:
+    """Train one network and judge it by tracks that it never saw."""
+    recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
+    try:
+        tracks = _load(data, recipe)
+        split = _split(tracks, protocol, part)
+        question = Question(data.name, protocol.value, part, seed, tracks.labels, split)
+        judged = Run(run).fit(tracks, question, recipe)
+    except (DataError, DifferentRunError, StartupError, ValueError) as error:
+        _fail(str(error))
+    typer.echo(json.dumps({**judged.as_dict(), "run": str(run)}))
+
+
+@app.command()
+def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")], data: Data) -> None:
+    """Judge a finished run once more by the test tracks of its split."""
+    finished = Run(run)
+    try:
+        recipe, question = finished.recipe(), finished.question()
+        judged = Run.evaluate(_load(data, recipe), finished.network(), recipe, question)
+    except (DataError, StartupError) as error:
+        _fail(str(error))
+    typer.echo(json.dumps({**judged.as_dict(), "run": str(run)}))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    to: Annotated[Path, typer.Argument(help="The ONNX file to write.")],
+) -> None:
+    """Export a finished run's network alone, without a bundle."""
+    finished = Run(run)
+    try:
+        recipe, network = finished.recipe(), finished.network()
+        to.write_bytes(export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels))
+    except (DataError, ExportError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def publish(
+    run: Annotated[Path, typer.Argument(help="Folder of the run whose network is to be served.")],
+    data: Data,
+    also: Annotated[list[Path] | None, typer.Option(help="Further runs whose figures the card states.")] = None,
+    name: Annotated[str, typer.Option(help="Of the model.")] = "wholetrack-crnn",
+    version: Annotated[str, typer.Option(help="Of the bundle.")] = "1",
+    licence: Annotated[str, typer.Option(help="Of the network, as an SPDX expression.")] = "Apache-2.0",
+    models: Annotated[Path, typer.Option(help="Folder of the bundles.")] = Path("models"),
+) -> None:
+    """Export a run, check it, and publish it as a bundle with its contract, golden and card."""
+    served = Run(run)
+    judged = [served, *map(Run, also or [])]
+    try:
+        tracks = _load(data, served.recipe())
+        folder = publish_runs(served, judged, tracks, name=name, version=version, licence=licence, models=models)
+    except (DataError, ExportError, StartupError) as error:
+        _fail(str(error))
+    typer.echo(str(folder))
+
+
+def _load(data: Path, recipe: Recipe) -> TrackSet:
+    if data.is_dir():
+        features = LogMel(recipe.features, recipe.audio.sample_rate)
+        return load_folder(data, features=features, decoder=FfmpegDecoder(find_ffmpeg()))
+    if not data.is_file():
+        raise DataError(f"{data} is neither a folder of genres nor an .npz file")
+    return load_precomputed(data, data.with_name(_TABLE))
+
+
+def _split(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
+    match protocol:
+        case Protocol.RANDOM:
+            return random_split(tracks, seed=part)
+        case Protocol.ARTIST_FILTERED:
+            return artist_split(tracks, fold=part, seed=part)
+        case Protocol.HELD_OUT:
+            return held_out_split(tracks, [track.name for track in tracks.tracks if track.audio], seed=part)
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"wholetrack-train: {sentence}", err=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""How good a network is on tracks it never saw: per window, per track, per genre, and whether it knows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.aggregation.ranking import majority_vote, summed_score
+from service.contracts import FeatureSpec, WindowScores, WindowSpec
+from service.features.grid import FrameGrid, WindowGrid
+from service.features.normalise import normalise
+from training.tracks import Track, TrackSet
+
+Classify = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Normalised windows ``[N, frames, n_mels]`` to probabilities ``[N, n_labels]``."""
+
+_CALIBRATION_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of one network on one set of tracks; all in [0, 1] but the counts.
+
+    Attributes:
+        confusion: tracks by true (row) and predicted (column) genre, by summed score.
+        ece: expected calibration error of the track's leading share (Guo et al. 2017), ten bins.
+    """
+
+    n_tracks: int
+    n_windows: int
+    window_accuracy: float
+    window_macro_f1: float
+    track_accuracy_summed: float
+    track_accuracy_voted: float
+    track_macro_f1_summed: float
+    track_macro_f1_voted: float
+    top2: float
+    top3: float
+    ece: float
+    window_loss: float
+    confusion: tuple[tuple[int, ...], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures by name, for JSON."""
+        return asdict(self)
+
+
+def cut_windows(track: Track, features: FeatureSpec, windows: WindowSpec, sample_rate: int) -> NDArray[np.float32]:
+    """The normalised windows of one track on the serving grid, ``[n_windows, frames, n_mels]``."""
+    grid = WindowGrid.of(windows, FrameGrid.of(features, sample_rate))
+    n_samples = grid.frames.start(len(track.frames))
+    frames = track.frames
+    if len(frames) < windows.frames:
+        frames = np.resize(frames, (windows.frames, frames.shape[1]))
+    starts = np.array(list(grid.starts(n_samples)), dtype=np.intp)
+    starts = starts[starts + windows.frames <= len(frames)]
+    return normalise(frames[starts[:, None] + np.arange(windows.frames)], features.normalisation)
+
+
+def evaluate(
+    tracks: TrackSet, classify: Classify, *, features: FeatureSpec, windows: WindowSpec, sample_rate: int
+) -> Evaluation:
+    """Classify all windows of all tracks and count."""
+    probabilities = [classify(cut_windows(track, features, windows, sample_rate)) for track in tracks.tracks]
+    return evaluate_scores(probabilities, [track.genre for track in tracks.tracks], tracks.labels)
+
+
+def evaluate_scores(
+    probabilities: Sequence[NDArray[np.float32]], truth: Sequence[int], labels: Sequence[str]
+) -> Evaluation:
+    """Count, given the probabilities of each track's windows and each track's genre."""
+    n_labels = len(labels)
+    summed, voted, confidences, ranks = [], [], [], []
+    for scores, genre in zip(probabilities, truth, strict=True):
+        heard = WindowScores(np.zeros(len(scores)), scores, np.zeros(len(scores), dtype=np.bool_))
+        by_sum = summed_score(heard, labels)
+        summed.append(labels.index(by_sum.ranked[0].genre))
+        voted.append(labels.index(majority_vote(heard, labels).ranked[0].genre))
+        confidences.append(by_sum.share)
+        ranks.append([entry.genre for entry in by_sum.ranked].index(labels[genre]))
+    genres = np.array(truth)
+    window_truth = np.repeat(genres, [len(scores) for scores in probabilities])
+    stacked = np.concatenate(probabilities)
+    window_confusion = _confusion(window_truth, stacked.argmax(axis=1), n_labels)
+    by_sum_confusion = _confusion(genres, np.array(summed), n_labels)
+    by_vote_confusion = _confusion(genres, np.array(voted), n_labels)
+    correct = np.array(summed) == genres
+    of_truth = stacked[np.arange(len(stacked)), window_truth]
+    return Evaluation(
+        n_tracks=len(genres),
+        n_windows=len(stacked),
+        window_accuracy=_accuracy(window_confusion),
+        window_macro_f1=_macro_f1(window_confusion),
+        track_accuracy_summed=_accuracy(by_sum_confusion),
+        track_accuracy_voted=_accuracy(by_vote_confusion),
+        track_macro_f1_summed=_macro_f1(by_sum_confusion),
+        track_macro_f1_voted=_macro_f1(by_vote_confusion),
+        top2=float(np.mean(np.array(ranks) < 2)),
+        top3=float(np.mean(np.array(ranks) < 3)),
+        ece=expected_calibration_error(np.array(confidences), correct),
+        window_loss=float(-np.log(np.maximum(of_truth, 1e-9)).mean()),
+        confusion=tuple(tuple(row) for row in by_sum_confusion.tolist()),
+    )
+
+
+def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
+    """Mean distance between confidence and accuracy over bins of equal width, weighted by their tracks."""
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    gaps = [
+        np.count_nonzero(bins == b) * abs(confidence[bins == b].mean() - correct[bins == b].mean())
+        for b in np.unique(bins)
+    ]
+    return float(sum(gaps) / len(confidence))
+
+
+def _confusion(truth: NDArray[np.int_], predicted: NDArray[np.int_], n_labels: int) -> NDArray[np.int_]:
+    return np.bincount(truth * n_labels + predicted, minlength=n_labels**2).reshape(n_labels, n_labels)
+
+
+def _accuracy(confusion: NDArray[np.int_]) -> float:
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def _macro_f1(confusion: NDArray[np.int_]) -> float:
+    """Unweighted mean over the genres that occur, as true or as predicted."""
+    hits = np.diag(confusion)
+    occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
+    present = occurrences > 0
+    return float(np.mean(2 * hits[present] / occurrences[present]))

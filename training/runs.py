@@ -1,0 +1,123 @@
+"""A training run on disk: what it was asked, how far it is, and how it was judged.
+
+<run>/run.json          data, split, seed and recipe
+<run>/checkpoint.pt     everything needed to go on, rewritten after each epoch
+<run>/network.pt        the finished network
+<run>/evaluation.json   figures on tracks it never saw
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.evaluation import Evaluation, evaluate
+from training.fitting import Fit, Recipe, classifier
+from training.network import Crnn
+from training.splits import Split
+from training.tracks import DataError, TrackSet
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a run was asked to do.
+
+    Attributes:
+        data: name of the data set, for the record.
+        protocol: ``random`` (by track), ``artist-filtered`` or ``held-out``.
+        part: number of the random split or of the fold.
+        seed: of the training.
+        labels: genres, in label order.
+        split: names of the tracks on each side.
+    """
+
+    data: str
+    protocol: str
+    part: int
+    seed: int
+    labels: tuple[str, ...]
+    split: Split
+
+
+class Run:
+    """A folder that holds one training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fit(self, tracks: TrackSet, question: Question, recipe: Recipe) -> Evaluation:
+        """Train, or go on, and judge by the split's test tracks.
+
+        Raises:
+            DifferentRunError: if the folder holds a training of something else.
+            DataError: if a side of the split is empty.
+        """
+        for side in ("train", "validation", "test"):
+            if not getattr(question.split, side):
+                raise DataError(f"there are too few tracks: none is left for {side}")
+        train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)
+        fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder)
+        write_json(self.folder / "run.json", {**asdict(question), "recipe": recipe.as_dict()})
+        network = fit.run()
+        torch.save(network.state_dict(), self.folder / "network.pt")
+        judged = self.evaluate(tracks, network, recipe, question)
+        document = {
+            **judged.as_dict(),
+            "epochs": fit.progress.epoch,
+            "best_epoch": fit.progress.best_epoch,
+            "minutes": round(fit.progress.seconds / 60, 1),
+            "history": fit.progress.history,
+        }
+        write_json(self.folder / "evaluation.json", document)
+        return judged
+
+    @staticmethod
+    def evaluate(tracks: TrackSet, network: Crnn, recipe: Recipe, question: Question) -> Evaluation:
+        """Judge a network by the question's test tracks."""
+        return evaluate(
+            tracks.named(question.split.test),
+            classifier(network),
+            features=recipe.features,
+            windows=recipe.windows,
+            sample_rate=recipe.audio.sample_rate,
+        )
+
+    def question(self) -> Question:
+        """What the run was asked."""
+        document = self._read("run.json")
+        document.pop("recipe")
+        split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
+        return Question(**{**document, "labels": tuple(document["labels"]), "split": split})
+
+    def recipe(self) -> Recipe:
+        """The recipe it followed."""
+        return Recipe.from_dict(self._read("run.json")["recipe"])
+
+    def network(self) -> Crnn:
+        """The finished network, in evaluation mode."""
+        recipe = self.recipe()
+        network = Crnn(recipe.network, n_mels=recipe.features.n_mels, n_labels=len(self.question().labels))
+        network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
+        return network.eval()
+
+    def figures(self) -> dict[str, Any]:
+        """How it was judged, as written when it ended."""
+        return self._read("evaluation.json")
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        if not path.is_file():
+            raise DataError(f"{self.folder} holds no finished run: {name} is missing")
+        document: dict[str, Any] = json.loads(path.read_text())
+        return document
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file that is either complete or not there."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(document, indent=2) + "\n")
+    unfinished.replace(path)

@@ -1,0 +1,168 @@
+"""Sets of labelled tracks: each a spectrogram of the whole recording in dB, from audio or precomputed."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.audio.decoder import FfmpegDecoder
+from service.errors import ServiceError
+from service.features.logmel import LogMel
+
+_log = logging.getLogger(__name__)
+
+# gtzan-mel.npz spreads each clip's own range over 256 levels; that range is 80 dB (librosa's top_db) for most clips.
+_PRECOMPUTED_RANGE_DB = 80.0
+_PRECOMPUTED_LEVELS = 256
+
+
+_LONGEST_TRACK_S = 4 * 3600.0
+
+
+class DataError(Exception):
+    """A data set cannot be used as it is; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One labelled recording.
+
+    Attributes:
+        name: unique in its set, such as ``blues.00000``.
+        genre: index into the labels of the set.
+        frames: log-mel values in dB, lowest band first, ``[n_frames, n_mels]``.
+        artist: whoever must not be on two sides of an artist-filtered split; None where unknown.
+        fold: artist-filtered fold, counted from 1; None for a track that this protocol leaves out.
+        duplicate_of: the name of the same recording under another name.
+        audio: path of the recording relative to the data set, where there is one.
+    """
+
+    name: str
+    genre: int
+    frames: NDArray[np.float32]
+    artist: str | None = None
+    fold: int | None = None
+    duplicate_of: str | None = None
+    audio: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSet:
+    """Labelled tracks and the names of their genres, in label order."""
+
+    labels: tuple[str, ...]
+    tracks: tuple[Track, ...]
+
+    def __len__(self) -> int:
+        """Number of tracks."""
+        return len(self.tracks)
+
+    def take(self, indices: Iterable[int]) -> TrackSet:
+        """The tracks at ``indices``, in that order."""
+        return TrackSet(self.labels, tuple(self.tracks[i] for i in indices))
+
+    def named(self, names: Sequence[str]) -> TrackSet:
+        """The tracks called ``names``, in that order.
+
+        Raises:
+            KeyError: if a name is not in the set.
+        """
+        by_name = {track.name: track for track in self.tracks}
+        return TrackSet(self.labels, tuple(by_name[name] for name in names))
+
+
+def load_precomputed(npz: Path, table: Path) -> TrackSet:
+    """Read spectrograms that somebody computed before, with the table of their artists, folds and duplicates.
+
+    Args:
+        npz: arrays ``mel`` uint8 ``[n_tracks, n_mels, n_frames]``, ``track`` and ``genre``.
+        table: columns ``track, genre, artist, fold, duplicate_of, audio``.
+
+    Returns:
+        Tracks whose frames are in dB relative to the clip's maximum, 80 dB over the 256 levels.
+    """
+    with table.open(newline="") as file:
+        rows = {row["track"]: row for row in csv.DictReader(file)}
+    with np.load(npz, allow_pickle=False) as arrays:
+        mel, names, genres = arrays["mel"], arrays["track"].tolist(), arrays["genre"].tolist()
+    labels = tuple(sorted(set(genres)))
+    scale = np.float32(_PRECOMPUTED_RANGE_DB / _PRECOMPUTED_LEVELS)
+    tracks = []
+    for levels, name, genre in zip(mel, names, genres, strict=True):
+        row = rows[name]
+        tracks.append(
+            Track(
+                name=name,
+                genre=labels.index(genre),
+                frames=np.ascontiguousarray(levels.T).astype(np.float32) * scale - np.float32(_PRECOMPUTED_RANGE_DB),
+                artist=row["artist"] or None,
+                fold=int(row["fold"]) if row["fold"] else None,
+                duplicate_of=row["duplicate_of"] or None,
+                audio=row["audio"] or None,
+            )
+        )
+    return TrackSet(labels, tuple(tracks))
+
+
+def load_folder(root: Path, *, features: LogMel, decoder: FfmpegDecoder) -> TrackSet:
+    """Read recordings from a folder per genre, ``<root>/<genre>/<track>.<any audio format>``.
+
+    Features are those that the service computes. A file that cannot be heard is reported and left out; of files with
+    the same sound, the later ones are marked as duplicates of the first.
+
+    Args:
+        root: the folder of genres.
+        features: of the model to be trained.
+        decoder: opens the files.
+
+    Raises:
+        DataError: if there are fewer than two genres with a recording.
+    """
+    files = [
+        (genre, file)
+        for genre in sorted(root.iterdir())
+        if genre.is_dir()
+        for file in sorted(genre.iterdir())
+        if file.is_file()
+    ]
+    heard: list[tuple[str, Track]] = []
+    first_with: dict[str, str] = {}
+    for genre, file in files:
+        name = f"{genre.name}/{file.name}"
+        try:
+            frames, digest = _hear(file, features, decoder)
+        except ServiceError as error:
+            _log.warning("%s is left out: %s", name, error.detail)
+            continue
+        if not frames.max() > features.silence:
+            _log.warning("%s is left out: it is silent", name)
+            continue
+        original = first_with.setdefault(digest, name)
+        track = Track(
+            name=name, genre=0, frames=frames, duplicate_of=None if original == name else original, audio=name
+        )
+        heard.append((genre.name, track))
+    labels = tuple(sorted({genre for genre, _ in heard}))
+    if len(labels) < 2:
+        raise DataError(f"{root} must hold at least two folders, each of a genre, with recordings that can be decoded")
+    return TrackSet(labels, tuple(replace(track, genre=labels.index(genre)) for genre, track in heard))
+
+
+def _hear(file: Path, features: LogMel, decoder: FfmpegDecoder) -> tuple[NDArray[np.float32], str]:
+    stream, digest = features.stream(), hashlib.sha256()
+    rate = features.grid.sample_rate
+    frames = []
+    with decoder.open(file, sample_rate=rate, max_duration_s=_LONGEST_TRACK_S) as decoding:
+        for samples in decoding.blocks():
+            digest.update(samples.tobytes())
+            frames.append(stream.push(samples))
+        decoding.summary()
+    frames.append(stream.finish())
+    return np.concatenate(frames), digest.hexdigest()
