@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
@@ -90,3 +91,8 @@ def wav_bytes(samples: NDArray[np.float32], rate: int, *, stated_bytes: int | No
     form = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
     riff = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", stated)
     return b"RIFF" + struct.pack("<I", len(riff) + stated) + riff + content
+
+
+def ffmpegs() -> list[psutil.Process]:
+    """The ffmpeg processes that this one started; a served process of another test is none."""
+    return [child for child in psutil.Process().children() if child.name().startswith("ffmpeg")]

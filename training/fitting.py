@@ -133,7 +133,8 @@ class Fit:
                 self.validation,
                 classifier(self.average.module),
                 features=self.recipe.features,
-                windows=self.recipe.windows,
+                # Side by side, not overlapping: nearly the same loss for a third of the work.
+                windows=self.recipe.windows.model_copy(update={"hop_s": self.recipe.windows.window_s}),
                 sample_rate=self.recipe.audio.sample_rate,
             )
             progress = self.progress

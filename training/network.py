@@ -20,9 +20,9 @@ class CrnnShape:
         dropout: before the last layer; a quarter of it behind each block.
     """
 
-    channels: tuple[int, ...] = (32, 48, 64, 96, 128)
+    channels: tuple[int, ...] = (24, 40, 64, 112, 160)
     pool_bands: tuple[int, ...] = (2, 2, 2, 4, 4)
-    pool_frames: tuple[int, ...] = (1, 1, 2, 1, 1)
+    pool_frames: tuple[int, ...] = (1, 2, 1, 1, 1)
     hidden: int = 64
     dropout: float = 0.4
 

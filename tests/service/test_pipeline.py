@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -14,7 +13,7 @@ from service.cancellation import Cancellation
 from service.contracts import TrackPrediction, WarningCode
 from service.errors import ErrorKind, ServiceError
 from service.pipeline import Pipeline
-from tests.recordings import Recorder, wav_bytes
+from tests.recordings import Recorder, ffmpegs, wav_bytes
 
 RATE = 22050
 
@@ -94,13 +93,13 @@ def test_cancelling_stops_the_work_and_its_ffmpeg(pipeline: Pipeline, recorder: 
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not psutil.Process().children():
+    while not ffmpegs():
         assert thread.is_alive()
     cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "gone"))
     thread.join(timeout=30)
     assert not thread.is_alive()
     assert [error.kind for error in caught] == [ErrorKind.CLIENT_GONE]
-    assert psutil.Process().children() == []
+    assert ffmpegs() == []
 
 
 def test_a_cancelled_track_never_starts(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from service.audio.decoder import DecodedAudio, FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
 from service.contracts import WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
-from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, wav_bytes
+from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
 
 RATE = 22050
 
@@ -265,7 +265,7 @@ def test_a_decoder_that_dies_gives_no_answer_about_half_a_recording(
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         blocks = decoding.blocks()
         next(blocks)
-        (child,) = psutil.Process().children()
+        (child,) = ffmpegs()
         child.send_signal(number)
         for _ in blocks:
             pass
@@ -299,7 +299,7 @@ def test_killing_ends_the_reading_and_leaves_nothing(
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         blocks = decoding.blocks()
         next(blocks)
-        (child,) = psutil.Process().children()
+        (child,) = ffmpegs()
         decoding.kill()
         assert sum(1 for _ in blocks) < 100
     assert not child.is_running()
@@ -310,7 +310,7 @@ def test_leaving_early_leaves_nothing(decoder: FfmpegDecoder, wav: Path) -> None
     descriptors = psutil.Process().num_fds()
     with decoder.open(wav, sample_rate=RATE, max_duration_s=60):
         pass
-    assert psutil.Process().children() == []
+    assert ffmpegs() == []
     assert psutil.Process().num_fds() == descriptors
 
 
@@ -322,7 +322,7 @@ def test_the_child_inherits_no_secret(
     recorder.run("-f", "lavfi", "-i", "sine=r=8000", "-t", "3600", path)
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         next(decoding.blocks())
-        (child,) = psutil.Process().children()
+        (child,) = ffmpegs()
         assert "secret" not in str(child.environ())
 
 
