@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,27 @@ class RelativeToMax(Spec):
     range_db: float = Field(gt=0)
 
 
+class MinMax(Spec):
+    """The window's own range, at most ``range_db`` deep, spread over ``low`` to ``high``; a flat window is ``low``."""
+
+    kind: Literal["min_max"] = "min_max"
+    scope: Literal["window"] = "window"
+    range_db: float = Field(gt=0)
+    low: float
+    high: float
+
+
+class Unchanged(Spec):
+    """The log-mel values as they are: the answer depends on the loudness of the recording."""
+
+    kind: Literal["unchanged"] = "unchanged"
+    scope: Literal["window"] = "window"
+
+
+Normalisation = Annotated[RelativeToMax | MinMax | Unchanged, Field(discriminator="kind")]
+"""What is done to each window before the network hears it, always to one window by itself."""
+
+
 class FeatureSpec(Spec):
     """A log-mel spectrogram and the grid on which its frames lie.
 
@@ -62,13 +83,13 @@ class FeatureSpec(Spec):
     power: Literal[1, 2] = 2
     log: Literal["db", "ln"] = "db"
     floor: float = Field(gt=0, description="mel values below this are raised to it before the logarithm")
-    normalisation: RelativeToMax
+    normalisation: Normalisation
 
     @model_validator(mode="after")
     def _one_grid(self) -> FeatureSpec:
         if (self.frames_per_second is None) == (self.hop_length is None):
             raise ValueError("give exactly one of frames_per_second and hop_length")
-        if self.log != "db":
+        if self.log != "db" and not isinstance(self.normalisation, Unchanged):
             raise ValueError(f"normalisation {self.normalisation.kind} needs features in dB, not {self.log}")
         if self.fmin >= self.fmax:
             raise ValueError(f"fmin {self.fmin} must be below fmax {self.fmax}")
@@ -111,6 +132,12 @@ class OnnxSpec(Spec):
     output: str
     yields: Literal["logits", "probabilities"]
     opset: int
+    steps: int | None = Field(
+        default=None,
+        gt=0,
+        description="the network states a belief for each of so many equal parts of a window, output [N, steps, "
+        "labels]; without it one for the whole window, output [N, labels]",
+    )
 
 
 class GoldenSpec(Spec):
@@ -149,6 +176,16 @@ class ModelCard(Spec):
         if self.features.fmax > self.audio.sample_rate / 2:
             raise ValueError(f"fmax {self.features.fmax} Hz exceeds half the sample rate")
         return self
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """What the network says of one window: ``(labels,)``, or ``(steps, labels)`` of one that hears on."""
+        return (len(self.labels),) if self.onnx.steps is None else (self.onnx.steps, len(self.labels))
+
+    @property
+    def belief_s(self) -> float:
+        """How many seconds one answer is about: a window, or a step of one."""
+        return self.windows.window_s / (self.onnx.steps or 1)
 
 
 @dataclass(frozen=True, slots=True)

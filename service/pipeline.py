@@ -149,7 +149,7 @@ class Pipeline:
             cancellation.check()
             audio = decoding.summary()
             answers = queue.finish()
-        scores = cut.scores(answers, n_labels=len(served.card.labels))
+        scores = cut.scores(answers, served.card)
         return _prediction(served, grid, audio, scores, _times(clock, queue))
 
     def windows(
@@ -203,13 +203,36 @@ class _Cut:
         self._starts.append(block.start_s)
         self._silent.append(block.silent)
 
-    def scores(self, answers: NDArray[np.float32], *, n_labels: int) -> WindowScores:
+    def scores(self, answers: NDArray[np.float32], card: ModelCard) -> WindowScores:
         """Join the answers for the windows that were heard with the silent ones, which know nothing."""
         silent = np.concatenate(self._silent)
-        probabilities = np.full((len(silent), n_labels), 1.0 / n_labels, dtype=np.float32)
+        probabilities = np.full((len(silent), *card.answer_shape), 1.0 / len(card.labels), dtype=np.float32)
         if len(answers):
             probabilities[~silent] = answers
-        return WindowScores(np.concatenate(self._starts), probabilities, silent)
+        return window_scores(np.concatenate(self._starts), probabilities, silent, card)
+
+
+def window_scores(
+    starts: NDArray[np.float64], answers: NDArray[np.float32], silent: NDArray[np.bool_], card: ModelCard
+) -> WindowScores:
+    """What a network said of every window, in order of time; of one that states beliefs, of every step.
+
+    Where windows overlap, the steps of the earlier one count: by then it has heard more than one that just begins.
+
+    Args:
+        starts: of the windows, in seconds, ``[n_windows]``.
+        answers: ``[n_windows, *card.answer_shape]``.
+        silent: windows that carry no vote, ``[n_windows]``.
+        card: of the model.
+    """
+    if card.onnx.steps is None:
+        return WindowScores(starts, answers, silent)
+    n_steps, step_s = card.onnx.steps, card.belief_s
+    step_starts = (starts[:, None] + np.arange(n_steps) * step_s).ravel()
+    heard_until = np.concatenate(([-np.inf], starts[:-1] + card.windows.window_s)).repeat(n_steps)
+    # Half a step of tolerance: the last window lies on the grid of frames, not on that of steps.
+    kept = step_starts > heard_until - step_s / 2
+    return WindowScores(step_starts[kept], answers.reshape(-1, len(card.labels))[kept], silent.repeat(n_steps)[kept])
 
 
 def _prediction(
@@ -227,7 +250,7 @@ def _prediction(
         majority_vote=majority_vote(scores, card.labels),
         confidence=summed.share,
         in_domain=None,
-        sections=sections(scores, card.labels, window_s=card.windows.window_s, duration_s=audio.duration_s),
+        sections=sections(scores, card.labels, window_s=card.belief_s, duration_s=audio.duration_s),
         windows=scores,
         warnings=(*audio.warnings, *_remarks(card, scores, audio.duration_s)),
         times=times,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.contracts import FeatureSpec
+from service.features.mel import mel_edges
 from training.tracks import Track
 
 
@@ -106,3 +108,31 @@ def mix_up(
     other = rng.permutation(len(windows))
     mixed = windows * share[:, None, None] + windows[other] * (1 - share)[:, None, None]
     return mixed, targets * share[:, None] + targets[other] * (1 - share)[:, None]
+
+
+def shift_pitch(windows: NDArray[np.float32], semitones: float, features: FeatureSpec) -> NDArray[np.float32]:
+    """Move the spectrum along the logarithm of frequency, as a change of pitch does, by interpolating between bands.
+
+    Args:
+        windows: log-mel values, ``[n_windows, n_frames, n_mels]``.
+        semitones: upwards if positive.
+        features: where the bands lie.
+    """
+    centres = mel_edges(n_mels=features.n_mels, fmin=features.fmin, fmax=features.fmax, scale=features.mel_scale)[1:-1]
+    at = np.interp(centres / 2 ** (semitones / 12), centres, np.arange(len(centres)))
+    below = np.minimum(at.astype(np.intp), len(centres) - 2)
+    weight = (at - below).astype(np.float32)
+    shifted: NDArray[np.float32] = windows[..., below] * (1 - weight) + windows[..., below + 1] * weight
+    return shifted
+
+
+def add_white_noise(windows: NDArray[np.float32], level_db: float) -> NDArray[np.float32]:
+    """Add the power of white noise, which is the same in every band of area-normalised mel filters.
+
+    Args:
+        windows: log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
+        level_db: of the noise, relative to the mean power of each window.
+    """
+    power = 10.0 ** (windows / 10.0)
+    noise = power.mean(axis=(1, 2), keepdims=True) * np.float32(10.0 ** (level_db / 10.0))
+    return np.asarray(10.0 * np.log10(power + noise), dtype=np.float32)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
-from service.contracts import ModelCard
+from service.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
 
 _PROTOCOLS = {
-    "random": "Random split by track, as the published systems report",
+    "random_split": "Random split by track, as the published systems report",
     "artist_filtered": "Artist-filtered folds: no artist is on two sides (Sturm, arXiv:1306.1461)",
 }
 _ROWS = (
@@ -40,8 +40,8 @@ def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
         f"{card.summary}: {', '.join(card.labels)}.",
         "",
         f"- Input: {windows.window_s:g} s windows every {windows.hop_s:g} s, {windows.frames} frames of "
-        f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, dB relative to the "
-        f"window's maximum, {features.normalisation.range_db:g} dB deep).",
+        f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, "
+        f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP a window "
         "(a multiplication and an addition are two).",
         f"- Trained on: {trained['data']}, {trained['tracks']} tracks ({trained['validation_tracks']} more to stop "
@@ -77,6 +77,19 @@ def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _level(features: FeatureSpec) -> str:
+    unit = "dB" if features.log == "db" else "natural logarithm"
+    match features.normalisation:
+        case RelativeToMax(range_db=range_db):
+            return f"{unit} relative to the window's maximum, {range_db:g} dB deep"
+        case MinMax(range_db=range_db, low=low, high=high):
+            return f"{unit}, the window's range of at most {range_db:g} dB spread over {low:g} to {high:g}"
+        case Unchanged():
+            return f"{unit}, not normalised"
+        case _:
+            assert_never(features.normalisation)
 
 
 def _table(title: str, summary: dict[str, Any]) -> list[str]:

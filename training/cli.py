@@ -6,7 +6,7 @@ import json
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import torch
 import typer
@@ -15,11 +15,15 @@ from service.audio.decoder import FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
 from service.errors import StartupError
 from service.features.logmel import LogMel
-from training.export import ExportError, export_onnx
-from training.fitting import DifferentRunError, Recipe
+from training.export import export_onnx
+from training.fitting import DifferentRunError
 from training.publishing import publish as publish_runs
+from training.recipe import Recipe, Source
+from training.recurrent import ExportError
 from training.runs import Question, Run
 from training.splits import Split, artist_split, held_out_split, random_split
+from training.systems import SYSTEMS
+from training.systems.wholetrack_crnn import WholetrackCrnn
 from training.tracks import DataError, TrackSet, load_folder, load_precomputed
 
 app = typer.Typer(
@@ -57,12 +61,20 @@ def fit(
     data: Data,
     protocol: Annotated[Protocol, typer.Option(help="How tracks are divided.")] = Protocol.RANDOM,
     part: Annotated[int, typer.Option(help="Number of the random split, or the fold to judge by.")] = 1,
+    system: Annotated[str, typer.Option(help=f"Which system to train: {', '.join(SYSTEMS)}.")] = WholetrackCrnn.system,
+    window_s: Annotated[
+        float | None, typer.Option(min=0.5, max=30, help="Length of a window, in place of the system's own.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most; the recipe's number if not given.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another value of the recipe, such as schedule.epochs=2; may be repeated."),
+    ] = None,
 ) -> None:
     """Train one network and judge it by tracks that it never saw."""
-    recipe = Recipe() if epochs is None else Recipe(epochs=epochs)
     try:
+        source = Source.AUDIO if data.is_dir() else Source.PRECOMPUTED
+        recipe = _system(system).of(source, window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
         split = _split(tracks, protocol, part)
         question = Question(data.name, protocol.value, part, seed, tracks.labels, split)
@@ -103,7 +115,7 @@ def publish(
     run: Annotated[Path, typer.Argument(help="Folder of the run whose network is to be served.")],
     data: Data,
     also: Annotated[list[Path] | None, typer.Option(help="Further runs whose figures the card states.")] = None,
-    name: Annotated[str, typer.Option(help="Of the model.")] = "wholetrack-crnn",
+    name: Annotated[str | None, typer.Option(help="Of the model; the system's if not given.")] = None,
     version: Annotated[str, typer.Option(help="Of the bundle.")] = "1",
     licence: Annotated[str, typer.Option(help="Of the network, as an SPDX expression.")] = "Apache-2.0",
     models: Annotated[Path, typer.Option(help="Folder of the bundles.")] = Path("models"),
@@ -112,8 +124,11 @@ def publish(
     served = Run(run)
     judged = [served, *map(Run, also or [])]
     try:
-        tracks = _load(data, served.recipe())
-        folder = publish_runs(served, judged, tracks, name=name, version=version, licence=licence, models=models)
+        recipe = served.recipe()
+        tracks = _load(data, recipe)
+        folder = publish_runs(
+            served, judged, tracks, name=name or recipe.system, version=version, licence=licence, models=models
+        )
     except (DataError, ExportError, StartupError) as error:
         _fail(str(error))
     typer.echo(str(folder))
@@ -136,6 +151,23 @@ def _split(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
             return artist_split(tracks, fold=part, seed=part)
         case Protocol.HELD_OUT:
             return held_out_split(tracks, [track.name for track in tracks.tracks if track.audio], seed=part)
+
+
+def _system(name: str) -> type[Recipe]:
+    if name not in SYSTEMS:
+        raise ValueError(f"there is no system {name}; choose one of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def _change(assignment: str) -> tuple[str, Any]:
+    """``schedule.epochs=2`` as a name and a JSON value; what is no JSON is a word."""
+    name, separator, text = assignment.partition("=")
+    if not separator:
+        raise ValueError(f"--set {assignment} is not of the form name=value")
+    try:
+        return name, json.loads(text)
+    except json.JSONDecodeError:
+        return name, text
 
 
 def _fail(sentence: str) -> NoReturn:

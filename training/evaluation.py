@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.aggregation.ranking import majority_vote, summed_score
-from service.contracts import FeatureSpec, WindowScores, WindowSpec
-from service.features.grid import FrameGrid, WindowGrid
+from service.contracts import AudioSpec, FeatureSpec, WindowScores, WindowSpec
 from service.features.normalise import normalise
+from training.grid import window_at, window_starts
 from training.tracks import Track, TrackSet
 
 Classify = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Normalised windows ``[N, frames, n_mels]`` to probabilities ``[N, n_labels]``."""
+"""Normalised windows ``[N, frames, n_mels]`` to probabilities ``[N, n_labels]`` or ``[N, steps, n_labels]``."""
 
 _CALIBRATION_BINS = 10
 
@@ -49,23 +49,19 @@ class Evaluation:
         return asdict(self)
 
 
-def cut_windows(track: Track, features: FeatureSpec, windows: WindowSpec, sample_rate: int) -> NDArray[np.float32]:
+def cut_windows(track: Track, features: FeatureSpec, windows: WindowSpec, audio: AudioSpec) -> NDArray[np.float32]:
     """The normalised windows of one track on the serving grid, ``[n_windows, frames, n_mels]``."""
-    grid = WindowGrid.of(windows, FrameGrid.of(features, sample_rate))
-    n_samples = grid.frames.start(len(track.frames))
-    frames = track.frames
-    if len(frames) < windows.frames:
-        frames = np.resize(frames, (windows.frames, frames.shape[1]))
-    starts = np.array(list(grid.starts(n_samples)), dtype=np.intp)
-    starts = starts[starts + windows.frames <= len(frames)]
-    return normalise(frames[starts[:, None] + np.arange(windows.frames)], features.normalisation)
+    starts = window_starts(len(track.frames), features, windows, audio)
+    cut = np.stack([window_at(track.frames, start, windows.frames) for start in starts])
+    return normalise(cut, features.normalisation)
 
 
 def evaluate(
-    tracks: TrackSet, classify: Classify, *, features: FeatureSpec, windows: WindowSpec, sample_rate: int
+    tracks: TrackSet, classify: Classify, *, features: FeatureSpec, windows: WindowSpec, audio: AudioSpec
 ) -> Evaluation:
-    """Classify all windows of all tracks and count."""
-    probabilities = [classify(cut_windows(track, features, windows, sample_rate)) for track in tracks.tracks]
+    """Classify all windows of all tracks and count; a step with a belief of its own counts as a window."""
+    answers = [classify(cut_windows(track, features, windows, audio)) for track in tracks.tracks]
+    probabilities = [answer.reshape(-1, answer.shape[-1]) for answer in answers]
     return evaluate_scores(probabilities, [track.genre for track in tracks.tracks], tracks.labels)
 
 

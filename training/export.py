@@ -7,14 +7,14 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator
 
 import onnx
 import torch
 from onnxscript import optimizer
-from onnxscript.onnx_opset import opset18
 from torch import nn
+
+from training.recurrent import RECURRENT_TRANSLATIONS, ExportError
 
 INPUT = "windows"
 OUTPUT = "logits"
@@ -26,10 +26,6 @@ _NO_LIMIT = 1 << 30
 
 # onnxruntime's CUDA provider gives these back to the CPU, or a GRU that computes its reset gate in the older order.
 _ON_THE_CPU = frozenset({"Shape", "Loop", "Scan", "If", "STFT", "DFT", "NonZero"})
-
-
-class ExportError(Exception):
-    """The exported network is not what the service could serve."""
 
 
 def export_onnx(network: nn.Module, *, frames: int, n_mels: int) -> bytes:
@@ -58,7 +54,7 @@ def export_onnx(network: nn.Module, *, frames: int, n_mels: int) -> bytes:
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
-            custom_translation_table={torch.ops.aten.gru.input: _translate_gru},
+            custom_translation_table=RECURRENT_TRANSLATIONS,
         )
     assert program is not None
     model = optimizer.optimize(program.model_proto, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
@@ -91,50 +87,6 @@ def mflop_per_window(content: bytes) -> float:
             steps = shapes[node.input[0]][0]
             products += steps * (math.prod(shapes[node.input[1]]) + math.prod(shapes[node.input[2]]))
     return 2 * products / 1e6
-
-
-# onnxscript's values are symbolic, whatever the types of its functions say.
-op: Any = opset18
-_Value = TypeVar("_Value")
-
-
-def _translate_gru(
-    x: _Value,
-    _state: _Value,
-    params: Sequence[Any],
-    has_biases: bool,  # noqa: FBT001 - the signature of aten.gru.input
-    num_layers: int,
-    _dropout: float,
-    train: bool,  # noqa: FBT001
-    bidirectional: bool,  # noqa: FBT001
-    batch_first: bool,  # noqa: FBT001
-) -> tuple[_Value, _Value]:
-    """A GRU of one layer from zero state as one node; the exporter's own computes shapes at run time, on the CPU."""
-    if num_layers != 1 or not has_biases or train:
-        raise ExportError("only a GRU of one layer with biases, in evaluation mode, is translated")
-    hidden = params[1].shape[1]
-    # PyTorch orders the gates reset, update, new; ONNX update, reset, new.
-    order = op.Constant(value_ints=[*range(hidden, 2 * hidden), *range(hidden), *range(2 * hidden, 3 * hidden)])
-    first = op.Constant(value_ints=[0])
-
-    def reordered(kind: int) -> Any:  # noqa: ANN401
-        directions = [op.Unsqueeze(op.Gather(params[i], order, axis=0), first) for i in range(kind, len(params), 4)]
-        return op.Concat(*directions, axis=0) if bidirectional else directions[0]
-
-    out, last = op.GRU(
-        op.Transpose(x, perm=[1, 0, 2]) if batch_first else x,
-        reordered(0),
-        reordered(1),
-        op.Concat(reordered(2), reordered(3), axis=1),
-        hidden_size=hidden,
-        direction="bidirectional" if bidirectional else "forward",
-        linear_before_reset=1,
-    )
-    # [time, directions, N, hidden] to [N, time, directions * hidden], or to [time, N, ...].
-    joined = op.Reshape(
-        op.Transpose(out, perm=[2, 0, 1, 3] if batch_first else [0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1])
-    )
-    return joined, last
 
 
 @contextlib.contextmanager
@@ -171,7 +123,7 @@ def _check_nodes(model: onnx.ModelProto) -> None:
     if found:
         raise ExportError(f"the graph has nodes that run on the CPU wherever the rest runs: {sorted(found)}")
     for node in model.graph.node:
-        if node.op_type == "GRU":
+        if node.op_type in ("GRU", "LSTM"):
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if attributes.get("linear_before_reset") != 1 or attributes.get("layout", 0) != 0:
-                raise ExportError("a GRU must compute with linear_before_reset 1 and layout 0")
+            if attributes.get("layout", 0) != 0 or (node.op_type == "GRU" and attributes["linear_before_reset"] != 1):
+                raise ExportError("a GRU or LSTM must compute with layout 0, a GRU with linear_before_reset 1")

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,63 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from service.contracts import AudioSpec, FeatureSpec, RelativeToMax, WindowSpec
-from service.features.normalise import normalise
-from training.augmentation import Augmentation, change_colour, mask, mix_up, random_window
 from training.evaluation import Classify, evaluate
-from training.network import Crnn, CrnnShape
+from training.recipe import Recipe, Schedule
 from training.tracks import TrackSet
 
 _log = logging.getLogger(__name__)
 
-GTZAN_AUDIO = AudioSpec(sample_rate=22050)
-GTZAN_FEATURES = FeatureSpec(
-    n_fft=2048,
-    frames_per_second=13,
-    n_mels=128,
-    fmin=0.0,
-    fmax=11025.0,
-    floor=1e-10,
-    normalisation=RelativeToMax(range_db=60.0),
-)
-THREE_SECONDS = WindowSpec(window_s=3.0, hop_s=1.0, frames=39, last_window="align_to_end")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that decides a training but the tracks and the seed."""
-
-    audio: AudioSpec = GTZAN_AUDIO
-    features: FeatureSpec = GTZAN_FEATURES
-    windows: WindowSpec = THREE_SECONDS
-    network: CrnnShape = field(default_factory=CrnnShape)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    epochs: int = 60
-    windows_per_track: int = 8
-    batch: int = 64
-    learning_rate: float = 2e-3
-    warm_up: float = 0.2
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.1
-    averaging: float = 0.995
-    patience: int = 20
-
-    def as_dict(self) -> dict[str, Any]:
-        """All fields as JSON values; two recipes are the same exactly if these are."""
-        document: dict[str, Any] = _RECIPE.dump_python(self, mode="json")
-        return document
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Recipe:
-        """The recipe that :meth:`as_dict` wrote."""
-        return _RECIPE.validate_python(document)
-
-
-_RECIPE = TypeAdapter(Recipe)
+_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
 
 
 class DifferentRunError(Exception):
@@ -99,34 +57,28 @@ class Fit:
         self.checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        network = Crnn(recipe.network, n_mels=recipe.features.n_mels, n_labels=len(train.labels))
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
+        network, schedule = recipe.network(len(train.labels)), recipe.schedule
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        self.optimiser = _OPTIMISERS[schedule.optimiser](
+            self.network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
         )
-        self.steps_per_epoch = math.ceil(len(train) * recipe.windows_per_track / recipe.batch)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser,
-            max_lr=recipe.learning_rate,
-            total_steps=recipe.epochs * self.steps_per_epoch,
-            pct_start=recipe.warm_up,
-        )
+        self.rate = _rate(self.optimiser, schedule, steps=schedule.epochs * recipe.batches_per_epoch(train))
         self.progress = _Progress()
         # bfloat16 halves the time where the processor has it (AVX512-BF16) and is emulated, slowly, where not.
         self.half_width = bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 - there is no public one
         if self.checkpoint.exists():
             self._resume()
 
-    def run(self) -> Crnn:
+    def run(self) -> nn.Module:
         """Train to the last epoch, or until validation has not improved for ``patience`` epochs.
 
         Returns:
             The averaged network of the best epoch, ready to classify.
         """
-        while self.progress.epoch < self.recipe.epochs and not self._out_of_patience():
+        while self.progress.epoch < self.recipe.schedule.epochs and not self._out_of_patience():
             began = time.monotonic()
             train_loss = self._epoch()
             judged = evaluate(
@@ -135,7 +87,7 @@ class Fit:
                 features=self.recipe.features,
                 # Side by side, not overlapping: nearly the same loss for a third of the work.
                 windows=self.recipe.windows.model_copy(update={"hop_s": self.recipe.windows.window_s}),
-                sample_rate=self.recipe.audio.sample_rate,
+                audio=self.recipe.audio,
             )
             progress = self.progress
             progress.epoch += 1
@@ -151,11 +103,13 @@ class Fit:
             if judged.window_loss < progress.best_loss:
                 progress.best_loss, progress.best_epoch = judged.window_loss, progress.epoch
                 self.best = {name: value.clone() for name, value in self.average.module.state_dict().items()}
+            if isinstance(self.rate, ReduceLROnPlateau):
+                self.rate.step(judged.window_loss)
             self._save()
             _log.info(
                 "epoch %d/%d: train loss %.3f, validation loss %.3f, windows %.3f, tracks %.3f, %.0f s",
                 progress.epoch,
-                self.recipe.epochs,
+                self.recipe.schedule.epochs,
                 train_loss,
                 judged.window_loss,
                 judged.window_accuracy,
@@ -163,11 +117,10 @@ class Fit:
                 time.monotonic() - began,
             )
         self.network.load_state_dict(self.best)
-        trained: Crnn = self.network.eval()
-        return trained
+        return self.network.eval()
 
     def _out_of_patience(self) -> bool:
-        return self.progress.epoch - self.progress.best_epoch >= self.recipe.patience
+        return self.progress.epoch - self.progress.best_epoch >= self.recipe.schedule.patience
 
     def _epoch(self) -> float:
         # All chance of an epoch follows from the seed and its number: resuming repeats nothing and skips nothing.
@@ -175,33 +128,23 @@ class Fit:
         torch.manual_seed(int(rng.integers(2**63)))
         self.network.train()
         losses = []
-        for windows, targets in self._batches(rng):
+        for windows, targets in self.recipe.batches(self.train, rng):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half_width):
-                logits = self.network(windows)
-            loss = nn.functional.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+                logits = self.network(torch.from_numpy(windows))
+            loss = _loss(logits.float(), torch.from_numpy(targets), self.recipe.schedule.label_smoothing)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimiser.step()
-            self.schedule.step()
+            if isinstance(self.rate, OneCycleLR):
+                self.rate.step()
             self.average.update_parameters(self.network)
             losses.append(loss.item())
         return float(np.mean(losses))
 
-    def _batches(self, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        recipe, n_labels = self.recipe, len(self.train.labels)
-        order = rng.permutation(np.repeat(np.arange(len(self.train)), recipe.windows_per_track))
-        identity = np.eye(n_labels, dtype=np.float32)
-        for begin in range(0, len(order), recipe.batch):
-            chosen = [self.train.tracks[i] for i in order[begin : begin + recipe.batch]]
-            cut = np.stack([random_window(track, recipe.windows.frames, recipe.augmentation, rng) for track in chosen])
-            windows = normalise(change_colour(cut, recipe.augmentation, rng), recipe.features.normalisation)
-            targets = identity[[track.genre for track in chosen]]
-            windows, targets = mix_up(mask(windows, recipe.augmentation, rng), targets, recipe.augmentation, rng)
-            yield torch.from_numpy(windows), torch.from_numpy(targets)
-
     def _identity(self) -> dict[str, Any]:
         return {
+            "system": self.recipe.system,
             "recipe": self.recipe.as_dict(),
             "seed": self.seed,
             "train": [track.name for track in self.train.tracks],
@@ -215,7 +158,7 @@ class Fit:
             "average": self.average.state_dict(),
             "best": self.best,
             "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "rate": self.rate.state_dict() if self.rate else None,
             "progress": asdict(self.progress),
         }
         unfinished = self.checkpoint.with_suffix(".unfinished")
@@ -233,9 +176,27 @@ class Fit:
         self.average.load_state_dict(state["average"])
         self.best = state["best"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
+        if self.rate:
+            self.rate.load_state_dict(state["rate"])
         self.progress = _Progress(**state["progress"])
         _log.info("resumed after epoch %d", self.progress.epoch)
+
+
+def _rate(optimiser: torch.optim.Optimizer, schedule: Schedule, *, steps: int) -> OneCycleLR | ReduceLROnPlateau | None:
+    match schedule.rate:
+        case "one-cycle":
+            return OneCycleLR(optimiser, max_lr=schedule.learning_rate, total_steps=steps, pct_start=schedule.warm_up)
+        case "plateau":
+            return ReduceLROnPlateau(optimiser, factor=0.5, patience=5)
+        case "constant":
+            return None
+
+
+def _loss(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy, of the mean over time of the probabilities where there is a belief at every step."""
+    if logits.ndim == 3:
+        logits = torch.log_softmax(logits, dim=-1).logsumexp(dim=1)
+    return nn.functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
 def classifier(network: nn.Module) -> Classify:
@@ -245,7 +206,7 @@ def classifier(network: nn.Module) -> Classify:
         network.eval()
         with torch.inference_mode():
             logits = network(torch.from_numpy(windows))
-        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
+        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=-1).numpy()
         return probabilities
 
     return classify

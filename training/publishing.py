@@ -20,8 +20,10 @@ from service.features.windows import WindowCutter
 from service.inference.bundle import CARD_FILE, MODEL_FILE, load_bundle
 from training.cards import card_text
 from training.evaluation import Classify, cut_windows
-from training.export import INPUT, OPSET, OUTPUT, ExportError, export_onnx, mflop_per_window
-from training.fitting import Recipe, classifier
+from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
+from training.fitting import classifier
+from training.recipe import Recipe
+from training.recurrent import ExportError
 from training.runs import Run, write_json
 from training.tracks import TrackSet
 
@@ -29,6 +31,7 @@ from training.tracks import TrackSet
 _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_SECONDS = 10.0
+_METRICS = {"random": "random_split", "artist-filtered": "artist_filtered", "held-out": "held_out"}
 _AVERAGED = (
     "window_accuracy",
     "window_macro_f1",
@@ -63,18 +66,20 @@ def publish(
         ExportError: if ONNX and PyTorch disagree, or the runs are not of one recipe.
     """
     recipe, question = served.recipe(), served.question()
-    if any(run.recipe() != recipe for run in judged):
+    if any(run.recipe().as_dict() != recipe.as_dict() for run in judged):
         raise ExportError("the figures of a card must come from runs of the recipe that is published")
     network = served.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
     classify = classifier(network)
     worst = _largest_difference(onnx, classify, tracks.named(question.split.test), recipe)
     golden_windows = golden_sound_windows(recipe)
-    golden = _npz(windows=golden_windows, probabilities=classify(golden_windows))
+    golden_probabilities = classify(golden_windows)
+    steps = golden_probabilities.shape[1] if golden_probabilities.ndim == 3 else None
+    golden = _npz(windows=golden_windows, probabilities=golden_probabilities)
     card = ModelCard(
         name=name,
         version=version,
-        summary=f"CRNN on {recipe.windows.window_s:g} s windows, {len(question.labels)} genres",
+        summary=f"{recipe.summary}, {recipe.windows.window_s:g} s windows, {len(question.labels)} genres",
         labels=question.labels,
         licence=licence,
         trained_on={
@@ -87,7 +92,7 @@ def publish(
             "never_seen": list(question.split.test),
         },
         metrics={
-            **{protocol.replace("-", "_"): summary for protocol, summary in summarise(judged).items()},
+            **summarise(judged),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": worst,
@@ -102,6 +107,7 @@ def publish(
             output=OUTPUT,
             yields="logits",
             opset=OPSET,
+            steps=steps,
         ),
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
     )
@@ -116,10 +122,10 @@ def publish(
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation of the runs' figures, by protocol."""
+    """Mean and standard deviation of the runs' figures: ``random_split``, ``artist_filtered`` and ``held_out``."""
     by_protocol: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        by_protocol.setdefault(run.question().protocol, []).append(run.figures())
+        by_protocol.setdefault(_METRICS[run.question().protocol], []).append(run.figures())
     summary: dict[str, dict[str, Any]] = {}
     for protocol, figures in sorted(by_protocol.items()):
         entry: dict[str, Any] = {"runs": len(figures), "tracks": sum(f["n_tracks"] for f in figures)}
@@ -151,19 +157,18 @@ def golden_sound_windows(recipe: Recipe) -> NDArray[np.float32]:
     )
     frames = np.concatenate((stream.push(sound), stream.finish()))
     block = cutter.finish(frames, n_samples=len(sound))
-    # Eight bits are enough for a golden, and keep its file small.
-    levels = np.round(normalise(block.frames, recipe.features.normalisation) * 255).astype(np.float32)
-    return levels / np.float32(255)
+    # Half precision is enough for a golden, and halves its file.
+    return normalise(block.frames, recipe.features.normalisation).astype(np.float16).astype(np.float32)
 
 
 def _largest_difference(onnx: bytes, classify: Classify, tracks: TrackSet, recipe: Recipe) -> float:
     session = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     worst = 0.0
     for track in tracks.tracks:
-        windows = cut_windows(track, recipe.features, recipe.windows, recipe.audio.sample_rate)
+        windows = cut_windows(track, recipe.features, recipe.windows, recipe.audio)
         logits = np.asarray(session.run([OUTPUT], {INPUT: windows})[0])
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        difference = np.abs(powers / powers.sum(axis=1, keepdims=True) - classify(windows))
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        difference = np.abs(powers / powers.sum(axis=-1, keepdims=True) - classify(windows))
         worst = max(worst, float(difference.max()))
     if worst > _EXPORT_TOLERANCE:
         raise ExportError(f"ONNX and PyTorch differ by {worst:.2g} in a probability, more than {_EXPORT_TOLERANCE:g}")

@@ -1,6 +1,6 @@
 """A training run on disk: what it was asked, how far it is, and how it was judged.
 
-<run>/run.json          data, split, seed and recipe
+<run>/run.json          data, split, seed, system and recipe
 <run>/checkpoint.pt     everything needed to go on, rewritten after each epoch
 <run>/network.pt        the finished network
 <run>/evaluation.json   figures on tracks it never saw
@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from training.evaluation import Evaluation, evaluate
-from training.fitting import Fit, Recipe, classifier
-from training.network import Crnn
+from training.fitting import Fit, classifier
+from training.recipe import Recipe
 from training.splits import Split
+from training.systems import SYSTEMS
 from training.tracks import DataError, TrackSet
 
 
@@ -61,7 +63,7 @@ class Run:
                 raise DataError(f"there are too few tracks: none is left for {side}")
         train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)
         fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder)
-        write_json(self.folder / "run.json", {**asdict(question), "recipe": recipe.as_dict()})
+        write_json(self.folder / "run.json", {**asdict(question), "system": recipe.system, "recipe": recipe.as_dict()})
         network = fit.run()
         torch.save(network.state_dict(), self.folder / "network.pt")
         judged = self.evaluate(tracks, network, recipe, question)
@@ -76,31 +78,31 @@ class Run:
         return judged
 
     @staticmethod
-    def evaluate(tracks: TrackSet, network: Crnn, recipe: Recipe, question: Question) -> Evaluation:
+    def evaluate(tracks: TrackSet, network: nn.Module, recipe: Recipe, question: Question) -> Evaluation:
         """Judge a network by the question's test tracks."""
         return evaluate(
             tracks.named(question.split.test),
             classifier(network),
             features=recipe.features,
             windows=recipe.windows,
-            sample_rate=recipe.audio.sample_rate,
+            audio=recipe.audio,
         )
 
     def question(self) -> Question:
         """What the run was asked."""
         document = self._read("run.json")
-        document.pop("recipe")
+        del document["system"], document["recipe"]
         split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
         return Question(**{**document, "labels": tuple(document["labels"]), "split": split})
 
     def recipe(self) -> Recipe:
         """The recipe it followed."""
-        return Recipe.from_dict(self._read("run.json")["recipe"])
+        document = self._read("run.json")
+        return SYSTEMS[document["system"]].from_dict(document["recipe"])
 
-    def network(self) -> Crnn:
+    def network(self) -> nn.Module:
         """The finished network, in evaluation mode."""
-        recipe = self.recipe()
-        network = Crnn(recipe.network, n_mels=recipe.features.n_mels, n_labels=len(self.question().labels))
+        network = self.recipe().network(len(self.question().labels))
         network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
         return network.eval()
 

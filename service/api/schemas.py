@@ -93,6 +93,10 @@ class Model(BaseModel):
     device: str = Field(description="Where the network ran: cpu, or cuda:N.")
     window_s: float
     hop_s: float
+    step_s: float | None = Field(
+        description="Of a model that states a belief several times per window: how often. Each entry of windows is "
+        "then about one step. Null of all others."
+    )
     labels: tuple[str, ...] = Field(description="Names of the columns of windows.probabilities.")
 
 
@@ -234,6 +238,7 @@ def answer(found: TrackPrediction, received: Received, *, top_k: int, detail: Wi
             device=found.device,
             window_s=card.windows.window_s,
             hop_s=found.hop_s,
+            step_s=None if card.onnx.steps is None else card.belief_s,
             labels=card.labels,
         ),
         prediction=Prediction(

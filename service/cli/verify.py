@@ -11,14 +11,15 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contracts import FeatureSpec, ModelCard
+from service.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
 from service.errors import ErrorKind, ServiceError, StartupError
 from service.features.grid import FrameGrid, WindowGrid
-from service.pipeline import Pipeline
+from service.pipeline import Pipeline, window_scores
 
 _TOLERANCE = 0.01
 
@@ -91,31 +92,41 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
     samples = _decode(path, pipeline, codec=found.stream.codec, sample_rate=card.audio.sample_rate)
     reference_starts, reference = _windows(samples, card)
     answers = np.concatenate([served.engine.classifier.run(window[None]) for window in reference])
+    expected = window_scores(reference_starts, answers, np.zeros(len(answers), dtype=np.bool_), card)
     reference_s = time.monotonic() - began
 
-    starts = found.windows.start_s
-    if abs(len(starts) - len(reference_starts)) > 1:
+    if abs(len(features) - len(reference)) > 1:
         raise ServiceError(
-            ErrorKind.INTERNAL_ERROR, f"The service heard {len(starts)} windows, the reference {len(reference_starts)}."
+            ErrorKind.INTERNAL_ERROR, f"The service heard {len(features)} windows, the reference {len(reference)}."
         )
     # Two decoders may disagree by a packet about the end of a lossy file, and with it about the last window.
-    n_windows = int(np.sum(starts[: len(reference_starts)] == reference_starts[: len(starts)]))
-    heard = ~found.windows.silent[:n_windows]
-    first = (starts[:n_windows] * card.audio.sample_rate).astype(np.intp)
-    length = round(card.windows.window_s * card.audio.sample_rate)
-    power = np.array([np.square(samples[at : at + length], dtype=np.float64).mean() for at in first])
-    faint = heard & (10 * np.log10(power + 1e-20) < _FAINT_DBFS)
+    n_windows = min(len(features), len(reference)) - (round(found.duration_s * card.audio.sample_rate) != len(samples))
+    clear_windows = ~_faint(samples, reference_starts[:n_windows], card.windows.window_s, card)
+    starts = found.windows.start_s
+    n_answers = int(np.sum(starts[: len(expected.start_s)] == expected.start_s[: len(starts)]))
+    heard = ~found.windows.silent[:n_answers]
+    faint = heard & _faint(samples, starts[:n_answers], card.belief_s, card)
     clear = heard & ~faint
-    off = found.windows.probabilities[:n_windows] - answers[:n_windows]
+    off = found.windows.probabilities[:n_answers] - expected.probabilities[:n_answers]
+    summed = expected.probabilities.sum(axis=0, dtype=np.float64)
     return Comparison(
         n_windows=int(clear.sum()),
         n_faint=int(faint.sum()),
-        features=_largest((features[:n_windows] - reference[:n_windows])[clear]),
+        features=_largest((features[:n_windows] - reference[:n_windows])[clear_windows]),
         probabilities=_largest(off[clear]),
         faint_probabilities=_largest(off[faint]),
-        genres=(found.summed_score.genre, card.labels[int(answers.sum(axis=0, dtype=np.float64).argmax())]),
+        genres=(found.summed_score.genre, card.labels[int(summed.argmax())]),
         seconds=(service_s, reference_s),
     )
+
+
+def _faint(
+    samples: NDArray[np.float32], starts: NDArray[np.float64], length_s: float, card: ModelCard
+) -> NDArray[np.bool_]:
+    rate = card.audio.sample_rate
+    first, length = (starts * rate).astype(np.intp), round(length_s * rate)
+    power = np.array([np.square(samples[at : at + length], dtype=np.float64).mean() for at in first])
+    return np.asarray(10 * np.log10(power + 1e-20) < _FAINT_DBFS)
 
 
 def _decode(path: Path, pipeline: Pipeline, *, codec: str, sample_rate: int) -> NDArray[np.float32]:
@@ -171,9 +182,24 @@ def _window(cut: NDArray[np.float32], card: ModelCard) -> NDArray[np.float32]:
         htk=spec.mel_scale == "htk",
         norm=spec.mel_norm,
     )
-    decibels = librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=spec.normalisation.range_db)
-    normalised: NDArray[np.float32] = (decibels.T / spec.normalisation.range_db + 1.0).astype(np.float32)
-    return normalised
+    return _normalised(mel.T, spec).astype(np.float32)
+
+
+def _normalised(mel: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    import librosa
+
+    match spec.normalisation:
+        case Unchanged() if spec.log == "ln":
+            return np.asarray(np.log(np.maximum(mel, spec.floor)))
+        case Unchanged():
+            return np.asarray(librosa.power_to_db(mel, ref=1.0, amin=spec.floor, top_db=None))
+        case RelativeToMax(range_db=range_db):
+            return np.asarray(librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=range_db) / range_db + 1.0)
+        case MinMax(range_db=range_db, low=low, high=high):
+            decibels = librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=range_db)
+            return np.asarray(low + (high - low) * librosa.util.normalize(decibels - decibels.min(), axis=None))
+        case _:
+            assert_never(spec.normalisation)
 
 
 def _largest(difference: NDArray[np.float32]) -> float:

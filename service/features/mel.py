@@ -32,6 +32,15 @@ def mel_to_hz(mel: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
     return np.where(mel < _BREAK_MEL, mel * _LINEAR_HZ_PER_MEL, logarithmic)
 
 
+def mel_edges(*, n_mels: int, fmin: float, fmax: float, scale: MelScale) -> NDArray[np.float64]:
+    """Where the triangular filters begin, peak and end, in Hz: evenly spaced on the mel scale, ``[n_mels + 2]``.
+
+    Filter ``i`` rises from edge ``i`` to its peak at edge ``i + 1`` and falls to edge ``i + 2``.
+    """
+    lowest, highest = hz_to_mel(np.array([fmin, fmax], dtype=np.float64), scale)
+    return mel_to_hz(np.linspace(lowest, highest, n_mels + 2), scale)
+
+
 def mel_filters(
     *,
     sample_rate: int,
@@ -52,8 +61,7 @@ def mel_filters(
         ValueError: if a filter falls between two bins of the transform and would always give zero.
     """
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
-    lowest, highest = hz_to_mel(np.array([fmin, fmax], dtype=np.float64), scale)
-    edges = mel_to_hz(np.linspace(lowest, highest, n_mels + 2), scale)
+    edges = mel_edges(n_mels=n_mels, fmin=fmin, fmax=fmax, scale=scale)
     widths = np.diff(edges)
     rising = (bins[:, None] - edges[None, :-2]) / widths[None, :-1]
     falling = (edges[None, 2:] - bins[:, None]) / widths[None, 1:]

@@ -25,7 +25,7 @@ class Golden:
 
     Attributes:
         windows: normalised, ``[n, frames, n_mels]``.
-        probabilities: ``[n, n_labels]``.
+        probabilities: ``[n, *card.answer_shape]``.
     """
 
     windows: NDArray[np.float32]
@@ -100,9 +100,10 @@ def _golden(content: bytes, card: ModelCard) -> Golden:
         if missing := {"windows", "probabilities"} - set(arrays):
             raise ValueError(f"the golden lacks {sorted(missing)}")
         golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
-    expected = (len(golden.windows), *card.onnx.shape[1:])
-    if golden.windows.shape != expected or golden.probabilities.shape != (len(golden.windows), len(card.labels)):
-        raise ValueError(f"the golden's arrays do not have the shapes {expected} and (n, {len(card.labels)})")
+    n_windows = len(golden.windows)
+    expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.answer_shape)
+    if (golden.windows.shape, golden.probabilities.shape) != expected:
+        raise ValueError(f"the golden's arrays do not have the shapes {expected[0]} and {expected[1]}")
     if not len(golden.windows):
         raise ValueError("the golden has no windows")
     return golden

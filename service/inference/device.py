@@ -37,7 +37,7 @@ class Session:
             windows: normalised, ``[n, frames, n_mels]``, at most ``max_batch``.
 
         Returns:
-            Probabilities, ``[n, n_labels]``.
+            Probabilities, ``[n, *card.answer_shape]``.
         """
         n_windows = len(windows)
         if self._padded:
@@ -59,7 +59,7 @@ class Session:
             *((node.name, node.shape[1:]) for node in self._session.get_inputs()),
             *((node.name, node.shape[1:]) for node in self._session.get_outputs()),
         ]
-        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, [len(card.labels)])]
+        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.answer_shape))]
         if found != stated:
             raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {stated}")
 
@@ -168,6 +168,6 @@ def _session_options(*, threads: int) -> ort.SessionOptions:
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities

@@ -42,7 +42,7 @@ class Classifier(Protocol):
     device: str
 
     def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to probabilities ``[n, n_labels]``, for n up to ``max_batch``."""
+        """Normalised windows ``[n, frames, n_mels]`` to as many answers ``[n, ...]``, for n up to ``max_batch``."""
 
 
 @dataclass(slots=True)
@@ -113,14 +113,14 @@ class TrackQueue:
         """Wait for all answers.
 
         Returns:
-            Probabilities in the order of the windows, ``[n_windows, n_labels]``; ``[0, 0]`` if there were none.
+            The classifier's answers in the order of the windows, ``[n_windows, ...]``; ``[0]`` if there were none.
 
         Raises:
             ServiceError: if the track was abandoned, or the device failed.
         """
         with self._changed:
             self._wait_until(lambda: self._unanswered == 0)
-            return np.concatenate(self._answers) if self._answers else np.zeros((0, 0), dtype=np.float32)
+            return np.concatenate(self._answers) if self._answers else np.zeros(0, dtype=np.float32)
 
     def abandon(self, reason: ServiceError) -> None:
         """Take the track's windows out of the queue, from any thread; whoever waits for it gets ``reason``."""
@@ -283,7 +283,7 @@ class Engine:
 
 def _check_contract(windows: Windows, probabilities: Probabilities) -> None:
     """As many answers as windows: anything else would give tracks each other's answers."""
-    if probabilities.ndim != 2 or len(probabilities) != len(windows):
+    if len(probabilities) != len(windows):
         raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
 
 

@@ -35,7 +35,7 @@ def test_the_clips_are_as_often_right_from_audio_as_from_their_spectrograms(
         response = server.post(music / clip["audio"], windows="none")
         assert response.status_code == 200
         by_audio = response.json()["prediction"]["summed_score"]["genre"]
-        windows = cut_windows(track, card.features, card.windows, card.audio.sample_rate)
+        windows = cut_windows(track, card.features, card.windows, card.audio)
         rows = np.concatenate([classifier.run(windows[i : i + 8]) for i in range(0, len(windows), 8)])
         by_spectrogram = card.labels[int(rows.sum(axis=0, dtype=np.float64).argmax())]
         right_from_audio += by_audio == clip["genre"]

@@ -35,7 +35,7 @@ def test_the_models_and_their_cards(server: Server) -> None:
         "last_window": "align_to_end",
         "short_track": "repeat",
     }
-    for protocol in ("random", "artist_filtered"):
+    for protocol in ("random_split", "artist_filtered"):
         assert 0.5 < card["metrics"][protocol]["track_accuracy_summed"] < 1.0
 
 

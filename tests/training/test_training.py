@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +25,31 @@ from torch import Tensor, nn  # noqa: E402
 from training.augmentation import NO_AUGMENTATION, Augmentation, change_colour, mask, mix_up, random_window  # noqa: E402
 from training.cli import app  # noqa: E402
 from training.evaluation import evaluate_scores, expected_calibration_error  # noqa: E402
-from training.export import ExportError, export_onnx, mflop_per_window  # noqa: E402
-from training.fitting import DifferentRunError, Fit, Recipe  # noqa: E402
-from training.network import Crnn, CrnnShape  # noqa: E402
+from training.export import export_onnx, mflop_per_window  # noqa: E402
+from training.fitting import DifferentRunError, Fit  # noqa: E402
 from training.publishing import golden_sound_windows, publish  # noqa: E402
+from training.recipe import Source  # noqa: E402
+from training.recurrent import ExportError  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
 from training.splits import random_split  # noqa: E402
+from training.systems.wholetrack_crnn import WholetrackCrnn  # noqa: E402
 from training.tracks import DataError, TrackSet, load_folder  # noqa: E402
 
 pytestmark = pytest.mark.torch
 # Toy layers are too small to share: threads would only wait for each other.
 torch.set_num_threads(1)
 
-SMALL = Recipe(
-    network=CrnnShape(channels=(4, 8, 8, 16, 16), hidden=8),
-    epochs=6,
-    windows_per_track=4,
-    batch=16,
-    learning_rate=1e-2,
-    averaging=0.8,
+FULL = WholetrackCrnn.of(Source.PRECOMPUTED)
+SMALL = FULL.changed(
+    {
+        "shape.channels": (4, 8, 8, 16, 16),
+        "shape.hidden": 8,
+        "windows_per_track": 4,
+        "schedule.epochs": 6,
+        "schedule.batch": 16,
+        "schedule.learning_rate": 1e-2,
+        "schedule.averaging": 0.8,
+    }
 )
 
 
@@ -91,20 +96,20 @@ def test_a_killed_training_goes_on_where_it_stopped(
         with pytest.raises(KeyboardInterrupt):
             run.fit(toys, question(toys), SMALL)
     run.fit(toys, question(toys), SMALL)
-    assert saves == SMALL.epochs
+    assert saves == SMALL.schedule.epochs
     undisturbed = weights(finished)
     for name, value in weights(run).items():
         np.testing.assert_allclose(value, undisturbed[name], atol=1e-6, err_msg=name)
 
 
 def test_a_checkpoint_of_another_training_is_refused(finished: Run, toys: TrackSet) -> None:
-    for other in (replace(SMALL, batch=8), SMALL):
+    for other in (SMALL.changed({"schedule.batch": 8}), SMALL):
         with pytest.raises(DifferentRunError, match="another recipe, seed or set of tracks"):
             finished.fit(toys, question(toys, seed=0 if other is not SMALL else 1), other)
 
 
 def test_early_stopping(toys: TrackSet, tmp_path: Path) -> None:
-    hopeless = replace(SMALL, epochs=50, patience=2, learning_rate=1e-9)
+    hopeless = SMALL.changed({"schedule.epochs": 50, "schedule.patience": 2, "schedule.learning_rate": 1e-9})
     run = Run(tmp_path)
     run.fit(toys, question(toys), hopeless)
     assert run.figures()["epochs"] - run.figures()["best_epoch"] == 2
@@ -113,7 +118,7 @@ def test_early_stopping(toys: TrackSet, tmp_path: Path) -> None:
 
 def test_export_keeps_the_answers_and_tells_nothing_of_this_machine() -> None:
     torch.manual_seed(0)
-    network = Crnn(CrnnShape(), n_mels=128, n_labels=10).eval()
+    network = FULL.network(10).eval()
     content = export_onnx(network, frames=39, n_mels=128)
     assert b"/training/" not in content
     assert b"site-packages" not in content
@@ -126,8 +131,8 @@ def test_export_keeps_the_answers_and_tells_nothing_of_this_machine() -> None:
             expected = network(torch.from_numpy(windows)).numpy()
         np.testing.assert_allclose(session.run(None, {"windows": windows})[0], expected, atol=1e-5)
     # The five convolutions by hand: 2 * 9 * channels in * channels out * bands * frames each, and the GRU.
-    convolutions = 9 * (32 * 64 * 39 + 32 * 48 * 64 * 39 + 48 * 64 * 32 * 39 + 64 * 96 * 16 * 19 + 96 * 128 * 4 * 19)
-    recurrent = 19 * 2 * 3 * 64 * (128 + 64)
+    convolutions = 9 * (24 * 64 * 39 + 24 * 40 * 64 * 39 + 40 * 64 * 32 * 19 + 64 * 112 * 16 * 19 + 112 * 160 * 4 * 19)
+    recurrent = 19 * 2 * 3 * 64 * (160 + 64)
     assert mflop_per_window(content) == pytest.approx(2 * (convolutions + recurrent) / 1e6, rel=0.005)
 
 
@@ -140,7 +145,7 @@ def test_a_recurrent_layer_that_cannot_be_translated_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.gru(x)[0].mean(1)  # type: ignore[no-any-return]
 
-    with pytest.raises(Exception, match="only a GRU of one layer") as caught:
+    with pytest.raises(Exception, match="only a recurrent layer of one level") as caught:
         export_onnx(Deep(), frames=5, n_mels=8)
     assert caught.type is ExportError or "ExportError" in str(caught.getrepr(chain=True))
 
@@ -150,8 +155,8 @@ def test_a_published_bundle_is_served(finished: Run, toys: TrackSet, tmp_path: P
         finished, [finished], toys, name="toy", version="3", licence="Apache-2.0", models=tmp_path / "models"
     )
     card = load_bundles(tmp_path / "models")["toy"].card
-    assert card.metrics["random"]["runs"] == 1
-    assert card.metrics["random"]["track_accuracy_summed"] == 1.0
+    assert card.metrics["random_split"]["runs"] == 1
+    assert card.metrics["random_split"]["track_accuracy_summed"] == 1.0
     assert set(card.trained_on["never_seen"]) == set(question(toys).split.test)
     assert card.metrics["export_max_difference"] < 1e-4
     text = (folder / "CARD.md").read_text()
@@ -169,22 +174,22 @@ def test_a_published_bundle_is_served(finished: Run, toys: TrackSet, tmp_path: P
 
 def test_figures_of_another_recipe_are_refused(finished: Run, toys: TrackSet, tmp_path: Path) -> None:
     other = Run(tmp_path / "other")
-    other.fit(toys, question(toys), replace(SMALL, epochs=1))
+    other.fit(toys, question(toys), SMALL.changed({"schedule.epochs": 1}))
     with pytest.raises(ExportError, match="must come from runs of the recipe"):
         publish(finished, [finished, other], toys, name="toy", version="1", licence="Apache-2.0", models=tmp_path / "m")
 
 
 def test_the_golden_sound_belongs_to_nobody_and_is_always_the_same() -> None:
-    windows = golden_sound_windows(Recipe())
+    windows = golden_sound_windows(FULL)
     assert windows.shape == (8, 39, 128)
     assert 0.1 < windows.mean() < 0.9
-    assert np.array_equal(windows, golden_sound_windows(Recipe()))
+    assert np.array_equal(windows, golden_sound_windows(FULL))
 
 
 def test_a_folder_of_audio_per_genre(
     decoder: FfmpegDecoder, tune: NDArray[np.float32], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    features = LogMel(Recipe().features, 22050)
+    features = LogMel(FULL.features, 22050)
     with pytest.raises(DataError, match="at least two folders"):
         load_folder(tmp_path, features=features, decoder=decoder)
     for genre, scale in (("loud", 1.0), ("quiet", 0.1)):
@@ -216,7 +221,7 @@ def test_the_commands(toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32])
             sound = np.roll(tune, i * 5000) if genre == "a" else -np.roll(tune, i * 7000)[::-1]
             (music / genre / f"{i}.wav").write_bytes(wav_bytes(sound, 22050))
     runner, run = CliRunner(), str(tmp_path / "run")
-    done = runner.invoke(app, ["fit", run, "--data", str(music), "--epochs", "1"])
+    done = runner.invoke(app, ["fit", run, "--data", str(music), "--set", "schedule.epochs=1"])
     assert done.exit_code == 0, done.output
     judged = json.loads(done.stdout.splitlines()[-1])
     again = runner.invoke(app, ["evaluate", run, "--data", str(music)])
@@ -226,7 +231,7 @@ def test_the_commands(toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32])
     published = runner.invoke(app, ["publish", run, "--data", str(music), "--models", str(tmp_path / "models")])
     assert published.exit_code == 0, published.output
     assert load_bundles(tmp_path / "models")["wholetrack-crnn"].card.labels == ("a", "b")
-    other = runner.invoke(app, ["fit", run, "--data", str(music), "--epochs", "2"])
+    other = runner.invoke(app, ["fit", run, "--data", str(music), "--set", "schedule.epochs=2"])
     assert other.exit_code == 1
     assert "belongs to a training with another recipe" in other.output
     missing = runner.invoke(app, ["fit", run, "--data", str(tmp_path / "nothing")])

@@ -1,0 +1,139 @@
+"""wholetrack's own CRNN: convolutions that squeeze frequency to one, a GRU over time, two ways of pooling it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from service.contracts import RelativeToMax, WindowSpec
+from service.features.normalise import normalise
+from training.augmentation import Augmentation, change_colour, mask, mix_up, random_window
+from training.batches import one_hot
+from training.layers import AttentionPool, SqueezeExcite, as_image, as_sequence
+from training.recipe import GTZAN_AUDIO, Batch, Recipe, Schedule, Source, gtzan_features, window_frames
+from training.tracks import TrackSet
+
+
+@dataclass(frozen=True, slots=True)
+class CrnnShape:
+    """Widths and pools of the network.
+
+    Attributes:
+        channels: of each convolution block.
+        pool_bands: by how much each block divides the number of mel bands.
+        pool_frames: by how much each block divides the number of frames.
+        hidden: units of the GRU in each direction.
+        dropout: before the last layer; a quarter of it behind each block.
+    """
+
+    channels: tuple[int, ...] = (24, 40, 64, 112, 160)
+    pool_bands: tuple[int, ...] = (2, 2, 2, 4, 4)
+    pool_frames: tuple[int, ...] = (1, 2, 1, 1, 1)
+    hidden: int = 64
+    dropout: float = 0.4
+
+
+class Crnn(nn.Module):
+    """Windows ``[N, frames, n_mels]``, normalised, to logits ``[N, n_labels]``."""
+
+    def __init__(self, shape: CrnnShape, *, n_mels: int, n_labels: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        inputs, bands = 1, n_mels
+        for i, (channels, divide_bands, divide_frames) in enumerate(
+            zip(shape.channels, shape.pool_bands, shape.pool_frames, strict=True)
+        ):
+            # The first block halves the bands by its stride: at full height it would cost more than all others.
+            stride, pool = (
+                ((divide_bands, 1), (1, divide_frames)) if i == 0 else ((1, 1), (divide_bands, divide_frames))
+            )
+            blocks += [
+                nn.Conv2d(inputs, channels, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.SiLU(),
+                SqueezeExcite(channels) if i >= 2 else nn.Identity(),
+                nn.MaxPool2d(pool) if pool != (1, 1) else nn.Identity(),
+                nn.Dropout(shape.dropout / 4),
+            ]
+            inputs, bands = channels, bands // divide_bands
+        self.blocks = nn.Sequential(*blocks)
+        self.gru = nn.GRU(inputs * bands, shape.hidden, bidirectional=True, batch_first=True)
+        self.attention = AttentionPool(2 * shape.hidden)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.classify = nn.Linear(4 * shape.hidden, n_labels)
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Logits of each window."""
+        x, _ = self.gru(as_sequence(self.blocks(as_image(windows))))
+        x = torch.cat((self.attention(x), x.mean(1)), dim=1)
+        logits: Tensor = self.classify(self.dropout(x))
+        return logits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholetrackCrnn(Recipe):
+    """3 s windows from anywhere in a track; tempo, pitch, colour, masks and mixtures against so few tracks.
+
+    Attributes:
+        shape: of the network.
+        augmentation: how far windows are changed.
+        windows_per_track: drawn in each epoch.
+    """
+
+    system = "wholetrack-crnn"
+    summary = "CRNN with squeeze-and-excitation, attention and mean over time"
+
+    shape: CrnnShape = field(default_factory=CrnnShape)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    windows_per_track: int = 8
+
+    @classmethod
+    def of(cls, source: Source, *, window_s: float | None = None) -> WholetrackCrnn:
+        """The same for both sources: its features are those of the precomputed spectrograms."""
+        del source
+        features, length_s = gtzan_features(RelativeToMax(range_db=60.0)), window_s or 3.0
+        return cls(
+            schedule=Schedule(
+                optimiser="adamw",
+                learning_rate=2e-3,
+                weight_decay=0.02,
+                rate="one-cycle",
+                epochs=60,
+                patience=20,
+                batch=64,
+                label_smoothing=0.1,
+                averaging=0.995,
+            ),
+            audio=GTZAN_AUDIO,
+            features=features,
+            windows=WindowSpec(
+                window_s=length_s,
+                hop_s=min(1.0, length_s),
+                frames=window_frames(features, GTZAN_AUDIO, length_s),
+                last_window="align_to_end",
+            ),
+        )
+
+    def network(self, n_labels: int) -> Crnn:
+        """The CRNN."""
+        return Crnn(self.shape, n_mels=self.features.n_mels, n_labels=n_labels)
+
+    def batches_per_epoch(self, tracks: TrackSet) -> int:
+        """As many windows of every track."""
+        return math.ceil(len(tracks) * self.windows_per_track / self.schedule.batch)
+
+    def batches(self, tracks: TrackSet, rng: np.random.Generator) -> Iterator[Batch]:
+        """Windows from random positions, each track as often as any other."""
+        batch, change = self.schedule.batch, self.augmentation
+        order = rng.permutation(np.repeat(np.arange(len(tracks)), self.windows_per_track))
+        for begin in range(0, len(order), batch):
+            chosen = [tracks.tracks[i] for i in order[begin : begin + batch]]
+            cut = np.stack([random_window(track, self.windows.frames, change, rng) for track in chosen])
+            windows = normalise(change_colour(cut, change, rng), self.features.normalisation)
+            targets = one_hot([track.genre for track in chosen], len(tracks.labels))
+            yield mix_up(mask(windows, change, rng), targets, change, rng)
