@@ -1,9 +1,10 @@
-"""The command ``wholetrack-train``: fit, evaluate, export, publish; each a function of its arguments and a seed."""
+"""The command ``wholetrack-train``: from recordings to a published model, each step a function of its arguments."""
 
 from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -14,17 +15,17 @@ import typer
 from service.audio.decoder import FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
 from service.errors import StartupError
-from service.features.logmel import LogMel
+from training.dataset import load_folder
 from training.export import export_onnx
 from training.fitting import DifferentRunError
 from training.publishing import publish as publish_runs
 from training.recipe import Recipe, Source
 from training.recurrent import ExportError
-from training.runs import Question, Run
-from training.splits import Split, artist_split, held_out_split, random_split
+from training.runs import Question, Run, write_json
+from training.splits import Split, artist_split, held_out_split, random_split, read_split
 from training.systems import SYSTEMS
 from training.systems.wholetrack_crnn import WholetrackCrnn
-from training.tracks import DataError, TrackSet, load_folder, load_precomputed
+from training.tracks import DataError, TrackSet, load_precomputed
 
 app = typer.Typer(
     help="From a folder of music to a published model.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -56,9 +57,42 @@ def _configure(threads: Annotated[int | None, typer.Option(min=1, help="Processo
 
 
 @app.command()
+def build(
+    data: Data,
+    system: Annotated[str, typer.Option(help=f"Whose features: {', '.join(SYSTEMS)}.")] = WholetrackCrnn.system,
+) -> None:
+    """Hear all recordings of a folder and keep their features, so that a training begins at once.
+
+    May be stopped at any moment and goes on where it was.
+    """
+    try:
+        tracks = _load(data, _system(system).of(_source(data)))
+    except (DataError, StartupError, ValueError) as error:
+        _fail(str(error))
+    duplicates = sum(track.duplicate_of is not None for track in tracks.tracks)
+    typer.echo(f"{len(tracks)} tracks of {len(tracks.labels)} genres, {duplicates} duplicates")
+
+
+@app.command()
+def split(
+    data: Data,
+    to: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    protocol: Annotated[Protocol, typer.Option(help="How tracks are divided.")] = Protocol.RANDOM,
+    part: Annotated[int, typer.Option(help="Number of the random split, or the fold to judge by.")] = 1,
+) -> None:
+    """Write down who learns from which tracks and is judged by which, to be changed by hand or given to others."""
+    try:
+        tracks = _load(data, WholetrackCrnn.of(_source(data)))
+        write_json(to, asdict(_split(tracks, protocol, part)))
+    except (DataError, StartupError, ValueError) as error:
+        _fail(str(error))
+
+
+@app.command()
 def fit(
     run: Annotated[Path, typer.Argument(help="Folder of the run; a run that was interrupted goes on.")],
     data: Data,
+    *,
     protocol: Annotated[Protocol, typer.Option(help="How tracks are divided.")] = Protocol.RANDOM,
     part: Annotated[int, typer.Option(help="Number of the random split, or the fold to judge by.")] = 1,
     system: Annotated[str, typer.Option(help=f"Which system to train: {', '.join(SYSTEMS)}.")] = WholetrackCrnn.system,
@@ -66,6 +100,10 @@ def fit(
         float | None, typer.Option(min=0.5, max=30, help="Length of a window, in place of the system's own.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    given: Annotated[
+        Path | None,
+        typer.Option("--split", help="A file with the names of the tracks on each side, as `split` writes."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Another value of the recipe, such as schedule.epochs=2; may be repeated."),
@@ -73,11 +111,10 @@ def fit(
 ) -> None:
     """Train one network and judge it by tracks that it never saw."""
     try:
-        source = Source.AUDIO if data.is_dir() else Source.PRECOMPUTED
-        recipe = _system(system).of(source, window_s=window_s).changed(dict(map(_change, changes or [])))
+        recipe = _system(system).of(_source(data), window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
-        split = _split(tracks, protocol, part)
-        question = Question(data.name, protocol.value, part, seed, tracks.labels, split)
+        sides = _split(tracks, protocol, part) if given is None else read_split(given, tracks)
+        question = Question(data.name, protocol.value, part, seed, tracks.labels, sides)
         judged = Run(run).fit(tracks, question, recipe)
     except (DataError, DifferentRunError, StartupError, ValueError) as error:
         _fail(str(error))
@@ -134,10 +171,14 @@ def publish(
     typer.echo(str(folder))
 
 
+def _source(data: Path) -> Source:
+    return Source.AUDIO if data.is_dir() else Source.PRECOMPUTED
+
+
 def _load(data: Path, recipe: Recipe) -> TrackSet:
     if data.is_dir():
-        features = LogMel(recipe.features, recipe.audio.sample_rate)
-        return load_folder(data, features=features, decoder=FfmpegDecoder(find_ffmpeg()))
+        decoder, cache = FfmpegDecoder(find_ffmpeg()), data.with_name(data.resolve().name + ".features")
+        return load_folder(data, audio=recipe.audio, features=recipe.features, decoder=decoder, cache=cache)
     if not data.is_file():
         raise DataError(f"{data} is neither a folder of genres nor an .npz file")
     return load_precomputed(data, data.with_name(_TABLE))

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from training.tracks import Track, TrackSet
+from training.tracks import DataError, Track, TrackSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,60 @@ def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 
     groups = _groups(rest, lambda track: (track.genre, track.artist) if track.artist else track.name)
     drawn = _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=0.0, hold_out=set())
     return Split(train=drawn.train, validation=drawn.validation, test=judged)
+
+
+def read_split(path: Path, tracks: TrackSet) -> Split:
+    """A split that somebody wrote down: a JSON object with lists of names ``train``, ``validation`` and ``test``.
+
+    Raises:
+        DataError: if it is no such file, names a track that is not in the set, or one twice.
+    """
+    try:
+        split = TypeAdapter(Split).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no split: {error}") from error
+    names = [*split.train, *split.validation, *split.test]
+    known = {track.name for track in tracks.tracks}
+    if unknown := [name for name in names if name not in known]:
+        raise DataError(f"{path} names {len(unknown)} tracks that are not there, such as {unknown[0]}")
+    if len(set(names)) < len(names):
+        raise DataError(f"{path} has a track on two sides")
+    return split
+
+
+def deal_folds(tracks: Sequence[Track], *, n_folds: int = 3) -> dict[str, int]:
+    """Artist-filtered, stratified folds for tracks that have none: nobody is in two, duplicates stay together.
+
+    Groups of an artist, the largest first, go to the fold that has the fewest tracks of their genre.
+
+    Args:
+        tracks: the whole set; tracks without an artist are left out.
+        n_folds: how many.
+
+    Returns:
+        The fold of each track, counted from 1, by name.
+
+    Raises:
+        DataError: if a genre has fewer artists than there are folds.
+    """
+    named = [track for track in tracks if track.artist is not None]
+    recording = _recordings(named)
+    artist_of = {recording[track.name]: track.artist for track in named}
+    groups = _groups(named, lambda track: artist_of[recording[track.name]])
+    folds: dict[str, int] = {}
+    counts: dict[int, list[int]] = defaultdict(lambda: [0] * n_folds)
+    dealt: dict[int, set[int]] = defaultdict(set)
+    for group in sorted(groups, key=lambda group: (-len(group), group[0].name)):
+        genre = group[0].genre
+        fold = min(range(n_folds), key=lambda fold: (counts[genre][fold], fold))
+        for track in group:
+            counts[track.genre][fold] += 1
+            dealt[track.genre].add(fold)
+            folds[track.name] = fold + 1
+    for genre, used in dealt.items():
+        if len(used) < n_folds:
+            raise DataError(f"genre number {genre + 1} has fewer than {n_folds} artists: too few for folds")
+    return folds
 
 
 def _recordings(tracks: Sequence[Track]) -> dict[str, str]:

@@ -1,29 +1,18 @@
-"""Sets of labelled tracks: each a spectrogram of the whole recording in dB, from audio or precomputed."""
+"""Sets of labelled tracks: each the log-mel frames of a whole recording, and what must not straddle a split."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.audio.decoder import FfmpegDecoder
-from service.errors import ServiceError
-from service.features.logmel import LogMel
-
-_log = logging.getLogger(__name__)
-
 # gtzan-mel.npz spreads each clip's own range over 256 levels; that range is 80 dB (librosa's top_db) for most clips.
 _PRECOMPUTED_RANGE_DB = 80.0
 _PRECOMPUTED_LEVELS = 256
-
-
-_LONGEST_TRACK_S = 4 * 3600.0
 
 
 class DataError(Exception):
@@ -109,60 +98,3 @@ def load_precomputed(npz: Path, table: Path) -> TrackSet:
             )
         )
     return TrackSet(labels, tuple(tracks))
-
-
-def load_folder(root: Path, *, features: LogMel, decoder: FfmpegDecoder) -> TrackSet:
-    """Read recordings from a folder per genre, ``<root>/<genre>/<track>.<any audio format>``.
-
-    Features are those that the service computes. A file that cannot be heard is reported and left out; of files with
-    the same sound, the later ones are marked as duplicates of the first.
-
-    Args:
-        root: the folder of genres.
-        features: of the model to be trained.
-        decoder: opens the files.
-
-    Raises:
-        DataError: if there are fewer than two genres with a recording.
-    """
-    files = [
-        (genre, file)
-        for genre in sorted(root.iterdir())
-        if genre.is_dir()
-        for file in sorted(genre.iterdir())
-        if file.is_file()
-    ]
-    heard: list[tuple[str, Track]] = []
-    first_with: dict[str, str] = {}
-    for genre, file in files:
-        name = f"{genre.name}/{file.name}"
-        try:
-            frames, digest = _hear(file, features, decoder)
-        except ServiceError as error:
-            _log.warning("%s is left out: %s", name, error.detail)
-            continue
-        if not frames.max() > features.silence:
-            _log.warning("%s is left out: it is silent", name)
-            continue
-        original = first_with.setdefault(digest, name)
-        track = Track(
-            name=name, genre=0, frames=frames, duplicate_of=None if original == name else original, audio=name
-        )
-        heard.append((genre.name, track))
-    labels = tuple(sorted({genre for genre, _ in heard}))
-    if len(labels) < 2:
-        raise DataError(f"{root} must hold at least two folders, each of a genre, with recordings that can be decoded")
-    return TrackSet(labels, tuple(replace(track, genre=labels.index(genre)) for genre, track in heard))
-
-
-def _hear(file: Path, features: LogMel, decoder: FfmpegDecoder) -> tuple[NDArray[np.float32], str]:
-    stream, digest = features.stream(), hashlib.sha256()
-    rate = features.grid.sample_rate
-    frames = []
-    with decoder.open(file, sample_rate=rate, max_duration_s=_LONGEST_TRACK_S) as decoding:
-        for samples in decoding.blocks():
-            digest.update(samples.tobytes())
-            frames.append(stream.push(samples))
-        decoding.summary()
-    frames.append(stream.finish())
-    return np.concatenate(frames), digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from service.audio.decoder import FfmpegDecoder
-from service.features.logmel import LogMel
 from service.inference.bundle import load_bundles
 from service.settings import Settings
 from service.startup import build_pipeline
@@ -33,7 +30,7 @@ from training.recurrent import ExportError  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
 from training.splits import random_split  # noqa: E402
 from training.systems.wholetrack_crnn import WholetrackCrnn  # noqa: E402
-from training.tracks import DataError, TrackSet, load_folder  # noqa: E402
+from training.tracks import TrackSet  # noqa: E402
 
 pytestmark = pytest.mark.torch
 # Toy layers are too small to share: threads would only wait for each other.
@@ -184,31 +181,6 @@ def test_the_golden_sound_belongs_to_nobody_and_is_always_the_same() -> None:
     assert windows.shape == (8, 39, 128)
     assert 0.1 < windows.mean() < 0.9
     assert np.array_equal(windows, golden_sound_windows(FULL))
-
-
-def test_a_folder_of_audio_per_genre(
-    decoder: FfmpegDecoder, tune: NDArray[np.float32], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    features = LogMel(FULL.features, 22050)
-    with pytest.raises(DataError, match="at least two folders"):
-        load_folder(tmp_path, features=features, decoder=decoder)
-    for genre, scale in (("loud", 1.0), ("quiet", 0.1)):
-        (tmp_path / genre).mkdir()
-        (tmp_path / genre / "one.wav").write_bytes(wav_bytes(tune * np.float32(scale), 22050))
-    (tmp_path / "loud" / "two.wav").write_bytes(wav_bytes(tune, 22050))
-    (tmp_path / "loud" / "broken.mp3").write_text("no song")
-    (tmp_path / "quiet" / "silent.wav").write_bytes(wav_bytes(np.zeros(22050, dtype=np.float32), 22050))
-    with caplog.at_level(logging.WARNING):
-        found = load_folder(tmp_path, features=features, decoder=decoder)
-    assert found.labels == ("loud", "quiet")
-    assert [(t.name, t.genre, t.duplicate_of) for t in found.tracks] == [
-        ("loud/one.wav", 0, None),
-        ("loud/two.wav", 0, "loud/one.wav"),
-        ("quiet/one.wav", 1, None),
-    ]
-    assert found.tracks[0].frames.shape == (130, 128)
-    assert "loud/broken.mp3 is left out: " in caplog.text
-    assert "quiet/silent.wav is left out: it is silent" in caplog.text
 
 
 def test_the_commands(toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32]) -> None:
