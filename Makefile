@@ -6,7 +6,7 @@ DATA ?= ../shared/data/gtzan-mel.npz
 RUNS ?= runs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory train lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory train results lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,14 +37,16 @@ bench: $(VENV)/.test ## Measure cost per track, start-up and probes; records go 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record
 
-train: $(VENV)/.test ## Train and publish the bundled model anew from DATA (some hours; goes on where it stopped)
-	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out --part 1
-	for fold in 1 2 3; do \
-	    $(BIN)/wholetrack-train fit $(RUNS)/artist-filtered-$$fold --data $(DATA) --protocol artist-filtered --part $$fold || exit 1; \
-	done
-	$(BIN)/wholetrack-train fit $(RUNS)/random-1 --data $(DATA) --protocol random --part 1
-	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --also $(RUNS)/random-1 \
-	    --also $(RUNS)/artist-filtered-1 --also $(RUNS)/artist-filtered-2 --also $(RUNS)/artist-filtered-3
+train: $(VENV)/.test ## Train, judge and publish the bundled model anew from DATA (some hours; goes on where it stopped)
+	for part in 1 2 3; do for protocol in artist-filtered random; do \
+	    $(BIN)/wholetrack-train fit $(RUNS)/$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
+	done; done
+	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out
+	$(BIN)/wholetrack-train record $(RUNS)/*-[123]
+	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --results docs/results/wholetrack-crnn-3s
+
+results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs
+	$(BIN)/wholetrack-train report
 
 lock: ## Pin every dependency anew (needs uv)
 	for device in cpu gpu; do \

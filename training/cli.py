@@ -18,9 +18,11 @@ from service.errors import StartupError
 from training.dataset import load_folder
 from training.export import export_onnx
 from training.fitting import DifferentRunError
-from training.publishing import publish as publish_runs
+from training.publishing import publish as publish_run
 from training.recipe import Recipe, Source
 from training.recurrent import ExportError
+from training.report import experiments_text, is_published, read_results, results_text
+from training.results import Record, read_records
 from training.runs import Question, Run, write_json
 from training.splits import Split, artist_split, held_out_split, random_split, read_split
 from training.systems import SYSTEMS
@@ -32,6 +34,8 @@ app = typer.Typer(
 )
 
 _TABLE = "tracks.csv"
+RESULTS = Path("docs/results")
+PICTURES = "pictures"
 
 Data = Annotated[
     Path,
@@ -51,7 +55,8 @@ class Protocol(StrEnum):
 
 @app.callback()
 def _configure(threads: Annotated[int | None, typer.Option(min=1, help="Processors to use.")] = None) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("training").setLevel(logging.INFO)
     if threads:
         torch.set_num_threads(threads)
 
@@ -148,10 +153,44 @@ def export(
 
 
 @app.command()
+def record(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    label: Annotated[str | None, typer.Option(help="Of the records; system and window length if not given.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder of all records.")] = RESULTS,
+) -> None:
+    """Keep how runs were judged, for reports and cards, without their weights."""
+    for folder in runs:
+        try:
+            found = Record.of(Run(folder))
+        except (DataError, ExportError) as error:
+            _fail(str(error))
+        typer.echo(str(found.write(to / (label or found.label))))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="Folder of all records.")] = RESULTS,
+    to: Annotated[Path, typer.Option(help="Folder of the pages.")] = RESULTS.parent,
+) -> None:
+    """Write RESULTS.md and EXPERIMENTS.md with their pictures from the records."""
+    from training.pictures import draw_confusion, draw_learning
+
+    found = read_results(results)
+    (to / "RESULTS.md").write_text(results_text(found, pictures=PICTURES))
+    (to / "EXPERIMENTS.md").write_text(experiments_text(found))
+    for label, records in found.items():
+        if is_published(label):
+            draw_confusion(records, to / PICTURES / f"{label}-confusion.svg")
+            draw_learning(records, to / PICTURES / f"{label}-learning.svg")
+
+
+@app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder of the run whose network is to be served.")],
     data: Data,
-    also: Annotated[list[Path] | None, typer.Option(help="Further runs whose figures the card states.")] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder with the records of all runs whose figures the card states.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the system's if not given.")] = None,
     version: Annotated[str, typer.Option(help="Of the bundle.")] = "1",
     licence: Annotated[str, typer.Option(help="Of the network, as an SPDX expression.")] = "Apache-2.0",
@@ -159,12 +198,12 @@ def publish(
 ) -> None:
     """Export a run, check it, and publish it as a bundle with its contract, golden and card."""
     served = Run(run)
-    judged = [served, *map(Run, also or [])]
     try:
         recipe = served.recipe()
         tracks = _load(data, recipe)
-        folder = publish_runs(
-            served, judged, tracks, name=name or recipe.system, version=version, licence=licence, models=models
+        records = read_records(results) if results else [Record.of(served)]
+        folder = publish_run(
+            served, records, tracks, name=name or recipe.system, version=version, licence=licence, models=models
         )
     except (DataError, ExportError, StartupError) as error:
         _fail(str(error))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -149,7 +150,8 @@ def _hear_all(
         return found
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress, ThreadPoolExecutor(available_cpus()) as pool:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(available_cpus()) as pool:
         try:
             return list(progress.track(pool.map(hear, recordings), len(recordings), description="features"))
         except BaseException:

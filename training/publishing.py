@@ -6,7 +6,6 @@ import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -24,6 +23,7 @@ from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
 from training.fitting import classifier
 from training.recipe import Recipe
 from training.recurrent import ExportError
+from training.results import Record, summarise
 from training.runs import Run, write_json
 from training.tracks import TrackSet
 
@@ -31,28 +31,16 @@ from training.tracks import TrackSet
 _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_SECONDS = 10.0
-_METRICS = {"random": "random_split", "artist-filtered": "artist_filtered", "held-out": "held_out"}
-_AVERAGED = (
-    "window_accuracy",
-    "window_macro_f1",
-    "track_accuracy_summed",
-    "track_accuracy_voted",
-    "track_macro_f1_summed",
-    "track_macro_f1_voted",
-    "top2",
-    "top3",
-    "ece",
-)
 
 
 def publish(
-    served: Run, judged: Sequence[Run], tracks: TrackSet, *, name: str, version: str, licence: str, models: Path
+    served: Run, records: Sequence[Record], tracks: TrackSet, *, name: str, version: str, licence: str, models: Path
 ) -> Path:
     """Export a run's network and publish it with the figures of all runs of its recipe.
 
     Args:
         served: whose network is published.
-        judged: the runs of both protocols, ``served`` among them.
+        records: of the runs of its recipe by whose figures it is to be judged.
         tracks: the data set, for the check of the export on real windows.
         name: of the model.
         version: of the bundle.
@@ -66,7 +54,7 @@ def publish(
         ExportError: if ONNX and PyTorch disagree, or the runs are not of one recipe.
     """
     recipe, question = served.recipe(), served.question()
-    if any(run.recipe().as_dict() != recipe.as_dict() for run in judged):
+    if any((record.system, record.recipe) != (recipe.system, recipe.as_dict()) for record in records):
         raise ExportError("the figures of a card must come from runs of the recipe that is published")
     network = served.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
@@ -92,7 +80,7 @@ def publish(
             "never_seen": list(question.split.test),
         },
         metrics={
-            **summarise(judged),
+            **summarise(records),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": worst,
@@ -119,22 +107,6 @@ def publish(
     (folder / "CARD.md").write_text(card_text(card, served.figures()))
     load_bundle(folder)
     return folder
-
-
-def summarise(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation of the runs' figures: ``random_split``, ``artist_filtered`` and ``held_out``."""
-    by_protocol: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        by_protocol.setdefault(_METRICS[run.question().protocol], []).append(run.figures())
-    summary: dict[str, dict[str, Any]] = {}
-    for protocol, figures in sorted(by_protocol.items()):
-        entry: dict[str, Any] = {"runs": len(figures), "tracks": sum(f["n_tracks"] for f in figures)}
-        for name in _AVERAGED:
-            values = np.array([f[name] for f in figures])
-            entry[name] = round(float(values.mean()), 4)
-            entry[f"{name}_sd"] = round(float(values.std(ddof=1)), 4) if len(values) > 1 else None
-        summary[protocol] = {key: value for key, value in entry.items() if value is not None}
-    return summary
 
 
 def golden_sound_windows(recipe: Recipe) -> NDArray[np.float32]:

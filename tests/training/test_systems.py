@@ -21,6 +21,7 @@ from training.augmentation import add_white_noise, shift_pitch  # noqa: E402
 from training.export import export_onnx, mflop_per_window  # noqa: E402
 from training.publishing import publish  # noqa: E402
 from training.recipe import Recipe, Source  # noqa: E402
+from training.results import Record  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
 from training.splits import random_split  # noqa: E402
 from training.systems import SYSTEMS  # noqa: E402
@@ -87,7 +88,7 @@ def _published(name: str, tracks: TrackSet, folder: Path, **changes: object) -> 
     split = random_split(tracks, seed=1, test=0.25)
     run.fit(tracks, Question("toys", "random", 1, 0, tracks.labels, split), recipe)
     models = folder / "models"
-    publish(run, [run], tracks, name=name, version="1", licence="Apache-2.0", models=models)
+    publish(run, [Record.of(run)], tracks, name=name, version="1", licence="Apache-2.0", models=models)
     return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu")), recipe
 
 

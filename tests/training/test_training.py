@@ -27,6 +27,7 @@ from training.fitting import DifferentRunError, Fit  # noqa: E402
 from training.publishing import golden_sound_windows, publish  # noqa: E402
 from training.recipe import Source  # noqa: E402
 from training.recurrent import ExportError  # noqa: E402
+from training.results import Record  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
 from training.splits import random_split  # noqa: E402
 from training.systems.wholetrack_crnn import WholetrackCrnn  # noqa: E402
@@ -149,7 +150,7 @@ def test_a_recurrent_layer_that_cannot_be_translated_is_refused() -> None:
 
 def test_a_published_bundle_is_served(finished: Run, toys: TrackSet, tmp_path: Path) -> None:
     folder = publish(
-        finished, [finished], toys, name="toy", version="3", licence="Apache-2.0", models=tmp_path / "models"
+        finished, [Record.of(finished)], toys, name="toy", version="3", licence="Apache-2.0", models=tmp_path / "models"
     )
     card = load_bundles(tmp_path / "models")["toy"].card
     assert card.metrics["random_split"]["runs"] == 1
@@ -173,7 +174,9 @@ def test_figures_of_another_recipe_are_refused(finished: Run, toys: TrackSet, tm
     other = Run(tmp_path / "other")
     other.fit(toys, question(toys), SMALL.changed({"schedule.epochs": 1}))
     with pytest.raises(ExportError, match="must come from runs of the recipe"):
-        publish(finished, [finished, other], toys, name="toy", version="1", licence="Apache-2.0", models=tmp_path / "m")
+        publish(
+            finished, [Record.of(other)], toys, name="toy", version="1", licence="Apache-2.0", models=tmp_path / "m"
+        )
 
 
 def test_the_golden_sound_belongs_to_nobody_and_is_always_the_same() -> None:
@@ -183,7 +186,7 @@ def test_the_golden_sound_belongs_to_nobody_and_is_always_the_same() -> None:
     assert np.array_equal(windows, golden_sound_windows(FULL))
 
 
-def test_the_commands(toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32]) -> None:
+def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     from typer.testing import CliRunner
 
     music = tmp_path / "music"
@@ -200,15 +203,36 @@ def test_the_commands(toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32])
     assert json.loads(again.stdout.splitlines()[-1]) == judged
     assert runner.invoke(app, ["export", run, str(tmp_path / "x.onnx")]).exit_code == 0
     assert onnx.load(tmp_path / "x.onnx").graph.input[0].name == "windows"
-    published = runner.invoke(app, ["publish", run, "--data", str(music), "--models", str(tmp_path / "models")])
+    recorded = runner.invoke(app, ["record", run, "--to", str(tmp_path / "results")])
+    assert recorded.exit_code == 0, recorded.output
+    results = tmp_path / "results" / "wholetrack-crnn-3s"
+    assert json.loads((results / "random-1.json").read_text())["figures"] == {
+        key: value for key, value in judged.items() if key != "run"
+    }
+    arguments = ["--data", str(music), "--results", str(results), "--models", str(tmp_path / "models")]
+    published = runner.invoke(app, ["publish", run, *arguments])
     assert published.exit_code == 0, published.output
     assert load_bundles(tmp_path / "models")["wholetrack-crnn"].card.labels == ("a", "b")
+    built = runner.invoke(app, ["build", "--data", str(music), "--system", "hilsdorf-crnn"])
+    assert built.stdout == "20 tracks of 2 genres, 0 duplicates\n"
+    divided = str(tmp_path / "split.json")
+    assert runner.invoke(app, ["split", divided, "--data", str(music)]).exit_code == 0
+    given = runner.invoke(app, ["fit", run, "--data", str(music), "--split", divided, "--set", "schedule.epochs=1"])
+    assert json.loads(given.stdout.splitlines()[-1]) == judged
     other = runner.invoke(app, ["fit", run, "--data", str(music), "--set", "schedule.epochs=2"])
     assert other.exit_code == 1
     assert "belongs to a training with another recipe" in other.output
     missing = runner.invoke(app, ["fit", run, "--data", str(tmp_path / "nothing")])
     assert missing.exit_code == 1
-    assert len(toys) == 48
+    for arguments, complaint in (
+        (["--system", "nobody"], "there is no system nobody; choose one of wholetrack-crnn, "),
+        (["--set", "schedule.epoch=1"], "a recipe of wholetrack-crnn has no value schedule.epoch"),
+        (["--set", "schedule.epochs"], "is not of the form name=value"),
+        (["--set", "schedule.epochs=many"], "schedule.epochs"),
+    ):
+        refused = runner.invoke(app, ["fit", run, "--data", str(music), *arguments])
+        assert refused.exit_code == 1
+        assert complaint in refused.output
 
 
 def test_figures_worked_out_by_hand() -> None:

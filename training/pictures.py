@@ -1,0 +1,67 @@
+"""Confusion matrices and learning curves, as SVG that is the same whenever it is drawn from the same records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from training.results import ARTIST_FILTERED, Record
+
+
+def draw_confusion(records: Sequence[Record], path: Path) -> None:
+    """Tracks by true and predicted genre, over all folds, or over all runs where there are no folds."""
+    chosen = [record for record in records if record.protocol == ARTIST_FILTERED] or list(records)
+    counts = np.sum([record.figures["confusion"] for record in chosen], axis=0)
+    labels = chosen[0].labels
+    with _style():
+        figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(f"{chosen[0].protocol}, {len(chosen)} runs")
+        for row, column in np.ndindex(counts.shape):
+            if counts[row, column]:
+                dark = counts[row, column] > counts[row].sum() / 2
+                axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="w" if dark else "k")
+        _save(figure, path)
+
+
+def draw_learning(records: Sequence[Record], path: Path) -> None:
+    """Loss in training and validation by epoch, and the accuracy on validation tracks, every run a line."""
+    with _style():
+        figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+        losses, accuracies = figure.subplots(1, 2)
+        for record in records:
+            history = record.training["history"]
+            epochs = range(1, len(history) + 1)
+            (line,) = losses.plot(epochs, [epoch["validation_loss"] for epoch in history], linewidth=0.9)
+            losses.plot(epochs, [epoch["train_loss"] for epoch in history], ":", color=line.get_color(), linewidth=0.9)
+            accuracies.plot(
+                epochs,
+                [epoch["validation_track_accuracy"] for epoch in history],
+                linewidth=0.9,
+                label=f"{record.protocol} {record.part}",
+            )
+        losses.set_xlabel("epoch")
+        losses.set_ylabel("loss: validation, training dotted")
+        accuracies.set_xlabel("epoch")
+        accuracies.set_ylabel("validation tracks right")
+        accuracies.legend(frameon=False, fontsize=6)
+        _save(figure, path)
+
+
+def _style() -> AbstractContextManager[None]:
+    return mpl.rc_context({"svg.hashsalt": "wholetrack", "svg.fonttype": "none", "font.size": 8})
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
