@@ -94,8 +94,9 @@ class Model(BaseModel):
     window_s: float
     hop_s: float
     step_s: float | None = Field(
+        default=None,
         description="Of a model that states a belief several times per window: how often. Each entry of windows is "
-        "then about one step. Null of all others."
+        "then about one step. Null of all others.",
     )
     labels: tuple[str, ...] = Field(description="Names of the columns of windows.probabilities.")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.contracts import RelativeToMax, WindowSpec
+from service.contracts import MinMax, RelativeToMax, Unchanged, WindowSpec
 from service.features.grid import WindowGrid
 from service.features.logmel import LogMel
 from service.features.normalise import normalise
@@ -87,6 +87,21 @@ def test_the_loudness_of_a_recording_does_not_matter(tune: NDArray[np.float32]) 
     assert loud.min() == 0.0
     assert loud.max() == 1.0
     np.testing.assert_allclose(quiet, loud, atol=1e-6)
+
+
+def test_min_max_spreads_the_range_of_each_window() -> None:
+    windows = np.array([[[0.0, -20.0], [-40.0, -200.0]], [[-7.0, -7.0], [-7.0, -7.0]]], dtype=np.float32)
+    found = normalise(windows, MinMax(range_db=80, low=0.001, high=1.001))
+    # The first window reaches further down than 80 dB, the second is flat.
+    np.testing.assert_allclose(found[0], [[1.001, 0.751], [0.501, 0.001]], atol=1e-6)
+    np.testing.assert_allclose(found[1], 0.001)
+
+
+def test_what_is_not_normalised_is_a_copy(rng: np.random.Generator) -> None:
+    windows = rng.normal(-20, 15, (2, 3, 4)).astype(np.float32)
+    found = normalise(windows, Unchanged())
+    assert np.array_equal(found, windows)
+    assert not np.shares_memory(found, windows)
 
 
 def test_a_window_is_normalised_by_itself(rng: np.random.Generator) -> None:

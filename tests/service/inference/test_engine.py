@@ -66,7 +66,7 @@ def test_answers_come_in_the_order_of_the_windows(device: FakeDevice, engine: En
 
 def test_a_track_without_windows_has_no_answers(engine: Engine) -> None:
     with engine.open_track() as track:
-        assert track.finish().shape == (0, 0)
+        assert len(track.finish()) == 0
 
 
 def test_a_short_track_is_not_stuck_behind_a_long_one(device: FakeDevice, engine: Engine) -> None:
@@ -164,7 +164,7 @@ def test_a_device_that_recovers_while_nobody_asks_is_healthy_again(
     assert engine.healthy
 
 
-@pytest.mark.parametrize("answer", [np.zeros((1, 2), dtype=np.float32), np.zeros(2, dtype=np.float32), None])
+@pytest.mark.parametrize("answer", [np.zeros((1, 2), dtype=np.float32), np.zeros((), dtype=np.float32), None])
 def test_an_answer_that_breaks_the_contract_fails_its_tracks(answer: NDArray[np.float32] | None) -> None:
     class Odd(FakeDevice):
         def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
