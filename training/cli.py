@@ -119,6 +119,8 @@ def fit(
         recipe = _system(system).of(_source(data), window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
         sides = _split(tracks, protocol, part) if given is None else read_split(given, tracks)
+        if recipe.schedule.keep == "last":
+            sides = sides.without_validation()
         question = Question(data.name, protocol.value, part, seed, tracks.labels, sides)
         judged = Run(run).fit(tracks, question, recipe)
     except (DataError, DifferentRunError, StartupError, ValueError) as error:

@@ -53,6 +53,8 @@ class Fit:
         Raises:
             DifferentRunError: if the checkpoint belongs to another training.
         """
+        if recipe.schedule.rate == "plateau" and recipe.schedule.keep == "last":
+            raise ValueError("a rate that waits for a plateau needs validation: schedule.keep must be best")
         self.recipe, self.train, self.validation, self.seed = recipe, train, validation, seed
         self.checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,50 +78,55 @@ class Fit:
         """Train to the last epoch, or until validation has not improved for ``patience`` epochs.
 
         Returns:
-            The averaged network of the best epoch, ready to classify.
+            The averaged network of the best epoch, or of the last, as the schedule says, ready to classify.
         """
         while self.progress.epoch < self.recipe.schedule.epochs and not self._out_of_patience():
             began = time.monotonic()
             train_loss = self._epoch()
-            judged = evaluate(
-                self.validation,
-                classifier(self.average.module),
-                features=self.recipe.features,
-                # Side by side, not overlapping: nearly the same loss for a third of the work.
-                windows=self.recipe.windows.model_copy(update={"hop_s": self.recipe.windows.window_s}),
-                audio=self.recipe.audio,
-            )
             progress = self.progress
             progress.epoch += 1
+            entry = {"train_loss": train_loss} | (self._validate() if self._validates else {})
+            if not self._validates:
+                self._keep()
             progress.seconds += time.monotonic() - began
-            progress.history.append(
-                {
-                    "train_loss": train_loss,
-                    "validation_loss": judged.window_loss,
-                    "validation_window_accuracy": judged.window_accuracy,
-                    "validation_track_accuracy": judged.track_accuracy_summed,
-                }
-            )
-            if judged.window_loss < progress.best_loss:
-                progress.best_loss, progress.best_epoch = judged.window_loss, progress.epoch
-                self.best = {name: value.clone() for name, value in self.average.module.state_dict().items()}
-            if isinstance(self.rate, ReduceLROnPlateau):
-                self.rate.step(judged.window_loss)
+            progress.history.append(entry)
             self._save()
-            _log.info(
-                "epoch %d/%d: train loss %.3f, validation loss %.3f, windows %.3f, tracks %.3f, %.0f s",
-                progress.epoch,
-                self.recipe.schedule.epochs,
-                train_loss,
-                judged.window_loss,
-                judged.window_accuracy,
-                judged.track_accuracy_summed,
-                time.monotonic() - began,
-            )
+            figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in entry.items())
+            _log.info("epoch %d/%d: %s", progress.epoch, self.recipe.schedule.epochs, figures)
         self.network.load_state_dict(self.best)
         return self.network.eval()
 
+    @property
+    def _validates(self) -> bool:
+        return self.recipe.schedule.keep == "best"
+
+    def _validate(self) -> dict[str, float]:
+        judged = evaluate(
+            self.validation,
+            classifier(self.average.module),
+            features=self.recipe.features,
+            # Side by side, not overlapping: nearly the same loss for a third of the work.
+            windows=self.recipe.windows.model_copy(update={"hop_s": self.recipe.windows.window_s}),
+            audio=self.recipe.audio,
+        )
+        if judged.window_loss < self.progress.best_loss:
+            self.progress.best_loss = judged.window_loss
+            self._keep()
+        if isinstance(self.rate, ReduceLROnPlateau):
+            self.rate.step(judged.window_loss)
+        return {
+            "validation_loss": judged.window_loss,
+            "validation_window_accuracy": judged.window_accuracy,
+            "validation_track_accuracy": judged.track_accuracy_summed,
+        }
+
+    def _keep(self) -> None:
+        self.progress.best_epoch = self.progress.epoch
+        self.best = {name: value.clone() for name, value in self.average.module.state_dict().items()}
+
     def _out_of_patience(self) -> bool:
+        if not self._validates:
+            return False
         return self.progress.epoch - self.progress.best_epoch >= self.recipe.schedule.patience
 
     def _epoch(self) -> float:

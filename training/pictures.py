@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -40,22 +41,22 @@ def draw_learning(records: Sequence[Record], path: Path) -> None:
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
         losses, accuracies = figure.subplots(1, 2)
         for record in records:
-            history = record.training["history"]
-            epochs = range(1, len(history) + 1)
-            (line,) = losses.plot(epochs, [epoch["validation_loss"] for epoch in history], linewidth=0.9)
-            losses.plot(epochs, [epoch["train_loss"] for epoch in history], ":", color=line.get_color(), linewidth=0.9)
-            accuracies.plot(
-                epochs,
-                [epoch["validation_track_accuracy"] for epoch in history],
-                linewidth=0.9,
-                label=f"{record.protocol} {record.part}",
-            )
+            epochs = range(1, len(record.training["history"]) + 1)
+            (line,) = losses.plot(epochs, _course(record, "train_loss"), ":", linewidth=0.9)
+            losses.plot(epochs, _course(record, "validation_loss"), color=line.get_color(), linewidth=0.9)
+            name = f"{record.protocol} {record.part}"
+            accuracies.plot(epochs, _course(record, "validation_track_accuracy"), linewidth=0.9, label=name)
         losses.set_xlabel("epoch")
         losses.set_ylabel("loss: validation, training dotted")
         accuracies.set_xlabel("epoch")
         accuracies.set_ylabel("validation tracks right")
         accuracies.legend(frameon=False, fontsize=6)
         _save(figure, path)
+
+
+def _course(record: Record, name: str) -> list[float]:
+    """A figure by epoch; a gap where nothing was validated."""
+    return [epoch.get(name, math.nan) for epoch in record.training["history"]]
 
 
 def _style() -> AbstractContextManager[None]:

@@ -38,6 +38,8 @@ class Schedule:
         rate: how the learning rate moves: ``one-cycle`` up and down over all epochs (Smith 2018), ``plateau`` down
             to a half whenever validation has not improved for five epochs, or ``constant``.
         warm_up: share of a one-cycle rate's steps on which it rises.
+        keep: the weights of the epoch with the ``best`` validation loss, or of the ``last`` epoch, in which case
+            nothing is validated and the validation tracks are learned from too.
         epochs: at most.
         patience: epochs without a better validation loss after which training ends.
         batch: windows per step.
@@ -51,8 +53,9 @@ class Schedule:
     weight_decay: float = 0.0
     rate: Literal["one-cycle", "plateau", "constant"] = "constant"
     warm_up: float = 0.2
+    keep: Literal["best", "last"] = "best"
     epochs: int
-    patience: int
+    patience: int = 0
     batch: int
     label_smoothing: float = 0.0
     averaging: float = 0.0

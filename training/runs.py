@@ -58,7 +58,8 @@ class Run:
             DifferentRunError: if the folder holds a training of something else.
             DataError: if a side of the split is empty.
         """
-        for side in ("train", "validation", "test"):
+        validates = recipe.schedule.keep == "best"
+        for side in ("train", "validation", "test") if validates else ("train", "test"):
             if not getattr(question.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
         train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)

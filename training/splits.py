@@ -24,6 +24,10 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
+    def without_validation(self) -> Split:
+        """The same test tracks; all others are learned from."""
+        return Split(train=tuple(sorted(self.train + self.validation)), validation=(), test=self.test)
+
 
 def random_split(tracks: TrackSet, *, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
     """Divide by track, as the authors of the four published systems did.

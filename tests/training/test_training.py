@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from torch import Tensor, nn  # noqa: E402
 
-from training.augmentation import NO_AUGMENTATION, Augmentation, change_colour, mask, mix_up, random_window  # noqa: E402
+from training.augmentation import NO_AUGMENTATION, Augmentation, change_colour, mask, mix_style, mix_up, random_window  # noqa: E402
 from training.cli import app  # noqa: E402
 from training.evaluation import evaluate_scores, expected_calibration_error  # noqa: E402
 from training.export import export_onnx, mflop_per_window  # noqa: E402
@@ -112,6 +113,21 @@ def test_early_stopping(toys: TrackSet, tmp_path: Path) -> None:
     run.fit(toys, question(toys), hopeless)
     assert run.figures()["epochs"] - run.figures()["best_epoch"] == 2
     assert run.figures()["epochs"] < 50
+
+
+def test_the_last_weights_are_kept_and_nothing_is_validated(toys: TrackSet, tmp_path: Path) -> None:
+    recipe = SMALL.changed({"schedule.keep": "last", "shape.centred": True, "augmentation.style": 0.5})
+    asked = question(toys)
+    all_learned = replace(asked, split=asked.split.without_validation())
+    assert set(all_learned.split.train) == set(asked.split.train) | set(asked.split.validation)
+    run = Run(tmp_path)
+    run.fit(toys, all_learned, recipe)
+    figures = run.figures()
+    assert figures["epochs"] == figures["best_epoch"] == 6
+    assert set(figures["history"][0]) == {"train_loss"}
+    assert figures["track_accuracy_summed"] == 1.0
+    with pytest.raises(ValueError, match="needs validation"):
+        Run(tmp_path / "other").fit(toys, asked, recipe.changed({"schedule.rate": "plateau"}))
 
 
 def test_export_keeps_the_answers_and_tells_nothing_of_this_machine() -> None:
@@ -282,3 +298,17 @@ def test_augmentation_changes_windows_and_nothing_else(toys: TrackSet, rng: np.r
     assert mixed.shape == positive.shape
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-6)
     assert mix_up(positive, targets, NO_AUGMENTATION, rng)[0] is positive
+
+
+def test_style_is_level_and_contrast_of_a_band_and_never_its_course(rng: np.random.Generator) -> None:
+    windows = rng.normal(size=(50, 39, 8)).astype(np.float32) * rng.uniform(0.1, 2, (50, 1, 8)).astype(np.float32)
+    windows += rng.normal(size=(50, 1, 8)).astype(np.float32)
+    styled = mix_style(windows, replace(NO_AUGMENTATION, style=0.5), rng)
+    changed = (styled != windows).any(axis=(1, 2))
+    assert 10 < changed.sum() < 40
+    for before, after in zip(windows[changed], styled[changed], strict=True):
+        for band in range(8):
+            assert np.corrcoef(before[:, band], after[:, band])[0, 1] == pytest.approx(1, abs=1e-4)
+    same = np.repeat(windows[:1], 4, axis=0)
+    np.testing.assert_allclose(mix_style(same, replace(NO_AUGMENTATION, style=1.0), rng), same, atol=1e-5)
+    assert mix_style(windows, NO_AUGMENTATION, rng) is windows

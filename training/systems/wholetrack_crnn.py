@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from service.contracts import RelativeToMax, WindowSpec
 from service.features.normalise import normalise
-from training.augmentation import Augmentation, change_colour, mask, mix_up, random_window
+from training.augmentation import Augmentation, change_colour, mask, mix_style, mix_up, random_window
 from training.batches import one_hot
 from training.layers import AttentionPool, SqueezeExcite, as_image, as_sequence
 from training.recipe import GTZAN_AUDIO, Batch, Recipe, Schedule, Source, gtzan_features, window_frames
@@ -29,6 +29,8 @@ class CrnnShape:
         pool_frames: by how much each block divides the number of frames.
         hidden: units of the GRU in each direction.
         dropout: before the last layer; a quarter of it behind each block.
+        centred: hear each window a second time without the mean of every band over time, and with it without what a
+            recording's equaliser adds to all of it.
     """
 
     channels: tuple[int, ...] = (24, 40, 64, 112, 160)
@@ -36,6 +38,7 @@ class CrnnShape:
     pool_frames: tuple[int, ...] = (1, 2, 1, 1, 1)
     hidden: int = 64
     dropout: float = 0.4
+    centred: bool = False
 
 
 class Crnn(nn.Module):
@@ -44,7 +47,8 @@ class Crnn(nn.Module):
     def __init__(self, shape: CrnnShape, *, n_mels: int, n_labels: int) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        inputs, bands = 1, n_mels
+        self.centred = shape.centred
+        inputs, bands = 2 if shape.centred else 1, n_mels
         for i, (channels, divide_bands, divide_frames) in enumerate(
             zip(shape.channels, shape.pool_bands, shape.pool_frames, strict=True)
         ):
@@ -69,7 +73,10 @@ class Crnn(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits of each window."""
-        x, _ = self.gru(as_sequence(self.blocks(as_image(windows))))
+        x = as_image(windows)
+        if self.centred:
+            x = torch.cat((x, x - x.mean(3, keepdim=True)), dim=1)
+        x, _ = self.gru(as_sequence(self.blocks(x)))
         x = torch.cat((self.attention(x), x.mean(1)), dim=1)
         logits: Tensor = self.classify(self.dropout(x))
         return logits
@@ -136,4 +143,4 @@ class WholetrackCrnn(Recipe):
             cut = np.stack([random_window(track, self.windows.frames, change, rng) for track in chosen])
             windows = normalise(change_colour(cut, change, rng), self.features.normalisation)
             targets = one_hot([track.genre for track in chosen], len(tracks.labels))
-            yield mix_up(mask(windows, change, rng), targets, change, rng)
+            yield mix_up(mask(mix_style(windows, change, rng), change, rng), targets, change, rng)
