@@ -148,6 +148,12 @@ class GoldenSpec(Spec):
     tolerance: float = Field(gt=0, description="largest difference of a probability that passes")
 
 
+class CalibrationSpec(Spec):
+    """How a track's summed shares become a confidence: each to the power of ``1 / temperature``, the leading one."""
+
+    temperature: float = Field(gt=0)
+
+
 class ModelCard(Spec):
     """``model.json``: everything about a bundle that decides an answer."""
 
@@ -165,6 +171,7 @@ class ModelCard(Spec):
     windows: WindowSpec
     onnx: OnnxSpec
     golden: GoldenSpec
+    calibration: CalibrationSpec | None = Field(default=None, description="none: the confidence is the bare share")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.aggregation.confidence import confidence
 from service.aggregation.ranking import majority_vote, summed_score
 from service.aggregation.sections import sections
 from service.audio.decoder import DecodedAudio, Decoding, FfmpegDecoder
@@ -248,7 +249,7 @@ def _prediction(
         hop_s=float(grid.hop),
         summed_score=summed,
         majority_vote=majority_vote(scores, card.labels),
-        confidence=summed.share,
+        confidence=confidence(summed, card.calibration),
         in_domain=None,
         sections=sections(scores, card.labels, window_s=card.belief_s, duration_s=audio.duration_s),
         windows=scores,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from service.contracts import FeatureSpec
 from service.features.mel import mel_edges
-from training.tracks import Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +46,14 @@ _STYLE_BETA = 0.4
 
 
 def random_window(
-    track: Track, n_frames: int, augmentation: Augmentation, rng: np.random.Generator
+    track: NDArray[np.float32], n_frames: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A window from anywhere in a track, its tempo changed by resampling the frame axis.
+    """A window from anywhere in a track of frames ``[any, n_mels]``, its tempo changed by resampling the time axis.
 
     Returns:
         Log-mel values in dB, ``[n_frames, n_mels]``.
     """
-    have = len(track.frames)
+    have = len(track)
     factor = 1.0 + rng.uniform(-augmentation.stretch, augmentation.stretch)
     span = min((n_frames - 1) * factor, have - 1)
     start = rng.uniform(0, have - 1 - span)
@@ -62,7 +61,7 @@ def random_window(
     before = np.minimum(at.astype(np.intp), have - 2) if have > 1 else np.zeros(n_frames, dtype=np.intp)
     weight = (at - before)[:, None].astype(np.float32)
     after = np.minimum(before + 1, have - 1)
-    window: NDArray[np.float32] = track.frames[before] * (1 - weight) + track.frames[after] * weight
+    window: NDArray[np.float32] = track[before] * (1 - weight) + track[after] * weight
     return window
 
 

@@ -72,11 +72,21 @@ def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
         "",
         f"It names one of {len(card.labels)} genres for anything, music or not, and learned them from clips recorded "
         "around the year 2000 from radio, CD and tape. Genres that it never met (folk, electronic dance music, music "
-        "of most of the world) come out as their nearest neighbour among those it knows. `confidence` is the leading "
-        "share of the summed score; it is not calibrated.",
+        "of most of the world) come out as their nearest neighbour among those it knows. " + _confidence(card),
         "",
     ]
     return "\n".join(lines)
+
+
+def _confidence(card: ModelCard) -> str:
+    calibration = card.metrics.get("calibration")
+    if calibration is None:
+        return "`confidence` is the leading share of the summed score; it is not calibrated."
+    return (
+        f"`confidence` is calibrated (temperature {calibration['temperature']:.2f}): on artists that it never heard "
+        f"its expected calibration error is {calibration['ece_after']:.3f}, that of the bare leading share "
+        f"{calibration['ece_before']:.3f}."
+    )
 
 
 def _level(features: FeatureSpec) -> str:

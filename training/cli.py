@@ -23,6 +23,7 @@ from training.recipe import Recipe, Source
 from training.recurrent import ExportError
 from training.report import experiments_text, is_published, read_results, results_text
 from training.results import Record, read_records
+from training.robustness import measure as measure_robustness
 from training.runs import Question, Run, write_json
 from training.splits import Split, artist_split, held_out_split, random_split, read_split
 from training.systems import SYSTEMS
@@ -184,6 +185,24 @@ def report(
         if is_published(label):
             draw_confusion(records, to / PICTURES / f"{label}-confusion.svg")
             draw_learning(records, to / PICTURES / f"{label}-learning.svg")
+
+
+@app.command()
+def robustness(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of the runs of all artist-filtered folds.")],
+    data: Data,
+    to: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
+) -> None:
+    """Judge the clips that come as audio, re-encoded, filtered, compressed, transposed and stretched."""
+    try:
+        measured = measure_robustness(
+            [Run(run) for run in runs], _load(data, Run(runs[0]).recipe()), data.parent, find_ffmpeg()
+        )
+    except (DataError, ExportError, StartupError) as error:
+        _fail(str(error))
+    if to:
+        write_json(to, measured.as_dict())
+    typer.echo(json.dumps(measured.as_dict(), indent=2))
 
 
 @app.command()

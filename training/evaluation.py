@@ -28,6 +28,8 @@ class Evaluation:
     Attributes:
         confusion: tracks by true (row) and predicted (column) genre, by summed score.
         ece: expected calibration error of the track's leading share (Guo et al. 2017), ten bins.
+        truth: the true genre of every track.
+        shares: every track's share of each genre in the summed score, to four decimals.
     """
 
     n_tracks: int
@@ -43,6 +45,8 @@ class Evaluation:
     ece: float
     window_loss: float
     confusion: tuple[tuple[int, ...], ...]
+    truth: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
         """All figures by name, for JSON."""
@@ -70,13 +74,15 @@ def evaluate_scores(
 ) -> Evaluation:
     """Count, given the probabilities of each track's windows and each track's genre."""
     n_labels = len(labels)
-    summed, voted, confidences, ranks = [], [], [], []
+    summed, voted, confidences, ranks, shares = [], [], [], [], []
     for scores, genre in zip(probabilities, truth, strict=True):
         heard = WindowScores(np.zeros(len(scores)), scores, np.zeros(len(scores), dtype=np.bool_))
         by_sum = summed_score(heard, labels)
         summed.append(labels.index(by_sum.ranked[0].genre))
         voted.append(labels.index(majority_vote(heard, labels).ranked[0].genre))
         confidences.append(by_sum.share)
+        share_of = {entry.genre: round(entry.share, 4) for entry in by_sum.ranked}
+        shares.append(tuple(share_of[label] for label in labels))
         ranks.append([entry.genre for entry in by_sum.ranked].index(labels[genre]))
     genres = np.array(truth)
     window_truth = np.repeat(genres, [len(scores) for scores in probabilities])
@@ -100,6 +106,8 @@ def evaluate_scores(
         ece=expected_calibration_error(np.array(confidences), correct),
         window_loss=float(-np.log(np.maximum(of_truth, 1e-9)).mean()),
         confusion=tuple(tuple(row) for row in by_sum_confusion.tolist()),
+        truth=tuple(truth),
+        shares=tuple(shares),
     )
 
 

@@ -5,25 +5,27 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.contracts import GoldenSpec, ModelCard, OnnxSpec
+from service.contracts import CalibrationSpec, GoldenSpec, ModelCard, OnnxSpec
 from service.features.grid import WindowGrid
 from service.features.logmel import LogMel
 from service.features.normalise import normalise
 from service.features.windows import WindowCutter
 from service.inference.bundle import CARD_FILE, MODEL_FILE, load_bundle
+from training.calibration import calibrate
 from training.cards import card_text
 from training.evaluation import Classify, cut_windows
 from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
 from training.fitting import classifier
 from training.recipe import Recipe
 from training.recurrent import ExportError
-from training.results import Record, summarise
+from training.results import ARTIST_FILTERED, Record, summarise
 from training.runs import Run, write_json
 from training.tracks import TrackSet
 
@@ -64,6 +66,8 @@ def publish(
     golden_probabilities = classify(golden_windows)
     steps = golden_probabilities.shape[1] if golden_probabilities.ndim == 3 else None
     golden = _npz(windows=golden_windows, probabilities=golden_probabilities)
+    folds = [record for record in records if record.protocol == ARTIST_FILTERED]
+    calibration = calibrate(folds) if len(folds) > 1 else None
     card = ModelCard(
         name=name,
         version=version,
@@ -84,6 +88,7 @@ def publish(
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": worst,
+            "calibration": calibration and asdict(calibration),
         },
         sha256=hashlib.sha256(onnx).hexdigest(),
         audio=recipe.audio,
@@ -98,6 +103,7 @@ def publish(
             steps=steps,
         ),
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
+        calibration=calibration and CalibrationSpec(temperature=calibration.temperature),
     )
     folder = models / name / version
     folder.mkdir(parents=True, exist_ok=True)

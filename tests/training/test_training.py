@@ -277,10 +277,10 @@ def test_perfect_calibration_has_no_error() -> None:
 
 def test_augmentation_changes_windows_and_nothing_else(toys: TrackSet, rng: np.random.Generator) -> None:
     track = toys.tracks[0]
-    plain = random_window(track, 39, NO_AUGMENTATION, np.random.default_rng(3))
+    plain = random_window(track.frames, 39, NO_AUGMENTATION, np.random.default_rng(3))
     start = next(i for i in range(390 - 39) if np.allclose(track.frames[i : i + 1].mean(), plain[0].mean(), atol=3))
     assert start >= 0
-    windows = np.stack([random_window(track, 39, Augmentation(), rng) for _ in range(16)])
+    windows = np.stack([random_window(track.frames, 39, Augmentation(), rng) for _ in range(16)])
     assert windows.shape == (16, 39, 128)
     assert windows.min() >= track.frames.min()
     assert windows.max() <= track.frames.max()

@@ -15,6 +15,7 @@ from service.features.normalise import normalise
 from training.augmentation import Augmentation, change_colour, mask, mix_style, mix_up, random_window
 from training.batches import one_hot
 from training.layers import AttentionPool, SqueezeExcite, as_image, as_sequence
+from training.outliers import outlier_frames
 from training.recipe import GTZAN_AUDIO, Batch, Recipe, Schedule, Source, gtzan_features, window_frames
 from training.tracks import TrackSet
 
@@ -90,6 +91,7 @@ class WholetrackCrnn(Recipe):
         shape: of the network.
         augmentation: how far windows are changed.
         windows_per_track: drawn in each epoch.
+        outliers: how many windows of every batch are no music, with every genre as likely as any other.
     """
 
     system = "wholetrack-crnn"
@@ -98,6 +100,7 @@ class WholetrackCrnn(Recipe):
     shape: CrnnShape = field(default_factory=CrnnShape)
     augmentation: Augmentation = field(default_factory=Augmentation)
     windows_per_track: int = 8
+    outliers: int = 0
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> WholetrackCrnn:
@@ -137,10 +140,15 @@ class WholetrackCrnn(Recipe):
     def batches(self, tracks: TrackSet, rng: np.random.Generator) -> Iterator[Batch]:
         """Windows from random positions, each track as often as any other."""
         batch, change = self.schedule.batch, self.augmentation
+        outliers = outlier_frames(self.audio, self.features) if self.outliers else ()
         order = rng.permutation(np.repeat(np.arange(len(tracks)), self.windows_per_track))
         for begin in range(0, len(order), batch):
             chosen = [tracks.tracks[i] for i in order[begin : begin + batch]]
-            cut = np.stack([random_window(track, self.windows.frames, change, rng) for track in chosen])
+            no_music = [outliers[i] for i in rng.integers(len(outliers), size=self.outliers)] if outliers else []
+            frames = [*(track.frames for track in chosen), *no_music]
+            cut = np.stack([random_window(whole, self.windows.frames, change, rng) for whole in frames])
             windows = normalise(change_colour(cut, change, rng), self.features.normalisation)
-            targets = one_hot([track.genre for track in chosen], len(tracks.labels))
+            n_labels = len(tracks.labels)
+            undecided = np.full((len(no_music), n_labels), 1 / n_labels, dtype=np.float32)
+            targets = np.concatenate((one_hot([track.genre for track in chosen], n_labels), undecided))
             yield mix_up(mask(mix_style(windows, change, rng), change, rng), targets, change, rng)

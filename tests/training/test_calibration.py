@@ -1,0 +1,46 @@
+"""A temperature makes the confidence of tracks never seen mean what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
+
+from service.aggregation.confidence import tempered
+from tests.training.test_report import made_up
+from training.calibration import calibrate, fit_temperature
+from training.results import Record
+
+pytestmark = pytest.mark.torch
+
+
+def honest(rng: np.random.Generator, n_tracks: int = 3000) -> tuple[NDArray[np.float64], NDArray[np.int_]]:
+    """Distributions that are right as often as they say."""
+    shares = rng.dirichlet([0.3] * 5, n_tracks)
+    truth = np.array([rng.choice(5, p=row) for row in shares])
+    return shares, truth
+
+
+@pytest.mark.parametrize("distortion", [0.4, 1.0, 3.0])
+def test_the_temperature_undoes_what_was_done(rng: np.random.Generator, distortion: float) -> None:
+    shares, truth = honest(rng)
+    assert fit_temperature(tempered(shares, distortion), truth) == pytest.approx(1 / distortion, rel=0.1)
+
+
+def test_calibration_is_judged_on_tracks_that_it_was_not_fitted_to(rng: np.random.Generator) -> None:
+    def fold(part: int, temperature: float) -> Record:
+        shares, truth = honest(rng, 1000)
+        figures = {"shares": tempered(shares, temperature).round(4).tolist(), "truth": truth.tolist()}
+        record = made_up(part, "artist-filtered")
+        return replace(record, figures={**record.figures, **figures})
+
+    found = calibrate([fold(1, 2.5), fold(2, 2.5), fold(3, 2.5)])
+    assert found.temperature == pytest.approx(0.4, rel=0.1)
+    assert found.ece_before > 0.15
+    assert found.ece_after < 0.05
+    # Where one fold is of another kind, the temperature of the others does not suit it, and the figure says so.
+    assert calibrate([fold(1, 2.5), fold(2, 2.5), fold(3, 0.4)]).ece_after > 0.05

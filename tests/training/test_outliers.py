@@ -1,0 +1,69 @@
+"""Sounds that are no music: always the same, audible, and a lesson in not knowing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
+
+from training.fitting import classifier
+from training.outliers import KINDS, outlier, outlier_frames
+from training.recipe import Source
+from training.runs import Question, Run
+from training.splits import random_split
+from training.systems.wholetrack_crnn import WholetrackCrnn
+from training.tracks import TrackSet
+
+pytestmark = pytest.mark.torch
+
+RECIPE = WholetrackCrnn.of(Source.PRECOMPUTED)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_kind_is_a_sound_of_half_the_scale_and_never_twice_the_same(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    one, other = (outlier(kind, rng, sample_rate=22050, seconds=2) for _ in range(2))
+    for sound in (one, other):
+        assert sound.shape == (44100,)
+        assert np.isfinite(sound).all()
+        assert np.abs(sound).max() == pytest.approx(0.5)
+        assert np.sqrt(np.square(sound).mean()) > 0.005
+    assert not np.array_equal(one, other)
+
+
+def test_the_bank_of_frames_is_the_same_on_every_machine_and_covers_every_kind() -> None:
+    bank = outlier_frames(RECIPE.audio, RECIPE.features)
+    assert len(bank) == 24 * len(KINDS)
+    assert {frames.shape for frames in bank} == {(78, 128)}
+    assert all(np.isfinite(frames).all() for frames in bank)
+
+
+def test_a_network_that_heard_them_does_not_decide(toys: TrackSet, tmp_path: Path) -> None:
+    recipe = RECIPE.changed(
+        {
+            "shape.channels": (4, 8, 8, 16, 16),
+            "shape.hidden": 8,
+            "windows_per_track": 4,
+            "outliers": 8,
+            "augmentation.mixup": 0.0,
+            "schedule.epochs": 8,
+            "schedule.batch": 16,
+            "schedule.learning_rate": 1e-2,
+            "schedule.averaging": 0.8,
+            "schedule.label_smoothing": 0.0,
+        }
+    )
+    run = Run(tmp_path)
+    judged = run.fit(toys, Question("toys", "random", 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe)
+    assert judged.track_accuracy_summed == 1.0
+    from service.features.normalise import normalise
+
+    windows = normalise(
+        np.stack([frames[20:59] for frames in outlier_frames(recipe.audio, recipe.features)]),
+        recipe.features.normalisation,
+    )
+    undecided = classifier(run.network())(windows).max(axis=1)
+    assert np.median(undecided) < 0.7

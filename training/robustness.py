@@ -1,0 +1,149 @@
+"""What an answer survives: real clips re-encoded, filtered, compressed, transposed, stretched and moved.
+
+Every clip is judged by the network of the artist-filtered fold that never heard its artist, through the service's own
+pipeline, from a file that ffmpeg made of the clip.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from service.audio.ffmpeg import Ffmpeg
+from service.pipeline import Pipeline
+from service.settings import DeviceChoice, Settings
+from service.startup import build_pipeline
+from training.publishing import publish
+from training.results import ARTIST_FILTERED, Record
+from training.runs import Run
+from training.tracks import DataError, TrackSet
+
+_log = logging.getLogger(__name__)
+
+CLEAN = "as it is"
+TELEPHONE = "telephone, 8 kHz"
+_SEMITONE = 2 ** (1 / 12)
+_RATE = 22050
+
+
+@dataclass(frozen=True, slots=True)
+class Perturbation:
+    """What ffmpeg does to a clip.
+
+    Attributes:
+        filters: of the audio, in ffmpeg's notation; none if empty.
+        suffix: of the file that is made.
+        encoding: arguments that choose codec and rate.
+    """
+
+    filters: str = ""
+    suffix: str = "flac"
+    encoding: tuple[str, ...] = ()
+
+
+def _pitch(factor: float) -> str:
+    return f"asetrate={round(_RATE * factor)},aresample={_RATE},atempo={1 / factor:.6f}"
+
+
+def _tilt(gain_db: float) -> str:
+    shelf = "frequency=800:width_type=o:width=4"
+    return f"volume=-6dB,bass=gain={-gain_db}:{shelf},treble=gain={gain_db}:{shelf}"
+
+
+PERTURBATIONS: Mapping[str, Perturbation] = {
+    CLEAN: Perturbation(),
+    "mp3, 64 kb/s": Perturbation(suffix="mp3", encoding=("-c:a", "libmp3lame", "-b:a", "64k")),
+    "opus, 24 kb/s": Perturbation(suffix="opus", encoding=("-c:a", "libopus", "-b:a", "24k", "-ar", "48000")),
+    TELEPHONE: Perturbation("highpass=300,lowpass=3400,aresample=8000", "wav", ("-c:a", "pcm_mulaw")),
+    "low-pass, 6 kHz": Perturbation("lowpass=6000,lowpass=6000"),
+    "high-pass, 150 Hz": Perturbation("highpass=150,highpass=150"),
+    "tilted by 6 dB to the treble": Perturbation(_tilt(3)),
+    "tilted by 6 dB to the bass": Perturbation(_tilt(-3)),
+    "compressed": Perturbation("acompressor=threshold=-30dB:ratio=6:attack=5:release=80:makeup=8,alimiter=limit=0.9"),
+    "12 dB louder": Perturbation("volume=12dB,alimiter=limit=0.98:level=false"),
+    "12 dB softer": Perturbation("volume=-12dB"),
+    "a semitone up": Perturbation(_pitch(_SEMITONE)),
+    "a semitone down": Perturbation(_pitch(1 / _SEMITONE)),
+    "5 % faster": Perturbation("atempo=1.05"),
+    "5 % slower": Perturbation("atempo=0.95"),
+    "half a second later": Perturbation("atrim=start=0.5,asetpts=PTS-STARTPTS"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Robustness:
+    """Share of the clips whose summed score names the right genre, under each perturbation.
+
+    Attributes:
+        date: of the measurement.
+        clips: how many were judged.
+        accuracy: by name of the perturbation.
+    """
+
+    date: str
+    clips: int
+    accuracy: dict[str, float]
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it, for JSON."""
+        return asdict(self)
+
+
+def measure(runs: Sequence[Run], tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) -> Robustness:
+    """Judge all clips under all perturbations.
+
+    Args:
+        runs: of the artist-filtered folds, one each.
+        tracks: the data set that the runs learned from.
+        music: folder below which the tracks' audio lies.
+        ffmpeg: makes the files.
+
+    Raises:
+        DataError: if a run is not of a fold, or no clip belongs to one.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pipeline, model_of = _serve(runs, tracks, folder / "models")
+        clips = [track for track in tracks.tracks if track.audio and track.fold in model_of]
+        if not clips:
+            raise DataError("no track has both audio and a fold")
+        accuracy = {}
+        try:
+            for title, perturbation in PERTURBATIONS.items():
+                right = 0
+                for clip in clips:
+                    file = folder / f"clip.{perturbation.suffix}"
+                    make(ffmpeg, music / str(clip.audio), perturbation, file)
+                    found = pipeline.predict(file, model=model_of[clip.fold], max_duration_s=60)
+                    right += found.summed_score.genre == tracks.labels[clip.genre]
+                accuracy[title] = round(right / len(clips), 4)
+                _log.info("%s: %d of %d right", title, right, len(clips))
+        finally:
+            pipeline.close()
+    return Robustness(dt.datetime.now(tz=dt.UTC).date().isoformat(), len(clips), accuracy)
+
+
+def _serve(runs: Sequence[Run], tracks: TrackSet, models: Path) -> tuple[Pipeline, dict[int | None, str]]:
+    model_of: dict[int | None, str] = {}
+    for run in runs:
+        question = run.question()
+        if question.protocol != ARTIST_FILTERED:
+            raise DataError(f"{run.folder} is not a run of an artist-filtered fold")
+        name = f"fold-{question.part}"
+        publish(run, [Record.of(run)], tracks, name=name, version="1", licence="none", models=models)
+        model_of[question.part] = name
+    first = next(iter(model_of.values()))
+    settings = Settings(models_dir=models, default_model=first, device=DeviceChoice.CPU)
+    return build_pipeline(settings), model_of
+
+
+def make(ffmpeg: Ffmpeg, clip: Path, perturbation: Perturbation, to: Path) -> None:
+    """Write a perturbed copy of a clip."""
+    filters = ("-af", perturbation.filters) if perturbation.filters else ()
+    command = [str(ffmpeg.path), "-v", "error", "-nostdin", "-y", "-i", str(clip), *filters, *perturbation.encoding]
+    subprocess.run([*command, str(to)], check=True)
