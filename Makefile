@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data/gtzan-mel.npz
 RUNS ?= runs
+ROBUSTNESS := docs/robustness/wholetrack-crnn-3s.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory train results lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory train robustness results lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -44,6 +45,10 @@ train: $(VENV)/.test ## Train, judge and publish the bundled model anew from DAT
 	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out
 	$(BIN)/wholetrack-train record $(RUNS)/*-[123]
 	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --results docs/results/wholetrack-crnn-3s
+
+robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transposed by the runs of `make train`
+	$(BIN)/wholetrack-train robustness $(RUNS)/artist-filtered-[123] --data $(DATA) --to $(ROBUSTNESS)
+	$(BIN)/wholetrack-train report
 
 results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs
 	$(BIN)/wholetrack-train report

@@ -21,7 +21,7 @@ from training.fitting import DifferentRunError
 from training.publishing import publish as publish_run
 from training.recipe import Recipe, Source
 from training.recurrent import ExportError
-from training.report import experiments_text, is_published, read_results, results_text
+from training.report import experiments_text, is_published, read_results, read_robustness, results_text
 from training.results import Record, read_records
 from training.robustness import measure as measure_robustness
 from training.runs import Question, Run, write_json
@@ -179,7 +179,8 @@ def report(
     from training.pictures import draw_confusion, draw_learning
 
     found = read_results(results)
-    (to / "RESULTS.md").write_text(results_text(found, pictures=PICTURES))
+    text = results_text(found, read_robustness(to / "robustness"), pictures=PICTURES)
+    (to / "RESULTS.md").write_text(text)
     (to / "EXPERIMENTS.md").write_text(experiments_text(found))
     for label, records in found.items():
         if is_published(label):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from training.recipe import Source
 from training.results import ARTIST_FILTERED, METRICS, RANDOM, Record, read_records, summarise
+from training.robustness import CLEAN
 from training.systems import SYSTEMS
 
 # Each author's own figures, on a random split by track of GTZAN's audio (see the seeds' tables).
@@ -53,11 +55,17 @@ def is_published(label: str) -> bool:
     return any(re.fullmatch(rf"{name}-[0-9.]+s", label) for name in SYSTEMS)
 
 
-def results_text(results: Results, *, pictures: str) -> str:
+def read_robustness(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """What ``wholetrack-train robustness`` wrote, by label."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def results_text(results: Results, robustness: Mapping[str, Mapping[str, Any]], *, pictures: str) -> str:
     """``RESULTS.md``: every system by both protocols, beside what its authors say.
 
     Args:
         results: of all systems; labels of experiments are left out.
+        robustness: as :func:`read_robustness` gives it.
         pictures: where the pictures lie, relative to the page.
     """
     systems = {label: records for label, records in results.items() if is_published(label)}
@@ -76,6 +84,8 @@ def results_text(results: Results, *, pictures: str) -> str:
         lines += [f"## {title}", "", *_table(systems, protocol), ""]
     lines += ["## Beside the authors", "", *_beside_authors(systems), ""]
     lines += ["## Divide and conquer", "", *_divide_and_conquer(systems), ""]
+    for label, measured in robustness.items():
+        lines += [f"## What an answer of {label} survives", "", *_robustness(measured), ""]
     lines += ["## Confusion and learning", ""]
     for label in systems:
         lines += [f"### {label}", "", f"![confusion]({pictures}/{label}-confusion.svg)", ""]
@@ -188,6 +198,19 @@ def _divide_and_conquer(systems: Results) -> list[str]:
         rows.append([label, *gains])
     header = ("system", "points a track gains over its windows, random split", "artist-filtered")
     return _markdown(header, rows)
+
+
+def _robustness(measured: Mapping[str, Any]) -> list[str]:
+    accuracy = measured["accuracy"]
+    rows = [
+        [title, f"{100 * share:.0f} %", "" if title == CLEAN else f"{100 * (share - accuracy[CLEAN]):+.0f}"]
+        for title, share in accuracy.items()
+    ]
+    words = (
+        f"{measured['clips']} real clips, each through the whole service by the network of the fold that never heard "
+        f"its artist ({measured['date']}). One clip is {100 / measured['clips']:.0f} points."
+    )
+    return [words, "", *_markdown(("the clips", "right", "points"), rows)]
 
 
 def _mean(summary: Mapping[str, Any] | None, figure: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from training.export import export_onnx, mflop_per_window
 from training.runs import Run, write_json
+from training.systems import SYSTEMS
 
 RANDOM, ARTIST_FILTERED, HELD_OUT = "random", "artist-filtered", "held-out"
 METRICS = {RANDOM: "random_split", ARTIST_FILTERED: "artist_filtered", HELD_OUT: "held_out"}
@@ -106,8 +107,14 @@ class Record:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All records of a folder, by protocol and part."""
-    records = [Record(**json.loads(path.read_text())) for path in folder.glob("*.json")]
+    """All records of a folder, by protocol and part.
+
+    What a recipe could not yet say when it was recorded has the value of its field, which leaves things as they were.
+    """
+    records = []
+    for path in folder.glob("*.json"):
+        record = Record(**json.loads(path.read_text()))
+        records.append(replace(record, recipe=SYSTEMS[record.system].from_dict(record.recipe).as_dict()))
     return sorted(records, key=lambda record: (record.protocol, record.part))
 
 

@@ -13,8 +13,9 @@ from tests.conftest import PROJECT
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
 from training.recipe import Source
-from training.report import differences, experiments_text, is_published, read_results, results_text
+from training.report import differences, experiments_text, is_published, read_results, read_robustness, results_text
 from training.results import AVERAGED, Record, read_records, summarise
+from training.robustness import CLEAN
 from training.systems import SYSTEMS
 
 pytestmark = pytest.mark.torch
@@ -65,10 +66,13 @@ def test_tables_of_results_and_experiments() -> None:
     changed = made_up(1, accuracy=0.9)
     changed.recipe["schedule"]["epochs"] = 7
     results = {"wholetrack-crnn-3s": [made_up(1, accuracy=0.5), made_up(2, accuracy=0.7)], "brief": [changed]}
-    text = results_text(results, pictures="drawn")
+    text = results_text(
+        results, {"x": {"date": "2026-01-01", "clips": 50, "accuracy": {CLEAN: 0.7, "louder": 0.68}}}, pictures="drawn"
+    )
     assert "| wholetrack-crnn-3s | 2 | 0.250 (0.000) | 0.250 (0.000) | 0.600 (0.141) |" in text
     assert "| wholetrack-crnn-3s | +35.0 |  |" in text
     assert "brief" not in text
+    assert "| louder | 68 % | -2 |" in text
     assert "(drawn/wholetrack-crnn-3s-confusion.svg)" in text
     lines = experiments_text(results)
     assert "| brief | `schedule.epochs=7` |  |  | 0.250 | 0.900 | 0 + 1 | 2026-01-01 |" in lines
@@ -98,7 +102,9 @@ def test_pictures_are_the_same_whenever_they_are_drawn(tmp_path: Path) -> None:
 def test_the_pages_in_the_project_are_those_of_its_records() -> None:
     docs = PROJECT / "docs"
     results = read_results(docs / "results")
-    assert (docs / "RESULTS.md").read_text() == results_text(results, pictures="pictures")
+    assert (docs / "RESULTS.md").read_text() == results_text(
+        results, read_robustness(docs / "robustness"), pictures="pictures"
+    )
     assert (docs / "EXPERIMENTS.md").read_text() == experiments_text(results)
     for label in filter(is_published, results):
         for kind in ("confusion", "learning"):
