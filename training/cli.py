@@ -207,6 +207,27 @@ def robustness(
 
 
 @app.command()
+def filters(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    music: Annotated[Path, typer.Argument(help="A folder of recordings, searched to any depth.")],
+    to: Annotated[Path, typer.Argument(help="The folder to write.")],
+    moments: Annotated[int, typer.Option(min=1, help="How many to join for each filter.")] = 6,
+) -> None:
+    """Make a sound of what excites each convolution filter most, and a page to listen to them."""
+    from training.filter_sounds import loudest_moments, write_sounds
+
+    finished = Run(run)
+    try:
+        decoder = FfmpegDecoder(find_ffmpeg())
+        recordings = sorted(file for file in music.rglob("*") if file.is_file())
+        found = loudest_moments(finished.network(), finished.recipe(), recordings, decoder, moments=moments)
+        page = write_sounds(found, to, decoder)
+    except (DataError, StartupError) as error:
+        _fail(str(error))
+    typer.echo(str(page))
+
+
+@app.command()
 def publish(
     run: Annotated[Path, typer.Argument(help="Folder of the run whose network is to be served.")],
     data: Data,
