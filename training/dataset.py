@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from threadpoolctl import threadpool_limits
 
 from service.audio.decoder import FfmpegDecoder
 from service.contracts import AudioSpec, FeatureSpec
@@ -150,8 +151,12 @@ def _hear_all(
         return found
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True) as progress, ThreadPoolExecutor(available_cpus()) as pool:
+    with (
+        # A matrix product on two threads has other last bits than on one; the files are what runs side by side.
+        threadpool_limits(1, "blas"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        ThreadPoolExecutor(available_cpus()) as pool,
+    ):
         try:
             return list(progress.track(pool.map(hear, recordings), len(recordings), description="features"))
         except BaseException:

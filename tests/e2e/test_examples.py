@@ -53,8 +53,25 @@ def test_every_example_is_tested_here() -> None:
 def test_predict_and_raw_body(server: Server, song: Path) -> None:
     form = json.loads(run_example(server, "predict.sh", song))
     raw = json.loads(run_example(server, "raw-body.sh", song))
-    assert form["prediction"] == raw["prediction"]
+    assert_same_answer(form["prediction"], raw["prediction"])
     assert form["windows"] == {"count": 8, "silent": []}
+
+
+def assert_same_answer(one: object, other: object) -> None:
+    """The same but for rounding: how windows fall into batches moves the last bits of their probabilities."""
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        assert list(one) == list(other)
+        assert_same_answer(list(one.values()), list(other.values()))
+    elif isinstance(one, list):
+        assert isinstance(other, list)
+        assert len(one) == len(other)
+        for here, there in zip(one, other, strict=True):
+            assert_same_answer(here, there)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, abs=1e-5)
+    else:
+        assert one == other
 
 
 @uses_curl
@@ -92,8 +109,8 @@ def test_the_command_line_gives_the_services_answer(server: Server, song: Path) 
     by_http = server.post(song).json()
     (line,) = wholetrack("predict", song, "--format", "json").stdout.splitlines()
     by_command = json.loads(line)
-    assert by_command["windows"] == by_http["windows"]
-    assert by_command["prediction"] == by_http["prediction"]
+    assert_same_answer(by_command["windows"], by_http["windows"])
+    assert_same_answer(by_command["prediction"], by_http["prediction"])
     assert by_command["track"]["sha256"] == by_http["track"]["sha256"]
 
 
