@@ -16,11 +16,16 @@ def toy_track(name: str, genre: int, seed: int, **facts: object) -> Track:
     return Track(name=name, genre=genre, frames=frames.astype(np.float32), **facts)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
-def toys() -> TrackSet:
+def toy_set() -> TrackSet:
+    """Twenty-four tracks of each genre, by six artists, in three folds."""
     tracks = [
         toy_track(f"{label}.{i:05}", genre, 100 * genre + i, artist=f"{label}-{i // 4}", fold=i % 12 // 4 + 1)
         for genre, label in enumerate(("low", "high"))
         for i in range(24)
     ]
     return TrackSet(("low", "high"), tuple(tracks))
+
+
+@pytest.fixture(scope="session")
+def toys() -> TrackSet:
+    return toy_set()
