@@ -14,7 +14,7 @@ import torch
 from onnxscript import optimizer
 from torch import nn
 
-from training.recurrent import RECURRENT_TRANSLATIONS, ExportError
+from training.recurrent import RECURRENT_TRANSLATIONS, ExportError, with_single_nodes
 
 INPUT = "windows"
 OUTPUT = "logits"
@@ -42,7 +42,7 @@ def export_onnx(network: nn.Module, *, frames: int, n_mels: int) -> bytes:
     Raises:
         ExportError: if the graph has a node that the CUDA provider would leave to the CPU.
     """
-    network = network.eval()
+    network = with_single_nodes(network).eval()
     example = torch.zeros((2, frames, n_mels))
     with _quiet():
         program = torch.onnx.export(

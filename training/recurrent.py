@@ -1,54 +1,87 @@
 """GRU and LSTM as one ONNX node each, in the form that onnxruntime's CUDA provider keeps on the GPU.
 
-The exporter's own translations compute the shape of the initial state at run time, which is a node for the CPU.
+The exporter's own way computes the shape of the initial state at run time, which is a node for the CPU, and unrolls the
+layer over time to find out what comes out. Here a layer is replaced by an operation of ours before the export: opaque
+to the exporter, its shape known, and translated to the node below.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from onnxscript.onnx_opset import opset18
+from torch import Tensor, nn
 
 # onnxscript's values are symbolic, whatever the types of its functions say.
 op: Any = opset18
 _Value = TypeVar("_Value")
+
+# For each of the ONNX node's gates, which of PyTorch's it is. PyTorch orders those of a GRU reset, update, new, ONNX
+# update, reset, new; those of an LSTM input, forget, cell, output, ONNX input, output, forget, cell.
+_GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
 
 class ExportError(Exception):
     """The exported network is not what the service could serve."""
 
 
-def _layer(
-    x: _Value,
-    params: Sequence[Any],
-    has_biases: bool,  # noqa: FBT001 - this and the next four: the signatures of aten.gru.input and aten.lstm.input
-    num_layers: int,
-    train: bool,  # noqa: FBT001
-    bidirectional: bool,  # noqa: FBT001
-    batch_first: bool,  # noqa: FBT001
-    *,
-    node: Callable[..., tuple[Any, ...]],
-    gates: Sequence[int],
-    **attributes: int,
-) -> tuple[Any, ...]:
-    """A recurrent layer from zero state: its output as PyTorch arranges it, and what else the node gives.
+def with_single_nodes(network: nn.Module) -> nn.Module:
+    """A copy of a network that exports each of its GRU and LSTM layers as one node.
 
-    ``gates`` says for each of the ONNX node's gates which of PyTorch's it is.
+    Raises:
+        ExportError: if a layer has more than one level, no biases, or time as its first axis.
     """
-    if num_layers != 1 or not has_biases or train:
-        raise ExportError("only a recurrent layer of one level with biases, in evaluation mode, is translated")
-    hidden = params[1].shape[1]
-    order = op.Constant(value_ints=[row for gate in gates for row in range(gate * hidden, (gate + 1) * hidden)])
+    replaced = copy.deepcopy(network)
+    for module in list(replaced.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.RNNBase):
+                setattr(module, name, _SingleNode(child))
+    return replaced
+
+
+class _SingleNode(nn.Module):
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        if layer.mode not in _GATES or layer.num_layers != 1 or not layer.bias or not layer.batch_first:
+            raise ExportError("only a GRU or LSTM of one level with biases, batch first, is translated")
+        self.kind = layer.mode
+        directions = ("", "_reverse") if layer.bidirectional else ("",)
+        self.weights = nn.ParameterList(
+            getattr(layer, f"{name}_l0{direction}")
+            for direction in directions
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return _recurrent(x, list(self.weights), self.kind), None
+
+
+@torch.library.custom_op("wholetrack::recurrent", mutates_args=())
+def _recurrent(x: Tensor, weights: list[Tensor], kind: str) -> Tensor:
+    raise NotImplementedError(f"{kind} is only to be exported: {len(weights)} weights, {x.shape}")
+
+
+@_recurrent.register_fake
+def _(x: Tensor, weights: list[Tensor], kind: str) -> Tensor:
+    del kind
+    return x.new_empty((x.shape[0], x.shape[1], weights[1].shape[1] * (len(weights) // 4)))
+
+
+def _translate(x: _Value, weights: Sequence[Any], kind: str) -> Any:  # noqa: ANN401
+    hidden, bidirectional = weights[1].shape[1], len(weights) == 8
+    order = op.Constant(value_ints=[row for gate in _GATES[kind] for row in range(gate * hidden, (gate + 1) * hidden)])
     first = op.Constant(value_ints=[0])
 
-    def reordered(kind: int) -> Any:  # noqa: ANN401
-        directions = [op.Unsqueeze(op.Gather(params[i], order, axis=0), first) for i in range(kind, len(params), 4)]
+    def reordered(which: int) -> Any:  # noqa: ANN401
+        directions = [op.Unsqueeze(op.Gather(weights[i], order, axis=0), first) for i in range(which, len(weights), 4)]
         return op.Concat(*directions, axis=0) if bidirectional else directions[0]
 
-    out, *last = node(
-        op.Transpose(x, perm=[1, 0, 2]) if batch_first else x,
+    attributes = {"linear_before_reset": 1} if kind == "GRU" else {}
+    out, *_ = getattr(op, kind)(
+        op.Transpose(x, perm=[1, 0, 2]),
         reordered(0),
         reordered(1),
         op.Concat(reordered(2), reordered(3), axis=1),
@@ -56,58 +89,11 @@ def _layer(
         direction="bidirectional" if bidirectional else "forward",
         **attributes,
     )
-    # [time, directions, N, hidden] to [N, time, directions * hidden], or to [time, N, ...].
-    joined = op.Reshape(
-        op.Transpose(out, perm=[2, 0, 1, 3] if batch_first else [0, 2, 1, 3]), op.Constant(value_ints=[0, 0, -1])
-    )
-    return joined, *last
-
-
-def _gru(
-    x: _Value,
-    _state: _Value,
-    params: Sequence[Any],
-    has_biases: bool,  # noqa: FBT001
-    num_layers: int,
-    _dropout: float,
-    train: bool,  # noqa: FBT001
-    bidirectional: bool,  # noqa: FBT001
-    batch_first: bool,  # noqa: FBT001
-) -> tuple[Any, ...]:
-    # PyTorch orders the gates reset, update, new; ONNX update, reset, new.
-    return _layer(
-        x,
-        params,
-        has_biases,
-        num_layers,
-        train,
-        bidirectional,
-        batch_first,
-        node=op.GRU,
-        gates=(1, 0, 2),
-        linear_before_reset=1,
-    )
-
-
-def _lstm(
-    x: _Value,
-    _states: Sequence[_Value],
-    params: Sequence[Any],
-    has_biases: bool,  # noqa: FBT001
-    num_layers: int,
-    _dropout: float,
-    train: bool,  # noqa: FBT001
-    bidirectional: bool,  # noqa: FBT001
-    batch_first: bool,  # noqa: FBT001
-) -> tuple[Any, ...]:
-    # PyTorch orders the gates input, forget, cell, output; ONNX input, output, forget, cell.
-    return _layer(
-        x, params, has_biases, num_layers, train, bidirectional, batch_first, node=op.LSTM, gates=(0, 3, 1, 2)
-    )
+    # [time, directions, N, hidden] to [N, time, directions * hidden].
+    return op.Reshape(op.Transpose(out, perm=[2, 0, 1, 3]), op.Constant(value_ints=[0, 0, -1]))
 
 
 RECURRENT_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    torch.ops.aten.gru.input: _gru,
-    torch.ops.aten.lstm.input: _lstm,
+    torch.ops.wholetrack.recurrent.default: _translate,
 }
 """For the exporter's ``custom_translation_table``."""

@@ -159,7 +159,7 @@ def test_a_recurrent_layer_that_cannot_be_translated_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.gru(x)[0].mean(1)  # type: ignore[no-any-return]
 
-    with pytest.raises(Exception, match="only a recurrent layer of one level") as caught:
+    with pytest.raises(Exception, match="only a GRU or LSTM of one level") as caught:
         export_onnx(Deep(), frames=5, n_mels=8)
     assert caught.type is ExportError or "ExportError" in str(caught.getrepr(chain=True))
 
