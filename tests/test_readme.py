@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.running import running_server
 from bench.table import table
 from tests.conftest import PROJECT
 from tests.recordings import LOSSY, Recorder, wav_bytes
@@ -74,6 +77,30 @@ def _wait_until_ready(serving: subprocess.Popen[bytes], port: int) -> None:
 
 def test_the_figures_are_those_recorded() -> None:
     assert table() in README
+
+
+@pytest.mark.data
+def test_the_example_of_an_answer_is_a_real_one(tmp_path: Path, music: Path) -> None:
+    found = re.search(r"```json\n(.*?)```", README, re.DOTALL)
+    assert found
+    with running_server(tmp_path) as server:
+        given = server.post(music / "audio/full/lets-go-fishin.ogg", "song.ogg", top_k=1).json()
+    print(json.dumps(given)[:2000])
+    _assert_shortened(json.loads(found[1]), given)
+
+
+def _assert_shortened(shown: Any, given: Any, name: str = "") -> None:
+    """Every value that is shown is the one that is given, rounded; lists may be shown in part."""
+    if isinstance(shown, dict):
+        for key, value in shown.items():
+            _assert_shortened(value, given[key], f"{name}.{key}")
+    elif isinstance(shown, list):
+        for i, value in enumerate(shown):
+            _assert_shortened(value, given[i], f"{name}[{i}]")
+    elif isinstance(shown, float) and not name.startswith(".timing_ms"):
+        assert shown == pytest.approx(given, abs=0.006), name
+    elif not isinstance(shown, float):
+        assert shown == given, name
 
 
 def test_the_files_that_the_readme_points_to_exist() -> None:

@@ -27,6 +27,8 @@ class Augmentation:
         mixup: parameter of the beta distribution from which the share of a second window is drawn (Zhang 2018).
         style: share of the windows that take on some of the level and contrast of each band of another window: the
             sound of another recording, with the genre kept (Freq-MixStyle, Schmid et al. 2022).
+        damage: probability of each of what a recording suffers on its way: dynamic compression, lost treble, lost
+            bass, a floor of noise.
     """
 
     stretch: float = 0.15
@@ -36,11 +38,16 @@ class Augmentation:
     mask_frames: int = 6
     mixup: float = 0.4
     style: float = 0.0
+    damage: float = 0.0
 
 
-NO_AUGMENTATION = Augmentation(0.0, 0, 0.0, 0, 0, 0.0, 0.0)
+NO_AUGMENTATION = Augmentation(0.0, 0, 0.0, 0, 0, 0.0, 0.0, 0.0)
 
 _EQUALISER_KNOTS = 6
+_COMPRESSED_DB, _LARGEST_RATIO = 30.0, 8.0
+# Filters and codecs cut somewhere in this share of the bands, counted from the edge, and this deep.
+_LOST_TREBLE, _LOST_BASS, _LOSS_DB = 0.5, 0.1, 60.0
+_NOISE_DB = (-50.0, -15.0)
 # Of the beta distribution of a style's share; 0.3 to 0.6 are the values in the literature.
 _STYLE_BETA = 0.4
 
@@ -86,6 +93,33 @@ def change_colour(
     blend = 0.5 - 0.5 * np.cos(np.pi * (at - left))
     curve = knots[:, left] * (1 - blend) + knots[:, left + 1] * blend
     return np.asarray(shifted + curve[:, None, :].astype(np.float32))
+
+
+def do_damage(
+    windows: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Compress, cut and cover some of the windows with noise, as transmission, codecs and mastering do.
+
+    Args:
+        windows: log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
+        augmentation: how often.
+        rng: source of chance.
+    """
+    if not augmentation.damage:
+        return windows
+    n_windows, _, n_mels = windows.shape
+    compressed, treble, bass, noisy = rng.random((4, n_windows, 1, 1)) < augmentation.damage
+    # A compressor turns a frame down by how far it exceeds the threshold.
+    level = windows.max(axis=2, keepdims=True)
+    excess = np.maximum(level - level.max(axis=1, keepdims=True) + _COMPRESSED_DB, 0.0)
+    reduction = compressed * excess * (1 - 1 / rng.uniform(1.0, _LARGEST_RATIO, (n_windows, 1, 1)))
+    band = np.arange(n_mels)
+    highest = n_mels * (1 - _LOST_TREBLE * rng.random((n_windows, 1, 1)))
+    lowest = n_mels * _LOST_BASS * rng.random((n_windows, 1, 1))
+    lost = (treble & (band >= highest)) | (bass & (band < lowest))
+    changed = (windows - reduction - _LOSS_DB * lost).astype(np.float32)
+    noise_db = np.where(noisy, rng.uniform(*_NOISE_DB, (n_windows, 1, 1)), -np.inf)
+    return add_white_noise(changed, noise_db)
 
 
 def mask(windows: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -147,13 +181,13 @@ def shift_pitch(windows: NDArray[np.float32], semitones: float, features: Featur
     return shifted
 
 
-def add_white_noise(windows: NDArray[np.float32], level_db: float) -> NDArray[np.float32]:
+def add_white_noise(windows: NDArray[np.float32], level_db: float | NDArray[np.float64]) -> NDArray[np.float32]:
     """Add the power of white noise, which is the same in every band of area-normalised mel filters.
 
     Args:
         windows: log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
-        level_db: of the noise, relative to the mean power of each window.
+        level_db: of the noise, relative to the mean power of each window; one for all, or ``[n_windows, 1, 1]``.
     """
     power = 10.0 ** (windows / 10.0)
-    noise = power.mean(axis=(1, 2), keepdims=True) * np.float32(10.0 ** (level_db / 10.0))
+    noise = power.mean(axis=(1, 2), keepdims=True) * np.asarray(10.0 ** (level_db / 10.0), dtype=np.float32)
     return np.asarray(10.0 * np.log10(power + noise), dtype=np.float32)

@@ -137,8 +137,8 @@ class Prediction(BaseModel):
     majority_vote: MajorityVote
     agreement: bool = Field(description="Whether both name the same genre.")
     confidence: float = Field(
-        description="How sure the answer is, in [0, 1]: calibrated, so that of answers with 0.8 about four in five are "
-        "right for music like that which the model learned from."
+        description="How sure the answer is, in [0, 1]. Where the model's card has a calibration, about four in five "
+        "answers with 0.8 are right for music like that which it learned from; else the leading share."
     )
     in_domain: bool | None = Field(
         description="Whether the recording is of a kind that the model knows; null if the model cannot tell."

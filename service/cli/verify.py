@@ -123,7 +123,8 @@ def _decode(path: Path, pipeline: Pipeline, *, sample_rate: int) -> NDArray[np.f
         exact = Path(folder) / "exact.wav"
         ffmpeg = [str(pipeline.decoder.ffmpeg.path), "-v", "error", "-nostdin"]
         subprocess.run([*ffmpeg, "-i", str(path), "-map", "0:a:0", "-c:a", "pcm_s32le", str(exact)], check=True)
-        segment = AudioSegment.from_wav(exact)
+        with exact.open("rb") as file:
+            segment = AudioSegment.from_wav(file)
     channels = np.array(segment.get_array_of_samples(), dtype=np.float32).reshape(-1, segment.channels)
     mono = channels.mean(axis=1) / segment.max_possible_amplitude
     resampled: NDArray[np.float32] = librosa.resample(

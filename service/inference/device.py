@@ -29,6 +29,7 @@ class Session:
         self._batch_sizes = batch_sizes
         self.device = device
         self.max_batch = batch_sizes[-1]
+        self.answer_shape = bundle.card.answer_shape
 
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Classify.

@@ -40,9 +40,10 @@ class Classifier(Protocol):
 
     max_batch: int
     device: str
+    answer_shape: tuple[int, ...]
 
     def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to as many answers ``[n, ...]``, for n up to ``max_batch``."""
+        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *answer_shape]``, for n up to ``max_batch``."""
 
 
 @dataclass(slots=True)
@@ -113,7 +114,8 @@ class TrackQueue:
         """Wait for all answers.
 
         Returns:
-            The classifier's answers in the order of the windows, ``[n_windows, ...]``; ``[0]`` if there were none.
+            The classifier's answers in the order of the windows, ``[n_windows, *answer_shape]``;
+            an empty array if there were none.
 
         Raises:
             ServiceError: if the track was abandoned, or the device failed.
@@ -254,7 +256,7 @@ class Engine:
         began = time.monotonic()
         try:
             probabilities = self.classifier.run(windows)
-            _check_contract(windows, probabilities)
+            self._check_contract(windows, probabilities)
         except Exception:  # noqa: BLE001 - the loop must outlive any failure of a run; the tracks concerned are told
             _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
             with self._lock:
@@ -273,18 +275,17 @@ class Engine:
     def _try_again(self, window: Windows) -> None:
         """See whether a device that failed works again, without waiting for a track to lose by it."""
         try:
-            _check_contract(window, self.classifier.run(window))
+            self._check_contract(window, self.classifier.run(window))
         except Exception as error:  # noqa: BLE001 - as above
             _log.warning("%s still fails: %s", self.classifier.device, error)
         else:
             _log.info("%s works again", self.classifier.device)
             self._failing = None
 
-
-def _check_contract(windows: Windows, probabilities: Probabilities) -> None:
-    """As many answers as windows: anything else would give tracks each other's answers."""
-    if len(probabilities) != len(windows):
-        raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
+    def _check_contract(self, windows: Windows, probabilities: Probabilities) -> None:
+        """As many answers as windows, each of the promised shape: else tracks would get each other's answers."""
+        if probabilities.shape != (len(windows), *self.classifier.answer_shape):
+            raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
 
 
 def _device_failed() -> ServiceError:

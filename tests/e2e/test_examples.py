@@ -69,7 +69,7 @@ def assert_same_answer(one: object, other: object) -> None:
         for here, there in zip(one, other, strict=True):
             assert_same_answer(here, there)
     elif isinstance(one, float):
-        assert one == pytest.approx(other, abs=1e-5)
+        assert one == pytest.approx(other, abs=1e-6)
     else:
         assert one == other
 

@@ -9,6 +9,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from service.audio.decoder import FfmpegDecoder
+from service.cli.verify import compare
 from service.features.logmel import LogMel
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -18,6 +20,7 @@ from tests.recordings import wav_bytes
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
 from training.augmentation import add_white_noise, shift_pitch  # noqa: E402
+from training.dataset import load_folder  # noqa: E402
 from training.export import export_onnx, mflop_per_window  # noqa: E402
 from training.publishing import publish  # noqa: E402
 from training.recipe import Recipe, Source  # noqa: E402
@@ -82,25 +85,26 @@ def test_the_flagship_costs_at_most_150_mflop_a_window() -> None:
 SHORT = {"schedule.epochs": 2, "schedule.batch": 16, "schedule.learning_rate": 3e-3, "schedule.averaging": 0.0}
 
 
-def _published(name: str, tracks: TrackSet, folder: Path, **changes: object) -> tuple[Pipeline, Recipe]:
-    recipe = SYSTEMS[name].of(Source.PRECOMPUTED).changed({**SHORT, **changes})
-    run = Run(folder / "run")
+def _published(recipe: Recipe, tracks: TrackSet, folder: Path) -> Pipeline:
+    run, name = Run(folder / "run"), recipe.system
     split = random_split(tracks, seed=1, test=0.25)
     run.fit(tracks, Question("toys", "random", 1, 0, tracks.labels, split), recipe)
     models = folder / "models"
     publish(run, [Record.of(run)], tracks, name=name, version="1", licence="Apache-2.0", models=models)
-    return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu")), recipe
+    return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu"))
 
 
 @pytest.mark.parametrize("name", list(SYSTEMS))
 def test_a_system_from_tracks_to_a_served_bundle(
     name: str, toys: TrackSet, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
-    pipeline, recipe = _published(name, toys, tmp_path)
+    recipe = SYSTEMS[name].of(Source.PRECOMPUTED).changed(SHORT)
+    pipeline = _published(recipe, toys, tmp_path)
     song = tmp_path / "song.wav"
     song.write_bytes(wav_bytes(np.tile(tune, 4), 22050))
     try:
         found = pipeline.predict(song, max_duration_s=60)
+        assert compare(pipeline, song, model=None, max_duration_s=60).agrees
     finally:
         pipeline.close()
     starts, windows = found.windows.start_s, recipe.windows
@@ -115,6 +119,30 @@ def test_a_system_from_tracks_to_a_served_bundle(
         whole_hops = int((40 - windows.window_s) // windows.hop_s)
         assert len(starts) == whole_hops + 1
         np.testing.assert_allclose(starts, np.arange(len(starts)) * windows.hop_s, atol=0.5 / 13 + 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "wholetrack-crnn"])
+def test_a_system_with_its_own_features_answers_as_the_reference_does(
+    name: str, decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
+) -> None:
+    music = tmp_path / "music"
+    for genre, gain in (("soft", 0.3), ("loud", -1.0)):
+        (music / genre).mkdir(parents=True)
+        for i in range(6):
+            sound = np.roll(np.tile(tune, 3), 9000 * i) * np.float32(gain)
+            (music / genre / f"{i}.wav").write_bytes(wav_bytes(sound, 22050))
+    recipe = SYSTEMS[name].of(Source.AUDIO).changed({**SHORT, "schedule.epochs": 1})
+    tracks = load_folder(
+        music, audio=recipe.audio, features=recipe.features, decoder=decoder, cache=tmp_path / "features"
+    )
+    pipeline = _published(recipe, tracks, tmp_path)
+    song = tmp_path / "song.wav"
+    song.write_bytes(wav_bytes(np.tile(tune[::-1], 4), 22050))
+    try:
+        comparison = compare(pipeline, song, model=None, max_duration_s=60)
+    finally:
+        pipeline.close()
+    assert comparison.agrees, comparison.text()
 
 
 def test_a_semitone_moves_a_tone_by_a_semitone() -> None:

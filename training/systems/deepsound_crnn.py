@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,23 @@ from training.recipe import GTZAN_AUDIO, LONGEST_PRECOMPUTED_S, Schedule, Source
 _WINDOW_S = 30.0
 _FILTERS, _WIDTH, _LAYERS = 256, 5, 3
 _DROPOUT = 0.5
+_RANGE_DB = 80.0
 
 
 class DeepsoundNetwork(nn.Module):
-    """Windows ``[N, frames, n_mels]`` to a belief per step, logits ``[N, frames // 8, n_labels]``."""
+    """Windows ``[N, frames, n_mels]`` to a belief per step, logits ``[N, frames // 8, n_labels]``.
 
-    def __init__(self, *, n_mels: int, hidden: int, n_labels: int) -> None:
+    Args:
+        n_mels: bands of the windows.
+        hidden: units of the LSTM.
+        log_range: natural logarithms over which windows in [0, 1] are spread again, as the authors' are; 0 if they
+            are logarithms already.
+        n_labels: genres.
+    """
+
+    def __init__(self, *, n_mels: int, hidden: int, log_range: float, n_labels: int) -> None:
         super().__init__()
+        self.log_range = log_range
         layers: list[nn.Module] = []
         inputs = n_mels
         for _ in range(_LAYERS):
@@ -34,6 +45,8 @@ class DeepsoundNetwork(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits at each step; a step knows what came before it."""
+        if self.log_range:
+            windows = (windows - 0.5) * self.log_range
         x = self.layers(windows.transpose(1, 2)).transpose(1, 2).float()
         x, _ = self.lstm(self.dropout(x))
         logits: Tensor = self.classify(self.dropout(x))
@@ -46,24 +59,26 @@ class DeepsoundCrnn(SlicedRecipe):
 
     Attributes:
         hidden: units of the LSTM.
+        log_range: natural logarithms in the range of a normalised window; 0 where it is not normalised.
     """
 
     system = "deepsound-crnn"
     summary = "convolutions over time and an LSTM with a belief at every step (deepsound 2016)"
 
     hidden: int = 256
+    log_range: float = 0.0
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> DeepsoundCrnn:
         """646 frames from audio, in natural logarithm; 377 precomputed, in dB relative to the maximum."""
         if source is Source.PRECOMPUTED:
-            features = gtzan_features(RelativeToMax(range_db=80.0))
+            features, log_range = gtzan_features(RelativeToMax(range_db=_RANGE_DB)), _RANGE_DB / 10 * math.log(10)
             length_s = min(window_s or _WINDOW_S, LONGEST_PRECOMPUTED_S)
         else:
-            features, length_s = _FROM_AUDIO, window_s or _WINDOW_S
+            features, log_range, length_s = _FROM_AUDIO, 0.0, window_s or _WINDOW_S
         return cls(
             schedule=Schedule(
-                optimiser="rmsprop", learning_rate=3e-4, rate="constant", epochs=100, patience=15, batch=32
+                optimiser="rmsprop", learning_rate=1e-4, rate="constant", epochs=100, patience=20, batch=32
             ),
             audio=GTZAN_AUDIO,
             features=features,
@@ -74,11 +89,14 @@ class DeepsoundCrnn(SlicedRecipe):
                 last_window="align_to_end",
             ),
             slice_hop_s=length_s,
+            log_range=log_range,
         )
 
     def network(self, n_labels: int) -> DeepsoundNetwork:
         """The CRNN."""
-        return DeepsoundNetwork(n_mels=self.features.n_mels, hidden=self.hidden, n_labels=n_labels)
+        return DeepsoundNetwork(
+            n_mels=self.features.n_mels, hidden=self.hidden, log_range=self.log_range, n_labels=n_labels
+        )
 
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """As they are."""

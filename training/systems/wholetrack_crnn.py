@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from service.contracts import RelativeToMax, WindowSpec
 from service.features.normalise import normalise
-from training.augmentation import Augmentation, change_colour, mask, mix_style, mix_up, random_window
+from training.augmentation import Augmentation, change_colour, do_damage, mask, mix_style, mix_up, random_window
 from training.batches import one_hot
 from training.layers import AttentionPool, SqueezeExcite, as_image, as_sequence
 from training.outliers import outlier_frames
@@ -147,7 +147,8 @@ class WholetrackCrnn(Recipe):
             no_music = [outliers[i] for i in rng.integers(len(outliers), size=self.outliers)] if outliers else []
             frames = [*(track.frames for track in chosen), *no_music]
             cut = np.stack([random_window(whole, self.windows.frames, change, rng) for whole in frames])
-            windows = normalise(change_colour(cut, change, rng), self.features.normalisation)
+            heard = do_damage(change_colour(cut, change, rng), change, rng)
+            windows = normalise(heard, self.features.normalisation)
             n_labels = len(tracks.labels)
             undecided = np.full((len(no_music), n_labels), 1 / n_labels, dtype=np.float32)
             targets = np.concatenate((one_hot([track.genre for track in chosen], n_labels), undecided))

@@ -19,6 +19,7 @@ class FakeDevice:
 
     max_batch = 4
     device = "fake"
+    answer_shape: tuple[int, ...] = (2,)
 
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
@@ -164,7 +165,16 @@ def test_a_device_that_recovers_while_nobody_asks_is_healthy_again(
     assert engine.healthy
 
 
-@pytest.mark.parametrize("answer", [np.zeros((1, 2), dtype=np.float32), np.zeros((), dtype=np.float32), None])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        np.zeros((1, 2), dtype=np.float32),
+        np.zeros(2, dtype=np.float32),
+        np.zeros((2, 3), dtype=np.float32),
+        np.zeros((2, 2, 2), dtype=np.float32),
+        None,
+    ],
+)
 def test_an_answer_that_breaks_the_contract_fails_its_tracks(answer: NDArray[np.float32] | None) -> None:
     class Odd(FakeDevice):
         def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
