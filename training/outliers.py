@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from service.contracts import AudioSpec, FeatureSpec
 from service.features.logmel import LogMel
@@ -20,6 +21,7 @@ _Rng = np.random.Generator
 
 _SECONDS = 6
 _EACH = 24
+_VOICES = 96
 _SEED = 20_261_121
 
 
@@ -71,31 +73,89 @@ def _clicks(rng: _Rng, time: Samples) -> Samples:
     return np.asarray(sound + 1e-4 * rng.standard_normal(len(time)))
 
 
+# First three formants of ten vowels of American English, Hz (Peterson and Barney 1952, men).
+_VOWELS = np.array(
+    [
+        (270, 2290, 3010),
+        (390, 1990, 2550),
+        (530, 1840, 2480),
+        (660, 1720, 2410),
+        (730, 1090, 2440),
+        (570, 840, 2410),
+        (440, 1020, 2240),
+        (300, 870, 2240),
+        (640, 1190, 2390),
+        (490, 1350, 1690),
+    ],
+    dtype=np.float64,
+)
+_UPPER_FORMANTS = (3500.0, 4500.0)
+_BANDWIDTHS = np.array([60.0, 90.0, 150.0, 200.0, 250.0])
+_CONTROL_S = 0.005
+
+
 def _voice(rng: _Rng, time: Samples) -> Samples:
-    """Something like speech: syllables of three formants over a gliding pitch, hisses between them, and pauses."""
-    rate = 1 / time[1]
-    sound, at = np.zeros_like(time), 0
-    pitch, tract = np.exp(rng.uniform(np.log(80), np.log(260))), rng.uniform(0.85, 1.2)
-    while at < len(time):
-        length = int(rate * rng.uniform(0.08, 0.3))
-        span = time[: min(length, len(time) - at)]
-        envelope = np.sin(np.pi * np.arange(len(span)) / max(len(span), 1)) ** 0.5
-        if rng.random() < 0.2:
-            syllable = np.zeros(len(span))
-        elif rng.random() < 0.25:
-            syllable = 0.3 * np.diff(rng.standard_normal(len(span) + 1))
-        else:
-            glide = pitch * 2 ** (rng.uniform(-0.3, 0.3) + rng.uniform(-0.3, 0.3) * span / 0.2)
-            phase = 2 * np.pi * np.cumsum(glide) * time[1]
-            harmonics = np.arange(1, 40)[:, None]
-            formants = tract * np.array([rng.uniform(250, 850), rng.uniform(800, 2300), rng.uniform(2300, 3200)])
-            gain = sum(
-                1 / (1 + ((harmonics * pitch - formant) / 90) ** 2) / (i + 1) for i, formant in enumerate(formants)
-            )
-            syllable = (gain * np.sin(harmonics * phase)).sum(axis=0)
-        sound[at : at + len(span)] = syllable * envelope
-        at += len(span)
-    return sound + 10 ** rng.uniform(-4.5, -2.5) * rng.standard_normal(len(time))
+    """Speech without words: phrases of vowels that glide into one another, nasals, hisses and stops, and pauses."""
+    n_controls = int(time[-1] / _CONTROL_S) + 2
+    voiced, hiss = np.zeros(n_controls), np.zeros(n_controls)
+    formants, pitch = np.tile(_VOWELS[0], (n_controls, 1)), np.zeros(n_controls)
+    mean_pitch, liveliness = np.exp(rng.uniform(np.log(80), np.log(280))), rng.uniform(0.02, 0.25)
+    pace, at = rng.uniform(0.5, 1.3), 0
+    while at < n_controls:
+        first = at
+        for _ in range(rng.integers(4, 30)):
+            at = _phone(rng, formants, voiced, hiss, at=at, pace=pace)
+        phrase = np.arange(min(at, n_controls) - first)
+        accents = np.interp(phrase, np.linspace(0, len(phrase), 6), rng.normal(0, liveliness, 6))
+        pitch[first : first + len(phrase)] = mean_pitch * 2 ** (accents - 0.3 * phrase / max(len(phrase), 1))
+        at += int(rng.uniform(0.1, 0.6) / _CONTROL_S)
+    return _spoken(rng, time, formants * rng.uniform(0.9, 1.25), pitch, voiced, hiss)
+
+
+def _phone(rng: _Rng, formants: Samples, voiced: Samples, hiss: Samples, *, at: int, pace: float) -> int:
+    """Write one sound of speech into the controls from one moment on; returns where it ends."""
+    kind = rng.choice(["vowel", "nasal", "hiss", "stop"], p=[0.5, 0.15, 0.2, 0.15])
+    seconds = {"vowel": (0.06, 0.2), "nasal": (0.04, 0.09), "hiss": (0.05, 0.14), "stop": (0.04, 0.09)}[kind]
+    end = at + max(int(pace * rng.uniform(*seconds) / _CONTROL_S), 4)
+    formants[at:] = _VOWELS[rng.integers(len(_VOWELS))] * rng.uniform(0.93, 1.07, 3)
+    match kind:
+        case "vowel":
+            voiced[at:end] = rng.uniform(0.6, 1.0)
+        case "nasal":
+            voiced[at:end] = rng.uniform(0.2, 0.4)
+            formants[at:end] = (250, 1200, 2200)
+        case "hiss":
+            hiss[at:end] = rng.uniform(0.05, 0.4)
+            voiced[at:end] = rng.choice([0.0, 0.2])
+        case "stop":
+            hiss[end - 3 : end] = rng.uniform(0.1, 0.5)
+    return end
+
+
+def _spoken(rng: _Rng, time: Samples, formants: Samples, pitch: Samples, voiced: Samples, hiss: Samples) -> Samples:
+    """The controls as sound: harmonics weighed by the resonances (Klatt 1980), and noise between two frequencies."""
+    at_controls = np.arange(len(pitch)) * _CONTROL_S
+
+    def per_sample(control: Samples) -> Samples:
+        return np.interp(time, at_controls, np.asarray(uniform_filter1d(control, 5)))
+
+    upper = np.broadcast_to(_UPPER_FORMANTS, (len(pitch), len(_UPPER_FORMANTS)))
+    resonances = np.concatenate((uniform_filter1d(formants, 9, axis=0), upper), axis=1)
+    steady = np.where(pitch > 0, pitch, pitch.max())
+    phase = 2 * np.pi * np.cumsum(per_sample(steady)) * time[1]
+    tilt, sound = rng.uniform(0.2, 1.5), np.zeros_like(time)
+    for harmonic in range(1, int(min(70, 9000 / steady.mean()))):
+        frequency = harmonic * steady[:, None]
+        relative = frequency / resonances
+        gain = (1 / np.hypot(1 - relative**2, relative * _BANDWIDTHS / resonances)).prod(axis=1)
+        sound += per_sample(voiced * gain / harmonic**tilt) * np.sin(harmonic * phase)
+    low = rng.uniform(1500, 4500)
+    noise = np.fft.rfft(rng.standard_normal(len(time)))
+    frequencies = np.fft.rfftfreq(len(time), time[1])
+    noise[(frequencies < low) | (frequencies > low + rng.uniform(2000, 8000))] *= 0.1
+    breath = np.fft.irfft(noise, len(time))
+    sound = sound / np.abs(sound).max() + per_sample(hiss) * breath / np.abs(breath).max()
+    return np.asarray(sound + 10 ** rng.uniform(-5, -2.5) * rng.standard_normal(len(time)))
 
 
 KINDS: dict[str, Callable[[_Rng, Samples], Samples]] = {
@@ -118,12 +178,12 @@ def outlier(kind: str, rng: _Rng, *, sample_rate: int, seconds: float) -> NDArra
 
 @cache
 def outlier_frames(audio: AudioSpec, features: FeatureSpec) -> tuple[NDArray[np.float32], ...]:
-    """Log-mel frames of 24 sounds of each kind, always the same, each ``[n_frames, n_mels]``."""
+    """Log-mel frames of 24 sounds of each kind and 96 voices, always the same, each ``[n_frames, n_mels]``."""
     rng = np.random.default_rng(_SEED)
     log_mel = LogMel(features, audio.sample_rate)
     found = []
     for kind in KINDS:
-        for _ in range(_EACH):
+        for _ in range(_VOICES if kind == "voice" else _EACH):
             stream = log_mel.stream()
             sound = outlier(kind, rng, sample_rate=audio.sample_rate, seconds=_SECONDS)
             found.append(np.concatenate((stream.push(sound), stream.finish())))

@@ -36,7 +36,7 @@ def test_every_kind_is_a_sound_of_half_the_scale_and_never_twice_the_same(kind: 
 
 def test_the_bank_of_frames_is_the_same_on_every_machine_and_covers_every_kind() -> None:
     bank = outlier_frames(RECIPE.audio, RECIPE.features)
-    assert len(bank) == 24 * len(KINDS)
+    assert len(bank) == 24 * (len(KINDS) - 1) + 96
     assert {frames.shape for frames in bank} == {(78, 128)}
     assert all(np.isfinite(frames).all() for frames in bank)
 
