@@ -154,6 +154,12 @@ class CalibrationSpec(Spec):
     temperature: float = Field(gt=0)
 
 
+class DomainSpec(Spec):
+    """When a recording is of a kind that a model knows: its windows' highest probabilities reach this on average."""
+
+    least_peak: float = Field(gt=0, lt=1)
+
+
 class ModelCard(Spec):
     """``model.json``: everything about a bundle that decides an answer."""
 
@@ -172,6 +178,7 @@ class ModelCard(Spec):
     onnx: OnnxSpec
     golden: GoldenSpec
     calibration: CalibrationSpec | None = Field(default=None, description="none: the confidence is the bare share")
+    domain: DomainSpec | None = Field(default=None, description="none: the model cannot tell what it does not know")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.aggregation.confidence import confidence
+from service.aggregation.confidence import confidence, in_domain
 from service.aggregation.ranking import majority_vote, summed_score
 from service.aggregation.sections import sections
 from service.audio.decoder import DecodedAudio, Decoding, FfmpegDecoder
@@ -250,7 +250,7 @@ def _prediction(
         summed_score=summed,
         majority_vote=majority_vote(scores, card.labels),
         confidence=confidence(summed, card.calibration),
-        in_domain=None,
+        in_domain=in_domain(scores, card.domain),
         sections=sections(scores, card.labels, window_s=card.belief_s, duration_s=audio.duration_s),
         windows=scores,
         warnings=(*audio.warnings, *_remarks(card, scores, audio.duration_s)),

@@ -28,6 +28,7 @@ _NEEDS = {
     "data": ((SHARED / "data").is_dir(), f"the real music is not there: {SHARED / 'data'} does not exist"),
     "torch": (importlib.util.find_spec("torch") is not None, "PyTorch is not installed: pip install -e '.[train]'"),
     "curl": (shutil.which("curl") is not None, "curl is not installed"),
+    "espeak": (shutil.which("espeak-ng") is not None, "espeak-ng is not installed"),
     "gpu": (_HAS_GPU, "no GPU with onnxruntime-gpu"),
     "no_gpu": (not _HAS_GPU, "there is a GPU"),
 }

@@ -1,4 +1,4 @@
-"""The temperature at which a track's leading share is the chance that it is right."""
+"""What held-out tracks say of a network: how sure its answers are, and how undecided it is about music at most."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from training.results import Record
 
 _LOWEST, _HIGHEST = 0.1, 10.0
 _SMALLEST = 1e-6
+_REFUSED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,36 @@ def calibrate(records: Sequence[Record]) -> Calibration:
         temperature=round(fit_temperature(everything, truth), 4),
         ece_before=round(_ece(everything, truth), 4),
         ece_after=round(_ece(np.concatenate(after), truth), 4),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where the music that a model knows ends.
+
+    Attributes:
+        least_peak: all but one in a hundred held-out tracks are at least so decided.
+        outside: share of tracks taken for something else, each record's by the limit chosen on the others.
+    """
+
+    least_peak: float
+    outside: float
+
+
+def find_domain(records: Sequence[Record]) -> Domain:
+    """Choose the limit on the test tracks of several runs; what is no music plays no part in it.
+
+    Args:
+        records: at least two, of tracks that do not overlap: the artist-filtered folds.
+    """
+    peaks = [np.array(record.figures["peaks"]) for record in records]
+    outside = []
+    for held_out, own in enumerate(peaks):
+        rest = np.concatenate([other for i, other in enumerate(peaks) if i != held_out])
+        outside.append(own < np.quantile(rest, _REFUSED))
+    return Domain(
+        least_peak=round(float(np.quantile(np.concatenate(peaks), _REFUSED)), 4),
+        outside=round(float(np.concatenate(outside).mean()), 4),
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
+import numpy as np
+
 from service.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
+from training.results import ARTIST_FILTERED, Record
 
 _PROTOCOLS = {
     "random_split": "Random split by track, as the published systems report",
@@ -23,12 +27,13 @@ _ROWS = (
 )
 
 
-def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
+def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str, Any]) -> str:
     """The card of a bundle as Markdown, every number from the runs' own records.
 
     Args:
         card: the bundle's contract.
-        figures: the evaluation of the run whose network is served.
+        records: of all runs of its recipe.
+        training: minutes, epochs and best epoch of the run whose network is served.
     """
     features, windows, trained = card.features, card.windows, card.trained_on
     grid = (
@@ -44,10 +49,9 @@ def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
         f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP a window "
         "(a multiplication and an addition are two).",
-        f"- Trained on: {trained['data']}, {trained['tracks']} tracks ({trained['validation_tracks']} more to stop "
-        f"early by), {trained['protocol']} split {trained['part']}, seed {trained['seed']}; "
-        f"{figures['minutes']:g} minutes, best epoch {figures['best_epoch']} of {figures['epochs']}.",
-        f"- ONNX against PyTorch on the test tracks' windows: probabilities differ by at most "
+        f"- Trained on: {trained['data']}, {_tracks(trained)}, seed {trained['seed']}; {training['minutes']:g} "
+        f"minutes, the weights of epoch {training['best_epoch']} of {training['epochs']}.",
+        "- ONNX against PyTorch on real windows: probabilities differ by at most "
         f"{card.metrics['export_max_difference']:.1e}.",
         f"- Licence of the network: {card.licence}. GTZAN, which it learned from, is a research data set of commercial "
         "recordings without a licence.",
@@ -63,19 +67,43 @@ def card_text(card: ModelCard, figures: dict[str, Any]) -> str:
             "The second protocol is the honest one: a random split lets a model recognise artists and albums.",
             "",
         ]
+    judged, words = _most_honest(records)
     lines += [
-        f"## Confusion of the {figures['n_tracks']} test tracks of the network that is served",
+        f"## Confusion of {sum(record.figures['n_tracks'] for record in judged)} tracks, {words}",
         "",
-        *_confusion(card.labels, figures["confusion"]),
+        *_confusion(card.labels, np.sum([record.figures["confusion"] for record in judged], axis=0).tolist()),
         "",
         "## Where not to trust it",
         "",
         f"It names one of {len(card.labels)} genres for anything, music or not, and learned them from clips recorded "
         "around the year 2000 from radio, CD and tape. Genres that it never met (folk, electronic dance music, music "
-        "of most of the world) come out as their nearest neighbour among those it knows. " + _confidence(card),
+        "of most of the world) come out as their nearest neighbour among those it knows. "
+        + " ".join((_confidence(card), *_domain(card))),
         "",
     ]
     return "\n".join(lines)
+
+
+def _tracks(trained: Mapping[str, Any]) -> str:
+    if trained["protocol"] == "all":
+        return f"all {trained['tracks']} tracks, after its recipe was chosen on the artist-filtered folds"
+    validation = f" ({trained['validation_tracks']} more to stop early by)" if trained["validation_tracks"] else ""
+    return f"{trained['tracks']} tracks{validation}, {trained['protocol']} split {trained['part']}"
+
+
+def _most_honest(records: Sequence[Record]) -> tuple[list[Record], str]:
+    if folds := [record for record in records if record.protocol == ARTIST_FILTERED]:
+        return folds, "each by a network that never heard its artist"
+    return list(records), "each by a network that never heard it"
+
+
+def _domain(card: ModelCard) -> Iterator[str]:
+    if domain := card.metrics.get("domain"):
+        yield (
+            f"`in_domain` is false where the highest probabilities of the windows are below {domain['least_peak']:.2f} "
+            "on average: the network was taught to be undecided about noise, tones, hum, clicks and speech. Of music "
+            f"by artists that it never heard, {100 * domain['outside']:.1f} % are taken for something else."
+        )
 
 
 def _confidence(card: ModelCard) -> str:

@@ -16,17 +16,20 @@ from service.audio.decoder import FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
 from service.errors import StartupError
 from training.dataset import load_folder
+from training.evaluation import Evaluation
 from training.export import export_onnx
 from training.fitting import DifferentRunError
 from training.publishing import publish as publish_run
 from training.recipe import Recipe, Source
 from training.recurrent import ExportError
-from training.report import experiments_text, is_published, read_results, read_robustness, results_text
+from training.report import experiments_text, is_published, learns, read_results, read_robustness, results_text
 from training.results import Record, read_records
+from training.robustness import FoldModels
 from training.robustness import measure as measure_robustness
 from training.runs import Question, Run, write_json
-from training.splits import Split, artist_split, held_out_split, random_split, read_split
+from training.splits import Split, all_tracks, artist_split, held_out_split, random_split, read_split
 from training.systems import SYSTEMS
+from training.systems.campana_crnn import CampanaCrnn
 from training.systems.wholetrack_crnn import WholetrackCrnn
 from training.tracks import DataError, TrackSet, load_precomputed
 
@@ -47,11 +50,15 @@ Data = Annotated[
 
 
 class Protocol(StrEnum):
-    """How tracks are divided: at random, with no artist on two sides, or judging by those that come with audio."""
+    """How tracks are divided: at random, with no artist on two sides, judging by those that come with audio, or not.
+
+    ``all`` keeps nothing to judge by: for a network to be served, whose recipe other runs have judged.
+    """
 
     RANDOM = "random"
     ARTIST_FILTERED = "artist-filtered"
     HELD_OUT = "held-out"
+    ALL = "all"
 
 
 @app.callback()
@@ -115,7 +122,7 @@ def fit(
         typer.Option("--set", help="Another value of the recipe, such as schedule.epochs=2; may be repeated."),
     ] = None,
 ) -> None:
-    """Train one network and judge it by tracks that it never saw."""
+    """Train one network and judge it by tracks that it never saw, if its split has any."""
     try:
         recipe = _system(system).of(_source(data), window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
@@ -126,7 +133,7 @@ def fit(
         judged = Run(run).fit(tracks, question, recipe)
     except (DataError, DifferentRunError, StartupError, ValueError) as error:
         _fail(str(error))
-    typer.echo(json.dumps({**judged.as_dict(), "run": str(run)}))
+    _show(judged, run)
 
 
 @app.command()
@@ -134,11 +141,10 @@ def evaluate(run: Annotated[Path, typer.Argument(help="Folder of a finished run.
     """Judge a finished run once more by the test tracks of its split."""
     finished = Run(run)
     try:
-        recipe, question = finished.recipe(), finished.question()
-        judged = Run.evaluate(_load(data, recipe), finished.network(), recipe, question)
+        judged = finished.evaluate(_load(data, finished.recipe()))
     except (DataError, StartupError) as error:
         _fail(str(error))
-    typer.echo(json.dumps({**judged.as_dict(), "run": str(run)}))
+    _show(judged, run)
 
 
 @app.command()
@@ -171,6 +177,27 @@ def record(
 
 
 @app.command()
+def baseline(
+    data: Data,
+    *,
+    protocol: Annotated[Protocol, typer.Option(help="How tracks are divided.")] = Protocol.RANDOM,
+    part: Annotated[int, typer.Option(help="Number of the random split, or the fold to judge by.")] = 1,
+    to: Annotated[Path, typer.Option(help="Folder of all records.")] = RESULTS,
+) -> None:
+    """Train a support vector machine on statistics of timbre, for comparison, and record how it is judged."""
+    from training.baseline import fit_baseline
+
+    try:
+        recipe = CampanaCrnn.of(_source(data))
+        tracks = _load(data, recipe)
+        question = Question(data.name, protocol.value, part, 0, tracks.labels, _split(tracks, protocol, part))
+        found = fit_baseline(tracks, question, recipe)
+    except (DataError, StartupError, ValueError) as error:
+        _fail(str(error))
+    typer.echo(str(found.write(to / found.label)))
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="Folder of all records.")] = RESULTS,
     to: Annotated[Path, typer.Option(help="Folder of the pages.")] = RESULTS.parent,
@@ -185,21 +212,22 @@ def report(
     for label, records in found.items():
         if is_published(label):
             draw_confusion(records, to / PICTURES / f"{label}-confusion.svg")
-            draw_learning(records, to / PICTURES / f"{label}-learning.svg")
+            if learns(records):
+                draw_learning(records, to / PICTURES / f"{label}-learning.svg")
 
 
 @app.command()
 def robustness(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of the runs of all artist-filtered folds.")],
+    models: Annotated[Path, typer.Argument(help="Folder with the bundles of all artist-filtered folds.")],
     data: Data,
     to: Annotated[Path | None, typer.Option(help="The JSON file to write.")] = None,
 ) -> None:
     """Judge the clips that come as audio, re-encoded, filtered, compressed, transposed and stretched."""
     try:
-        measured = measure_robustness(
-            [Run(run) for run in runs], _load(data, Run(runs[0]).recipe()), data.parent, find_ffmpeg()
-        )
-    except (DataError, ExportError, StartupError) as error:
+        tracks = load_precomputed(data, data.with_name(_TABLE))
+        with FoldModels.serving(models) as folds:
+            measured = measure_robustness(folds, tracks, data.parent, find_ffmpeg())
+    except (DataError, StartupError) as error:
         _fail(str(error))
     if to:
         write_json(to, measured.as_dict())
@@ -253,6 +281,12 @@ def publish(
     typer.echo(str(folder))
 
 
+def _show(judged: Evaluation | None, run: Path) -> None:
+    document = judged.as_dict() if judged else {}
+    figures = {name: value for name, value in document.items() if isinstance(value, int | float)}
+    typer.echo(json.dumps({**figures, "run": str(run)}))
+
+
 def _source(data: Path) -> Source:
     return Source.AUDIO if data.is_dir() else Source.PRECOMPUTED
 
@@ -274,6 +308,8 @@ def _split(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
             return artist_split(tracks, fold=part, seed=part)
         case Protocol.HELD_OUT:
             return held_out_split(tracks, [track.name for track in tracks.tracks if track.audio], seed=part)
+        case Protocol.ALL:
+            return all_tracks(tracks)
 
 
 def _system(name: str) -> type[Recipe]:

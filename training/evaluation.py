@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.aggregation.confidence import mean_peak
 from service.aggregation.ranking import majority_vote, summed_score
 from service.contracts import AudioSpec, FeatureSpec, WindowScores, WindowSpec
 from service.features.normalise import normalise
@@ -30,6 +31,7 @@ class Evaluation:
         ece: expected calibration error of the track's leading share (Guo et al. 2017), ten bins.
         truth: the true genre of every track.
         shares: every track's share of each genre in the summed score, to four decimals.
+        peaks: the mean of the highest probabilities of every track's windows, to four decimals.
     """
 
     n_tracks: int
@@ -47,6 +49,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     truth: tuple[int, ...]
     shares: tuple[tuple[float, ...], ...]
+    peaks: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """All figures by name, for JSON."""
@@ -108,6 +111,7 @@ def evaluate_scores(
         confusion=tuple(tuple(row) for row in by_sum_confusion.tolist()),
         truth=tuple(truth),
         shares=tuple(shares),
+        peaks=tuple(round(mean_peak(scores), 4) for scores in probabilities),
     )
 
 

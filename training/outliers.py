@@ -137,7 +137,7 @@ def _spoken(rng: _Rng, time: Samples, formants: Samples, pitch: Samples, voiced:
     at_controls = np.arange(len(pitch)) * _CONTROL_S
 
     def per_sample(control: Samples) -> Samples:
-        return np.interp(time, at_controls, np.asarray(uniform_filter1d(control, 5)))
+        return np.asarray(np.interp(time, at_controls, uniform_filter1d(control, 5)))
 
     upper = np.broadcast_to(_UPPER_FORMANTS, (len(pitch), len(_UPPER_FORMANTS)))
     resonances = np.concatenate((uniform_filter1d(formants, 9, axis=0), upper), axis=1)

@@ -12,13 +12,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from service.contracts import CalibrationSpec, GoldenSpec, ModelCard, OnnxSpec
+from service.contracts import CalibrationSpec, DomainSpec, GoldenSpec, ModelCard, OnnxSpec
 from service.features.grid import WindowGrid
 from service.features.logmel import LogMel
 from service.features.normalise import normalise
 from service.features.windows import WindowCutter
 from service.inference.bundle import CARD_FILE, MODEL_FILE, load_bundle
-from training.calibration import calibrate
+from training.calibration import calibrate, find_domain
 from training.cards import card_text
 from training.evaluation import Classify, cut_windows
 from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
@@ -33,6 +33,8 @@ from training.tracks import TrackSet
 _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_SECONDS = 10.0
+# Where every track was learned from, some of them are enough to compare two ways of computing the same.
+_EVERY = 10
 
 
 def publish(
@@ -61,13 +63,15 @@ def publish(
     network = served.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
     classify = classifier(network)
-    worst = _largest_difference(onnx, classify, tracks.named(question.split.test), recipe)
+    checked = question.split.test or question.split.train[::_EVERY]
+    worst = _largest_difference(onnx, classify, tracks.named(checked), recipe)
     golden_windows = golden_sound_windows(recipe)
     golden_probabilities = classify(golden_windows)
     steps = golden_probabilities.shape[1] if golden_probabilities.ndim == 3 else None
     golden = _npz(windows=golden_windows, probabilities=golden_probabilities)
     folds = [record for record in records if record.protocol == ARTIST_FILTERED]
     calibration = calibrate(folds) if len(folds) > 1 else None
+    domain = find_domain(folds) if len(folds) > 1 and recipe.knows_outliers else None
     card = ModelCard(
         name=name,
         version=version,
@@ -89,6 +93,7 @@ def publish(
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": worst,
             "calibration": calibration and asdict(calibration),
+            "domain": domain and asdict(domain),
         },
         sha256=hashlib.sha256(onnx).hexdigest(),
         audio=recipe.audio,
@@ -104,13 +109,14 @@ def publish(
         ),
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
         calibration=calibration and CalibrationSpec(temperature=calibration.temperature),
+        domain=domain and DomainSpec(least_peak=domain.least_peak),
     )
     folder = models / name / version
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(onnx)
     (folder / card.golden.file).write_bytes(golden)
     write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
-    (folder / "CARD.md").write_text(card_text(card, served.figures()))
+    (folder / "CARD.md").write_text(card_text(card, records, served.figures()))
     load_bundle(folder)
     return folder
 

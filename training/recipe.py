@@ -104,6 +104,11 @@ class Recipe(ABC):
     def batches_per_epoch(self, tracks: TrackSet) -> int:
         """How many batches :meth:`batches` gives."""
 
+    @property
+    def knows_outliers(self) -> bool:
+        """Whether it learns from sounds that are no music, so that being undecided means something."""
+        return False
+
     def as_dict(self) -> dict[str, Any]:
         """All fields as JSON values; two recipes of a system are the same exactly if these are."""
         document: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.baseline import NAME as BASELINE
 from training.recipe import Source
 from training.results import ARTIST_FILTERED, METRICS, RANDOM, Record, read_records, summarise
 from training.robustness import CLEAN
@@ -23,6 +24,7 @@ _AUTHORS = {
     "campana-crnn-5s": "window F1 0.755",
     "campana-crnn-3s": "window F1 0.782, track F1 0.847, top-2 95.6 %, top-3 98.9 %",
     "campana-crnn-1s": "window F1 0.768, track F1 0.892",
+    "timbre-svm-3s": "window F1 0.713, track F1 0.791",
     "guimaraes-cnn-1.5s": "82 % of tracks by majority vote",
     "deepsound-crnn-29s": "67 % of tracks",
 }
@@ -51,8 +53,13 @@ def read_results(folder: Path) -> Results:
 
 
 def is_published(label: str) -> bool:
-    """Whether a label is of a system as it is, not of an experiment with it."""
-    return any(re.fullmatch(rf"{name}-[0-9.]+s", label) for name in SYSTEMS)
+    """Whether a label is of a system as it is or of the baseline, not of an experiment."""
+    return any(re.fullmatch(rf"{name}-[0-9.]+s", label) for name in (*SYSTEMS, BASELINE))
+
+
+def learns(records: Sequence[Record]) -> bool:
+    """Whether the records have a course to draw, as those of a network."""
+    return any(record.training["history"] for record in records)
 
 
 def read_robustness(folder: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -87,9 +94,10 @@ def results_text(results: Results, robustness: Mapping[str, Mapping[str, Any]], 
     for label, measured in robustness.items():
         lines += [f"## What an answer of {label} survives", "", *_robustness(measured), ""]
     lines += ["## Confusion and learning", ""]
-    for label in systems:
+    for label, records in systems.items():
         lines += [f"### {label}", "", f"![confusion]({pictures}/{label}-confusion.svg)", ""]
-        lines += [f"![learning curves]({pictures}/{label}-learning.svg)", ""]
+        if learns(records):
+            lines += [f"![learning curves]({pictures}/{label}-learning.svg)", ""]
     return "\n".join(lines)
 
 

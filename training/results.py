@@ -14,6 +14,7 @@ import numpy as np
 from training.export import export_onnx, mflop_per_window
 from training.runs import Run, write_json
 from training.systems import SYSTEMS
+from training.tracks import DataError
 
 RANDOM, ARTIST_FILTERED, HELD_OUT = "random", "artist-filtered", "held-out"
 METRICS = {RANDOM: "random_split", ARTIST_FILTERED: "artist_filtered", HELD_OUT: "held_out"}
@@ -45,7 +46,7 @@ class Record:
         seed: of the training.
         labels: genres, in label order.
         tracks: how many were on each side of the split.
-        system: which of the systems.
+        system: which of the systems, or a baseline.
         recipe: all its values.
         parameters: of the network.
         mflop_per_window: of the network, a multiplication and an addition counted as two.
@@ -72,9 +73,11 @@ class Record:
         """The record of a finished run.
 
         Raises:
-            DataError: if it is not finished.
+            DataError: if it is not finished, or was never judged.
         """
         question, recipe, network, figures = run.question(), run.recipe(), run.network(), run.figures()
+        if "n_tracks" not in figures:
+            raise DataError(f"{run.folder} learned from all tracks: none is left to judge it by")
         content = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
         training = {key: figures.pop(key) for key in ("epochs", "best_epoch", "minutes", "history")}
         return cls(
@@ -114,7 +117,8 @@ def read_records(folder: Path) -> list[Record]:
     records = []
     for path in folder.glob("*.json"):
         record = Record(**json.loads(path.read_text()))
-        records.append(replace(record, recipe=SYSTEMS[record.system].from_dict(record.recipe).as_dict()))
+        system = SYSTEMS.get(record.system)
+        records.append(replace(record, recipe=system.from_dict(record.recipe).as_dict()) if system else record)
     return sorted(records, key=lambda record: (record.protocol, record.part))
 
 

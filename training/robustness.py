@@ -10,17 +10,17 @@ import datetime as dt
 import logging
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.audio.ffmpeg import Ffmpeg
+from service.inference.bundle import CARD_FILE
 from service.pipeline import Pipeline
 from service.settings import DeviceChoice, Settings
 from service.startup import build_pipeline
-from training.publishing import publish
-from training.results import ARTIST_FILTERED, Record
-from training.runs import Run
+from training.results import ARTIST_FILTERED
 from training.tracks import DataError, TrackSet
 
 _log = logging.getLogger(__name__)
@@ -94,52 +94,68 @@ class Robustness:
         return asdict(self)
 
 
-def measure(runs: Sequence[Run], tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) -> Robustness:
+def measure(folds: FoldModels, tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) -> Robustness:
     """Judge all clips under all perturbations.
 
     Args:
-        runs: of the artist-filtered folds, one each.
-        tracks: the data set that the runs learned from.
+        folds: one network for each fold.
+        tracks: the data set that they learned from.
         music: folder below which the tracks' audio lies.
         ffmpeg: makes the files.
 
     Raises:
-        DataError: if a run is not of a fold, or no clip belongs to one.
+        DataError: if no clip belongs to a fold.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pipeline, model_of = _serve(runs, tracks, folder / "models")
-        clips = [track for track in tracks.tracks if track.audio and track.fold in model_of]
-        if not clips:
-            raise DataError("no track has both audio and a fold")
-        accuracy = {}
-        try:
-            for title, perturbation in PERTURBATIONS.items():
-                right = 0
-                for clip in clips:
-                    file = folder / f"clip.{perturbation.suffix}"
-                    make(ffmpeg, music / str(clip.audio), perturbation, file)
-                    found = pipeline.predict(file, model=model_of[clip.fold], max_duration_s=60)
-                    right += found.summed_score.genre == tracks.labels[clip.genre]
-                accuracy[title] = round(right / len(clips), 4)
-                _log.info("%s: %d of %d right", title, right, len(clips))
-        finally:
-            pipeline.close()
+    clips = [track for track in tracks.tracks if track.audio and track.fold in folds.names]
+    if not clips:
+        raise DataError("no track has both audio and a fold")
+    accuracy = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, perturbation in PERTURBATIONS.items():
+            right = 0
+            for clip in clips:
+                file = Path(folder) / f"clip.{perturbation.suffix}"
+                make(ffmpeg, music / str(clip.audio), perturbation, file)
+                found = folds.pipeline.predict(file, model=folds.names[clip.fold], max_duration_s=60)
+                right += found.summed_score.genre == tracks.labels[clip.genre]
+            accuracy[title] = round(right / len(clips), 4)
+            _log.info("%s: %d of %d right", title, right, len(clips))
     return Robustness(dt.datetime.now(tz=dt.UTC).date().isoformat(), len(clips), accuracy)
 
 
-def _serve(runs: Sequence[Run], tracks: TrackSet, models: Path) -> tuple[Pipeline, dict[int | None, str]]:
-    model_of: dict[int | None, str] = {}
-    for run in runs:
-        question = run.question()
-        if question.protocol != ARTIST_FILTERED:
-            raise DataError(f"{run.folder} is not a run of an artist-filtered fold")
-        name = f"fold-{question.part}"
-        publish(run, [Record.of(run)], tracks, name=name, version="1", licence="none", models=models)
-        model_of[question.part] = name
-    first = next(iter(model_of.values()))
-    settings = Settings(models_dir=models, default_model=first, device=DeviceChoice.CPU)
-    return build_pipeline(settings), model_of
+@dataclass(frozen=True, slots=True)
+class FoldModels:
+    """The networks of the artist-filtered folds, served side by side.
+
+    Attributes:
+        pipeline: that serves them.
+        names: of the model that never heard the artists of a fold, by its number.
+    """
+
+    pipeline: Pipeline
+    names: Mapping[int | None, str]
+
+    @classmethod
+    @contextmanager
+    def serving(cls, models: Path) -> Iterator[FoldModels]:
+        """Serve all bundles of a folder.
+
+        Raises:
+            StartupError: if there is none, or one cannot be served.
+            DataError: if one was not trained on a fold.
+        """
+        names = sorted(path.parent.parent.name for path in models.glob(f"*/*/{CARD_FILE}"))
+        if not names:
+            raise DataError(f"{models} holds no bundle")
+        pipeline = build_pipeline(Settings(models_dir=models, default_model=names[0], device=DeviceChoice.CPU))
+        try:
+            trained = {name: pipeline.model(name).card.trained_on for name in names}
+            for name, facts in trained.items():
+                if facts["protocol"] != ARTIST_FILTERED:
+                    raise DataError(f"{name} was not trained on an artist-filtered fold")
+            yield cls(pipeline, {facts["part"]: name for name, facts in trained.items()})
+        finally:
+            pipeline.close()
 
 
 def make(ffmpeg: Ffmpeg, clip: Path, perturbation: Perturbation, to: Path) -> None:

@@ -30,7 +30,7 @@ class Question:
 
     Attributes:
         data: name of the data set, for the record.
-        protocol: ``random`` (by track), ``artist-filtered`` or ``held-out``.
+        protocol: ``random`` (by track), ``artist-filtered``, ``held-out``, or ``all`` with nothing to judge by.
         part: number of the random split or of the fold.
         seed: of the training.
         labels: genres, in label order.
@@ -51,43 +51,48 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fit(self, tracks: TrackSet, question: Question, recipe: Recipe) -> Evaluation:
-        """Train, or go on, and judge by the split's test tracks.
+    def fit(self, tracks: TrackSet, question: Question, recipe: Recipe) -> Evaluation | None:
+        """Train, or go on, and judge by the split's test tracks, if it has any.
 
         Raises:
             DifferentRunError: if the folder holds a training of something else.
-            DataError: if a side of the split is empty.
+            DataError: if a side of the split is empty that must not be.
         """
-        validates = recipe.schedule.keep == "best"
-        for side in ("train", "validation", "test") if validates else ("train", "test"):
-            if not getattr(question.split, side):
+        needed = {"train": True, "validation": recipe.schedule.keep == "best", "test": question.protocol != "all"}
+        for side, is_needed in needed.items():
+            if is_needed and not getattr(question.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
         train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)
         fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder)
         write_json(self.folder / "run.json", {**asdict(question), "system": recipe.system, "recipe": recipe.as_dict()})
         network = fit.run()
         torch.save(network.state_dict(), self.folder / "network.pt")
-        judged = self.evaluate(tracks, network, recipe, question)
-        document = {
-            **judged.as_dict(),
+        training = {
             "epochs": fit.progress.epoch,
             "best_epoch": fit.progress.best_epoch,
             "minutes": round(fit.progress.seconds / 60, 1),
             "history": fit.progress.history,
         }
-        write_json(self.folder / "evaluation.json", document)
-        return judged
+        return self._judge(tracks, network, training)
 
-    @staticmethod
-    def evaluate(tracks: TrackSet, network: nn.Module, recipe: Recipe, question: Question) -> Evaluation:
-        """Judge a network by the question's test tracks."""
-        return evaluate(
-            tracks.named(question.split.test),
-            classifier(network),
-            features=recipe.features,
-            windows=recipe.windows,
-            audio=recipe.audio,
-        )
+    def evaluate(self, tracks: TrackSet) -> Evaluation | None:
+        """Judge the finished network once more by the test tracks of its question, if there are any."""
+        written = self.figures()
+        training = {key: written[key] for key in ("epochs", "best_epoch", "minutes", "history")}
+        return self._judge(tracks, self.network(), training)
+
+    def _judge(self, tracks: TrackSet, network: nn.Module, training: dict[str, Any]) -> Evaluation | None:
+        recipe, judged = self.recipe(), None
+        if test := self.question().split.test:
+            judged = evaluate(
+                tracks.named(test),
+                classifier(network),
+                features=recipe.features,
+                windows=recipe.windows,
+                audio=recipe.audio,
+            )
+        write_json(self.folder / "evaluation.json", {**(judged.as_dict() if judged else {}), **training})
+        return judged
 
     def question(self) -> Question:
         """What the run was asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.contracts import CalibrationSpec, Ranking
+from service.contracts import CalibrationSpec, DomainSpec, Ranking, WindowScores
 
 
 def confidence(ranking: Ranking, calibration: CalibrationSpec | None) -> float:
@@ -18,6 +18,27 @@ def confidence(ranking: Ranking, calibration: CalibrationSpec | None) -> float:
         return ranking.share
     shares = np.array([[entry.share for entry in ranking.ranked]])
     return float(tempered(shares, calibration.temperature)[0, 0])
+
+
+def in_domain(scores: WindowScores, domain: DomainSpec | None) -> bool | None:
+    """Whether a recording is of a kind that the model knows; silence is not.
+
+    Returns:
+        None where the model was never taught what it does not know.
+    """
+    if domain is None:
+        return None
+    heard = scores.probabilities[~scores.silent]
+    return bool(len(heard)) and mean_peak(heard) >= domain.least_peak
+
+
+def mean_peak(probabilities: NDArray[np.float32]) -> float:
+    """How decided a network is: the highest probability of a window (Hendrycks and Gimpel 2017), mean over windows.
+
+    Args:
+        probabilities: ``[n_windows, n_labels]``, at least one window.
+    """
+    return float(probabilities.max(axis=1).mean(dtype=np.float64))
 
 
 def tempered(shares: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:

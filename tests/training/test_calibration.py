@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 
 from service.aggregation.confidence import tempered
 from tests.training.test_report import made_up
-from training.calibration import calibrate, fit_temperature
+from training.calibration import calibrate, find_domain, fit_temperature
 from training.results import Record
 
 pytestmark = pytest.mark.torch
@@ -44,3 +44,15 @@ def test_calibration_is_judged_on_tracks_that_it_was_not_fitted_to(rng: np.rando
     assert found.ece_after < 0.05
     # Where one fold is of another kind, the temperature of the others does not suit it, and the figure says so.
     assert calibrate([fold(1, 2.5), fold(2, 2.5), fold(3, 0.4)]).ece_after > 0.05
+
+
+def test_where_music_ends_is_chosen_on_tracks_never_heard(rng: np.random.Generator) -> None:
+    def fold(part: int, lowest: float) -> Record:
+        record = made_up(part, "artist-filtered")
+        return replace(record, figures={**record.figures, "peaks": rng.uniform(lowest, 0.9, 1000).tolist()})
+
+    found = find_domain([fold(1, 0.4), fold(2, 0.4), fold(3, 0.4)])
+    assert found.least_peak == pytest.approx(0.405, abs=0.003)
+    assert found.outside == pytest.approx(0.01, abs=0.006)
+    # A fold of music about which the network is less decided than about all other shows in the figure.
+    assert find_domain([fold(1, 0.4), fold(2, 0.4), fold(3, 0.3)]).outside == pytest.approx((0.17 + 0.02) / 3, abs=0.02)

@@ -58,6 +58,7 @@ def test_a_network_that_heard_them_does_not_decide(toys: TrackSet, tmp_path: Pat
     )
     run = Run(tmp_path)
     judged = run.fit(toys, Question("toys", "random", 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe)
+    assert judged
     assert judged.track_accuracy_summed == 1.0
     from service.features.normalise import normalise
 

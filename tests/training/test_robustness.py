@@ -15,8 +15,10 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 
 from training import robustness
 from training.dataset import load_folder
+from training.publishing import publish
 from training.recipe import Source
-from training.robustness import PERTURBATIONS, make, measure
+from training.results import Record
+from training.robustness import PERTURBATIONS, FoldModels, make, measure
 from training.runs import Question, Run
 from training.splits import artist_split
 from training.systems.wholetrack_crnn import WholetrackCrnn
@@ -58,22 +60,25 @@ def test_clips_are_judged_by_the_fold_that_never_heard_their_artist(
         {"shape.channels": (4, 8, 8, 16, 16), "schedule.epochs": 1, "schedule.keep": "last", "windows_per_track": 1}
     )
     tracks = load_folder(music, audio=recipe.audio, features=recipe.features, decoder=decoder, cache=tmp_path / "cache")
-    runs = []
+    models = tmp_path / "models"
+    judged = []
     for fold in (1, 2):
-        runs.append(Run(tmp_path / f"run-{fold}"))
+        run = Run(tmp_path / f"run-{fold}")
         split = artist_split(tracks, fold=fold, seed=0).without_validation()
-        runs[-1].fit(tracks, Question("toys", "artist-filtered", fold, 0, tracks.labels, split), recipe)
+        run.fit(tracks, Question("toys", "artist-filtered", fold, 0, tracks.labels, split), recipe)
+        publish(run, [Record.of(run)], tracks, name=f"fold-{fold}", version="1", licence="none", models=models)
+        judged.append(run.figures())
     chosen = {title: PERTURBATIONS[title] for title in ("as it is", "12 dB softer")}
     monkeypatch.setattr(robustness, "PERTURBATIONS", chosen)
-    found = measure(runs, tracks, music, decoder.ffmpeg)
+    with FoldModels.serving(models) as folds:
+        found = measure(folds, tracks, music, decoder.ffmpeg)
     assert found.clips == 12
     # Loudness does not matter to the features, whatever a network of one epoch thinks of them.
     assert found.accuracy["as it is"] == found.accuracy["12 dB softer"]
-    judged = [run.figures() for run in runs]
     right = sum(figures["track_accuracy_summed"] * figures["n_tracks"] for figures in judged)
     assert found.accuracy["as it is"] == pytest.approx(right / 12, abs=1e-3)
-    other = Run(tmp_path / "random")
-    split = artist_split(tracks, fold=1, seed=0).without_validation()
-    other.fit(tracks, Question("toys", "random", 1, 0, tracks.labels, split), recipe)
-    with pytest.raises(DataError, match="is not a run of an artist-filtered fold"):
-        measure([other], tracks, music, decoder.ffmpeg)
+    publish(run, [Record.of(run)], tracks, name="fold-3", version="1", licence="none", models=tmp_path / "others")
+    card = tmp_path / "others/fold-3/1/model.json"
+    card.write_text(card.read_text().replace("artist-filtered", "random"))
+    with pytest.raises(DataError, match="was not trained on an artist-filtered"), FoldModels.serving(card.parents[2]):
+        pass

@@ -30,9 +30,9 @@ from training.recipe import Source  # noqa: E402
 from training.recurrent import ExportError  # noqa: E402
 from training.results import Record  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
-from training.splits import random_split  # noqa: E402
+from training.splits import all_tracks, artist_split, random_split  # noqa: E402
 from training.systems.wholetrack_crnn import WholetrackCrnn  # noqa: E402
-from training.tracks import TrackSet  # noqa: E402
+from training.tracks import DataError, TrackSet  # noqa: E402
 
 pytestmark = pytest.mark.torch
 # Toy layers are too small to share: threads would only wait for each other.
@@ -222,9 +222,9 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     recorded = runner.invoke(app, ["record", run, "--to", str(tmp_path / "results")])
     assert recorded.exit_code == 0, recorded.output
     results = tmp_path / "results" / "wholetrack-crnn-3s"
-    assert json.loads((results / "random-1.json").read_text())["figures"] == {
-        key: value for key, value in judged.items() if key != "run"
-    }
+    figures = json.loads((results / "random-1.json").read_text())["figures"]
+    assert {"run": run, **{name: figures[name] for name in judged if name != "run"}} == judged
+    assert len(figures["shares"]) == len(figures["peaks"]) == judged["n_tracks"]
     arguments = ["--data", str(music), "--results", str(results), "--models", str(tmp_path / "models")]
     published = runner.invoke(app, ["publish", run, *arguments])
     assert published.exit_code == 0, published.output
@@ -249,6 +249,33 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
         refused = runner.invoke(app, ["fit", run, "--data", str(music), *arguments])
         assert refused.exit_code == 1
         assert complaint in refused.output
+
+
+def test_a_network_that_learned_from_everything(toys: TrackSet, tmp_path: Path) -> None:
+    asked = Question("toys", "all", 1, 0, toys.labels, all_tracks(toys))
+    run = Run(tmp_path / "run")
+    with pytest.raises(DataError, match="none is left for validation"):
+        run.fit(toys, asked, SMALL)
+    recipe = SMALL.changed({"schedule.keep": "last", "schedule.epochs": 1, "outliers": 4})
+    assert run.fit(toys, asked, recipe) is None
+    assert run.evaluate(toys) is None
+    with pytest.raises(DataError, match="none is left to judge it by"):
+        Record.of(run)
+    judged = []
+    for fold in (1, 2):
+        other = Run(tmp_path / f"fold-{fold}")
+        split = artist_split(toys, fold=fold, seed=0).without_validation()
+        other.fit(toys, Question("toys", "artist-filtered", fold, 0, toys.labels, split), recipe)
+        judged.append(Record.of(other))
+    folder = publish(run, judged, toys, name="toy", version="2", licence="Apache-2.0", models=tmp_path / "models")
+    card = load_bundles(tmp_path / "models")["toy"].card
+    assert card.domain is not None
+    assert card.domain.least_peak == card.metrics["domain"]["least_peak"]
+    assert card.trained_on["tracks"] == len(toys)
+    text = (folder / "CARD.md").read_text()
+    assert "all 48 tracks, after its recipe was chosen on the artist-filtered folds" in text
+    assert "## Confusion of 32 tracks, each by a network that never heard its artist" in text
+    assert "`in_domain` is false where" in text
 
 
 def test_figures_worked_out_by_hand() -> None:

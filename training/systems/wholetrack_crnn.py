@@ -133,6 +133,11 @@ class WholetrackCrnn(Recipe):
         """The CRNN."""
         return Crnn(self.shape, n_mels=self.features.n_mels, n_labels=n_labels)
 
+    @property
+    def knows_outliers(self) -> bool:
+        """If some windows of every batch are no music."""
+        return self.outliers > 0
+
     def batches_per_epoch(self, tracks: TrackSet) -> int:
         """As many windows of every track."""
         return math.ceil(len(tracks) * self.windows_per_track / self.schedule.batch)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.aggregation.confidence import confidence, tempered
-from service.contracts import CalibrationSpec, RankedGenre, Ranking
+from service.aggregation.confidence import confidence, in_domain, tempered
+from service.contracts import CalibrationSpec, DomainSpec, RankedGenre, Ranking, WindowScores
 
 RANKING = Ranking((RankedGenre("a", 0.5), RankedGenre("b", 0.25), RankedGenre("c", 0.25), RankedGenre("d", 0.0)))
 
@@ -28,3 +28,17 @@ def test_without_calibration_and_without_sound() -> None:
 def test_certainty_stays_certainty_at_any_temperature() -> None:
     for temperature in (0.1, 10.0):
         assert tempered(np.array([[0.0, 1.0, 0.0]]), temperature).tolist() == [[0.0, 1.0, 0.0]]
+
+
+def test_a_track_is_known_if_its_windows_are_decided_on_average() -> None:
+    def scores(peaks: list[float], silent: list[bool]) -> WindowScores:
+        rows = np.array([[peak, 1 - peak] for peak in peaks], dtype=np.float32)
+        return WindowScores(np.arange(len(peaks), dtype=np.float64), rows, np.array(silent))
+
+    limit = DomainSpec(least_peak=0.7)
+    # Decided for one genre in some windows and for the other in the rest: not one genre, but music.
+    assert in_domain(scores([0.9, 0.1, 0.9, 0.1], [False] * 4), limit) is True
+    assert in_domain(scores([0.6, 0.75], [False, False]), limit) is False
+    assert in_domain(scores([0.6, 0.75], [True, False]), limit) is True
+    assert in_domain(scores([0.9, 0.9], [True, True]), limit) is False
+    assert in_domain(scores([0.9], [False]), None) is None
