@@ -41,10 +41,8 @@ class SlicedRecipe(Recipe):
         order = rng.permutation(len(slices))
         for begin in range(0, len(order), self.schedule.batch):
             chosen = [slices[i] for i in order[begin : begin + self.schedule.batch]]
-            cut = np.stack(
-                [window_at(tracks.tracks[track].frames, start, self.windows.frames) for track, start in chosen]
-            )
-            yield self.augmented(cut, rng), one_hot([tracks.tracks[track].genre for track, _ in chosen], n_labels)
+            cut = np.stack([window_at(frames, start, self.windows.frames) for _, frames, start in chosen])
+            yield self.augmented(cut, rng), one_hot([genre for genre, _, _ in chosen], n_labels)
 
     @abstractmethod
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -54,11 +52,12 @@ class SlicedRecipe(Recipe):
         """Slices as the network hears them."""
         return normalise(slices, self.features.normalisation)
 
-    def _slices(self, tracks: TrackSet) -> list[tuple[int, int]]:
-        """Index of the track and first frame of every slice."""
+    def _slices(self, tracks: TrackSet) -> list[tuple[int, NDArray[np.float32], int]]:
+        """Genre, frames of the track or of a version of it, and the first of them, of every slice."""
         windows = self.windows.model_copy(update={"hop_s": self.slice_hop_s})
         return [
-            (index, start)
-            for index, track in enumerate(tracks.tracks)
-            for start in window_starts(len(track.frames), self.features, windows, self.audio)
+            (track.genre, frames, start)
+            for track in tracks.tracks
+            for frames in (track.frames, *track.versions)
+            for start in window_starts(len(frames), self.features, windows, self.audio)
         ]

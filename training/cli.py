@@ -294,7 +294,14 @@ def _source(data: Path) -> Source:
 def _load(data: Path, recipe: Recipe) -> TrackSet:
     if data.is_dir():
         decoder, cache = FfmpegDecoder(find_ffmpeg()), data.with_name(data.resolve().name + ".features")
-        return load_folder(data, audio=recipe.audio, features=recipe.features, decoder=decoder, cache=cache)
+        return load_folder(
+            data,
+            audio=recipe.audio,
+            features=recipe.features,
+            decoder=decoder,
+            cache=cache,
+            versions=recipe.sound_versions,
+        )
     if not data.is_file():
         raise DataError(f"{data} is neither a folder of genres nor an .npz file")
     return load_precomputed(data, data.with_name(_TABLE))

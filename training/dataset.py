@@ -9,12 +9,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -26,6 +27,7 @@ from service.errors import ServiceError
 from service.features.logmel import LogMel
 from service.settings import available_cpus
 from training.cache import FeatureCache, Heard
+from training.sound import VERSIONS
 from training.splits import deal_folds
 from training.tracks import DataError, Track, TrackSet
 
@@ -45,7 +47,13 @@ class _Recording:
 
 
 def load_folder(
-    root: Path, *, audio: AudioSpec, features: FeatureSpec, decoder: FfmpegDecoder, cache: Path
+    root: Path,
+    *,
+    audio: AudioSpec,
+    features: FeatureSpec,
+    decoder: FfmpegDecoder,
+    cache: Path,
+    versions: Sequence[str] = (),
 ) -> TrackSet:
     """Read all recordings below ``root``, of any length and any format that the service accepts.
 
@@ -60,6 +68,7 @@ def load_folder(
         features: of the recipe.
         decoder: opens the files.
         cache: folder for features and the list; made if need be.
+        versions: which changed copies of every recording are to be learned from as well.
 
     Raises:
         DataError: if there are fewer than two genres, a genre without a recording that can be used, a table that
@@ -70,18 +79,20 @@ def load_folder(
     store = FeatureCache(cache, audio, features)
     store.sweep()
     try:
-        heard = _hear_all(recordings, LogMel(features, audio.sample_rate), decoder, store)
+        hearing = _Hearing(LogMel(features, audio.sample_rate), decoder, store)
+        heard = hearing.all(recordings)
         _list_refusals(cache / LEFT_OUT, recordings, heard)
+        usable = [(recording, found) for recording, found in zip(recordings, heard, strict=True) if not found.refusal]
+        others = [hearing.all([recording for recording, _ in usable], version) for version in versions]
     except OSError as error:
         raise DataError(f"the features cannot be kept in {cache}: {error.strerror}") from error
-    usable = [(recording, found) for recording, found in zip(recordings, heard, strict=True) if not found.refusal]
     labels = tuple(sorted({recording.genre for recording in recordings}))
     for genre in labels:
         if not any(recording.genre == genre for recording, _ in usable):
             raise DataError(f"no recording of the genre {genre} can be used: {cache / LEFT_OUT} says why")
     first_with: dict[str, str] = {}
     tracks = []
-    for recording, found in usable:
+    for (recording, found), *copies in zip(usable, *others, strict=True):
         original = first_with.setdefault(found.digest, recording.name)
         artist, fold = artists.get(recording.name, (None, None))
         tracks.append(
@@ -93,6 +104,7 @@ def load_folder(
                 fold=fold,
                 duplicate_of=None if original == recording.name else original,
                 audio=recording.name,
+                versions=tuple(copy.frames for copy in copies if not copy.refusal),
             )
         )
     return TrackSet(labels, _with_folds(tracks))
@@ -134,34 +146,64 @@ def _with_folds(tracks: list[Track]) -> tuple[Track, ...]:
     return tuple(replace(track, fold=folds.get(track.name)) for track in tracks)
 
 
-def _hear_all(
-    recordings: list[_Recording], features: LogMel, decoder: FfmpegDecoder, store: FeatureCache
-) -> list[Heard]:
-    def hear(recording: _Recording) -> Heard:
-        known = store.get(recording.name, recording.path)
+@dataclass(frozen=True, slots=True)
+class _Hearing:
+    """From recordings to their frames, by way of the cache."""
+
+    features: LogMel
+    decoder: FfmpegDecoder
+    store: FeatureCache
+
+    def all(self, recordings: Sequence[_Recording], version: str | None = None) -> list[Heard]:
+        """All recordings, or one changed copy of each, side by side."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        with (
+            # A matrix product on two threads has other last bits than on one; the files are what runs side by side.
+            threadpool_limits(1, "blas"),
+            Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+            ThreadPoolExecutor(available_cpus()) as pool,
+        ):
+            try:
+                heard = pool.map(lambda recording: self._one(recording, version), recordings)
+                return list(progress.track(heard, len(recordings), description=version or "features"))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _one(self, recording: _Recording, version: str | None) -> Heard:
+        name = f"{recording.name} {version}" if version else recording.name
+        known = self.store.get(name, recording.path)
         if known is not None:
             return known
         try:
-            found = _hear(recording.path, features, decoder)
+            found = self._hear(recording.path, version)
         except ServiceError as error:
             found = Heard(_NO_FRAMES, "", f"{error.kind.code}: {error.detail}")
             if error.kind.status >= 500:  # ffmpeg died; next time it may live
                 return found
-        store.put(recording.name, recording.path, found)
+        self.store.put(name, recording.path, found)
         return found
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with (
-        # A matrix product on two threads has other last bits than on one; the files are what runs side by side.
-        threadpool_limits(1, "blas"),
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-        ThreadPoolExecutor(available_cpus()) as pool,
-    ):
-        try:
-            return list(progress.track(pool.map(hear, recordings), len(recordings), description="features"))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    def _hear(self, recording: Path, version: str | None) -> Heard:
+        stream, digest, frames = self.features.stream(), hashlib.sha256(), []
+        for samples in self._sound(recording, version):
+            digest.update(samples.tobytes())
+            frames.append(stream.push(samples))
+        frames.append(stream.finish())
+        joined = np.concatenate(frames)
+        if not joined.max() > self.features.silence:
+            return Heard(_NO_FRAMES, "", "it is silent")
+        return Heard(joined, digest.hexdigest())
+
+    def _sound(self, recording: Path, version: str | None) -> Iterator[NDArray[np.float32]]:
+        """Mono samples, block by block; of a changed copy all at once."""
+        rate = self.features.grid.sample_rate
+        with self.decoder.open(recording, sample_rate=rate, max_duration_s=_LONGEST_TRACK_S) as decoding:
+            if version is None:
+                yield from decoding.blocks()
+            else:
+                yield VERSIONS[version](np.concatenate(list(decoding.blocks())), rate)
+            decoding.summary()
 
 
 class _Rate(ProgressColumn):
@@ -169,21 +211,6 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}/s" if task.speed else "")
-
-
-def _hear(recording: Path, features: LogMel, decoder: FfmpegDecoder) -> Heard:
-    stream, digest, frames = features.stream(), hashlib.sha256(), []
-    rate = features.grid.sample_rate
-    with decoder.open(recording, sample_rate=rate, max_duration_s=_LONGEST_TRACK_S) as decoding:
-        for samples in decoding.blocks():
-            digest.update(samples.tobytes())
-            frames.append(stream.push(samples))
-        decoding.summary()
-    frames.append(stream.finish())
-    joined = np.concatenate(frames)
-    if not joined.max() > features.silence:
-        return Heard(_NO_FRAMES, "", "it is silent")
-    return Heard(joined, digest.hexdigest())
 
 
 def _list_refusals(path: Path, recordings: Iterable[_Recording], heard: Iterable[Heard]) -> None:

@@ -105,6 +105,11 @@ class Recipe(ABC):
         """How many batches :meth:`batches` gives."""
 
     @property
+    def sound_versions(self) -> tuple[str, ...]:
+        """Which changed copies of every recording it learns from, of :data:`training.sound.VERSIONS`."""
+        return ()
+
+    @property
     def knows_outliers(self) -> bool:
         """Whether it learns from sounds that are no music, so that being undecided means something."""
         return False

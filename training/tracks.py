@@ -31,6 +31,7 @@ class Track:
         fold: artist-filtered fold, counted from 1; None for a track that this protocol leaves out.
         duplicate_of: the name of the same recording under another name.
         audio: path of the recording relative to the data set, where there is one.
+        versions: frames of the recording heard otherwise (:mod:`training.sound`): learned from, never judged by.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Track:
     fold: int | None = None
     duplicate_of: str | None = None
     audio: str | None = None
+    versions: tuple[NDArray[np.float32], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from tests.conftest import PROJECT
 from tests.recordings import LOSSLESS, LOSSY, Recorder, wav_bytes
 from training.cache import FeatureCache
 from training.dataset import load_folder
+from training.sound import VERSIONS
 from training.splits import Split, artist_split, random_split, read_split
 from training.tracks import DataError, TrackSet
 
@@ -63,6 +64,47 @@ def root(tmp_path: Path, tune: NDArray[np.float32], recorder: Recorder) -> Path:
 @pytest.fixture
 def load(root: Path, tmp_path: Path, decoder: FfmpegDecoder) -> Load:
     return lambda: load_folder(root, audio=AUDIO, features=FEATURES, decoder=decoder, cache=tmp_path / "cache")
+
+
+def test_changed_copies_are_learned_from_and_kept(root: Path, tmp_path: Path, decoder: FfmpegDecoder) -> None:
+    def load() -> TrackSet:
+        return load_folder(
+            root,
+            audio=AUDIO,
+            features=FEATURES,
+            decoder=decoder,
+            cache=tmp_path / "cache",
+            versions=tuple(VERSIONS),
+        )
+
+    tracks = load()
+    track = next(track for track in tracks.tracks if track.name == "even/again.wav")
+    shifted, noisy = track.versions
+    assert shifted.shape == noisy.shape == track.frames.shape
+    assert all(len(other.versions) == 2 for other in tracks.tracks)
+    # Noise fills what was empty and leaves what was loud.
+    loud = track.frames > track.frames.max() - 15
+    assert np.abs(noisy - track.frames)[loud].max() < 1.5
+    assert np.quantile(noisy, 0.05) > np.quantile(track.frames, 0.05) + 5
+    assert np.abs(shifted - track.frames).mean() > 1
+    written = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
+    for one, other in zip(tracks.tracks, load().tracks, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one.versions, other.versions, strict=True))
+    assert {path: path.stat().st_mtime_ns for path in entries(tmp_path)} == written
+
+
+@pytest.mark.parametrize("name", list(VERSIONS))
+def test_a_changed_copy_of_a_tone(name: str) -> None:
+    time = np.arange(22050 * 70) / 22050
+    tone = (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+    changed = VERSIONS[name](tone, 22050)
+    assert changed.shape == tone.shape
+    assert np.array_equal(changed, VERSIONS[name](tone, 22050))
+    spectrum = np.abs(np.fft.rfft(changed[: 22050 * 4]))
+    expected = 440 * 2 ** (1 / 12) if name == "a semitone up" else 440.0
+    assert spectrum.argmax() / 4 == pytest.approx(expected, abs=1.0)
+    if name == "with white noise":
+        assert 10 * np.log10(np.square(changed - tone).mean() / np.square(tone).mean()) == pytest.approx(-20, abs=0.1)
 
 
 def entries(tmp_path: Path) -> list[Path]:

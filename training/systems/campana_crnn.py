@@ -1,8 +1,8 @@
 """A CRNN on windows of 30 to 1 s that do not overlap, majority vote and top-K (Campana, Liturri, Padovano).
 
 The network is that of Nasrullah and Zhao (2019). Every training track comes three times: as it is, its pitch shifted,
-and with white noise, here computed on the mel bands; pitch factor and noise factor are 1 in the paper, which we read
-as a semitone and as noise 20 dB below the music.
+and with white noise, from recordings by librosa and from precomputed spectrograms on their mel bands. Pitch factor and
+noise factor are 1 in the paper, which we read as a semitone and as noise 20 dB below the music.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from training.augmentation import add_white_noise, shift_pitch
 from training.batches import SlicedRecipe
 from training.layers import as_image, as_sequence
 from training.recipe import GTZAN_AUDIO, LONGEST_PRECOMPUTED_S, Schedule, Source, gtzan_features, window_frames
+from training.sound import VERSIONS
 
 _WINDOW_S = 3.0
 _CHANNELS = (64, 128, 128, 128, 128)
@@ -63,14 +64,16 @@ class CampanaCrnn(SlicedRecipe):
 
     Attributes:
         pool_frames: by how much each block divides the frames.
-        semitones: by how much the shifted third of the tracks is shifted.
-        noise_db: level of the noise in the noisy third, relative to the music.
+        versions: of every recording, where there are recordings.
+        semitones: by how much the shifted third of precomputed tracks is shifted.
+        noise_db: level of the noise in the noisy third of precomputed tracks, relative to the music.
     """
 
     system = "campana-crnn"
     summary = "CRNN on windows of 30 to 1 s, majority vote (Campana, Liturri, Padovano)"
 
     pool_frames: tuple[int, ...]
+    versions: tuple[str, ...] = ()
     semitones: float = 1.0
     noise_db: float = -20.0
 
@@ -97,14 +100,22 @@ class CampanaCrnn(SlicedRecipe):
             ),
             slice_hop_s=length_s,
             pool_frames=pool_frames,
+            versions=() if source is Source.PRECOMPUTED else tuple(VERSIONS),
         )
 
     def network(self, n_labels: int) -> CampanaNetwork:
         """The CRNN."""
         return CampanaNetwork(pool_frames=self.pool_frames, n_labels=n_labels)
 
+    @property
+    def sound_versions(self) -> tuple[str, ...]:
+        """Both, from recordings."""
+        return self.versions
+
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """A third as it is, a third shifted, a third noisy: over three epochs what the authors do in one."""
+        """Of precomputed tracks a third as it is, a third shifted, a third noisy: in three epochs their one."""
+        if self.versions:
+            return self.normalised(slices)
         version = rng.integers(3, size=len(slices))
         shifted = shift_pitch(slices, self.semitones, self.features)
         noisy = add_white_noise(slices, self.noise_db)
