@@ -78,6 +78,21 @@ class Recipe(ABC):
     windows: WindowSpec
     schedule: Schedule
 
+    def __post_init__(self) -> None:
+        """Refuse windows of which the network's pools would leave nothing.
+
+        Raises:
+            ValueError: if a window has too few frames.
+        """
+        if self.windows.frames < self.least_frames:
+            least_s = self.least_frames / float(self.features.frame_rate(self.audio.sample_rate))
+            raise ValueError(f"{self.system} needs windows of at least {least_s:.2f} s from this source")
+
+    @property
+    def least_frames(self) -> int:
+        """The shortest window that the network can hear."""
+        return 1
+
     @classmethod
     @abstractmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> Self:

@@ -71,6 +71,23 @@ def test_a_network_hears_what_its_authors_say_and_is_the_same_in_onnx(
     assert type(recipe).from_dict(recipe.as_dict()) == recipe
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "shortest"),
+    [
+        ("campana-crnn", Source.PRECOMPUTED, 8 / 13),
+        ("guimaraes-cnn", Source.PRECOMPUTED, 16 / 13),
+        ("deepsound-crnn", Source.PRECOMPUTED, 8 / 13),
+        ("campana-crnn", Source.AUDIO, 32 * 512 / 16000),
+    ],
+)
+def test_a_window_too_short_for_the_network_is_refused(name: str, source: Source, shortest: float) -> None:
+    recipe = SYSTEMS[name].of(source, window_s=shortest)
+    windows = torch.zeros(2, recipe.windows.frames, recipe.features.n_mels)
+    assert recipe.network(10).eval()(windows).shape[-1] == 10
+    with pytest.raises(ValueError, match=f"{name} needs windows of at least"):
+        SYSTEMS[name].of(source, window_s=shortest - 0.1)
+
+
 @pytest.mark.parametrize(("name", "parameters"), [("hilsdorf-crnn", 400_000), ("wholetrack-crnn", 360_000)])
 def test_the_size_of_a_network(name: str, parameters: int) -> None:
     network = SYSTEMS[name].of(Source.AUDIO).network(10)

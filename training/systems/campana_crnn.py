@@ -8,6 +8,7 @@ noise factor are 1 in the paper, which we read as a semitone and as noise 20 dB 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,11 @@ class CampanaCrnn(SlicedRecipe):
     versions: tuple[str, ...] = ()
     semitones: float = 1.0
     noise_db: float = -20.0
+
+    @property
+    def least_frames(self) -> int:
+        """One after all pools."""
+        return prod(self.pool_frames)
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> CampanaCrnn:

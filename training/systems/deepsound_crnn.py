@@ -68,6 +68,11 @@ class DeepsoundCrnn(SlicedRecipe):
     hidden: int = 256
     log_range: float = 0.0
 
+    @property
+    def least_frames(self) -> int:
+        """One step."""
+        return int(2**_LAYERS)
+
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> DeepsoundCrnn:
         """646 frames from audio, in natural logarithm; 377 precomputed, in dB relative to the maximum."""

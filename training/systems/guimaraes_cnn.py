@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,11 @@ class GuimaraesCnn(SlicedRecipe):
     pool_frames: tuple[int, ...]
     flip: float = 0.5
     cutout: float = 0.5
+
+    @property
+    def least_frames(self) -> int:
+        """One after all pools."""
+        return prod(self.pool_frames)
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> GuimaraesCnn:
