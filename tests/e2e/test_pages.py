@@ -41,7 +41,7 @@ def test_the_models_and_their_cards(server: Server) -> None:
 
 def test_alive_and_ready(server: Server) -> None:
     assert server.get("/healthz").json() == {"status": "ok"}
-    assert server.get("/readyz").json() == {"status": "ready", "models": {"wholetrack-crnn": "cpu"}}
+    assert server.get("/readyz").json()["models"]["wholetrack-crnn"] == "cpu"
 
 
 def test_metrics_count_what_happened(server: Server, tune: NDArray[np.float32]) -> None:

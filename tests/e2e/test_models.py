@@ -1,0 +1,84 @@
+"""Every published model: served by name, on its own windows, as the reference hears it, with its figures stated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.running import Server
+from service.cli.verify import compare
+from service.inference.bundle import load_bundles
+from service.pipeline import Pipeline
+from service.settings import Settings
+from tests.recordings import wav_bytes
+
+BUNDLES = load_bundles(Settings().models_dir)
+FIGURES = (
+    "window_accuracy",
+    "track_accuracy_summed",
+    "track_accuracy_voted",
+    "track_macro_f1_summed",
+    "track_macro_f1_voted",
+    "top2",
+    "top3",
+    "ece",
+)
+SECONDS = 40
+
+
+@pytest.fixture(scope="module")
+def song(tune: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("song") / "song.wav"
+    path.write_bytes(wav_bytes(np.tile(tune, 4)[: SECONDS * 22050], 22050))
+    return path
+
+
+@pytest.mark.parametrize("name", list(BUNDLES))
+def test_a_model_answers_by_name_on_its_own_windows(name: str, server: Server, song: Path) -> None:
+    card = BUNDLES[name].card
+    answer = server.post(song, model=name).json()
+    assert answer["model"]["name"] == name
+    assert answer["model"]["window_s"] == card.windows.window_s
+    assert answer["model"]["hop_s"] == card.windows.hop_s
+    starts = np.array(answer["windows"]["start_s"])
+    if card.onnx.steps is None:
+        assert answer["model"]["step_s"] is None
+        np.testing.assert_allclose(np.diff(starts)[:-1], card.windows.hop_s, atol=0.05)
+    else:
+        # A belief that follows the music: at every step, up to the end.
+        assert answer["model"]["step_s"] == pytest.approx(card.windows.window_s / card.onnx.steps)
+        assert np.diff(starts).max() < 1.6 * card.belief_s
+        assert starts[-1] > SECONDS - 2 * card.belief_s
+    assert answer["windows"]["count"] == len(starts)
+    np.testing.assert_allclose(np.sum(answer["windows"]["probabilities"], axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(BUNDLES))
+def test_a_model_answers_as_the_reference_does(name: str, pipeline: Pipeline, song: Path) -> None:
+    comparison = compare(pipeline, song, model=name, max_duration_s=60)
+    assert comparison.agrees, comparison.text()
+
+
+@pytest.mark.parametrize("name", list(BUNDLES))
+def test_a_model_states_how_good_it_is_by_both_protocols(name: str, server: Server) -> None:
+    shown = server.get(f"/v1/models/{name}").json()
+    metrics = shown["card"]["metrics"]
+    assert metrics["parameters"] > 0
+    assert metrics["mflop_per_window"] > 0
+    for protocol in ("random_split", "artist_filtered"):
+        stated = metrics[protocol]
+        assert stated["runs"] >= 2
+        for figure in FIGURES:
+            assert 0 <= stated[figure] <= 1
+            assert 0 <= stated[f"{figure}_sd"] < 0.5
+    # What a random split flatters: artists on both sides.
+    assert metrics["random_split"]["track_accuracy_summed"] > metrics["artist_filtered"]["track_accuracy_summed"]
+
+
+def test_all_models_are_listed_and_ready(server: Server) -> None:
+    listed = {model["name"] for model in server.get("/v1/models").json()["models"]}
+    assert listed == set(BUNDLES)
+    assert server.get("/readyz").json() == {"status": "ready", "models": dict.fromkeys(BUNDLES, "cpu")}
