@@ -99,8 +99,8 @@ def _voice(rng: _Rng, time: Samples) -> Samples:
     n_controls = int(time[-1] / _CONTROL_S) + 2
     voiced, hiss = np.zeros(n_controls), np.zeros(n_controls)
     formants, pitch = np.tile(_VOWELS[0], (n_controls, 1)), np.zeros(n_controls)
-    mean_pitch, liveliness = np.exp(rng.uniform(np.log(80), np.log(280))), rng.uniform(0.02, 0.25)
-    pace, at = rng.uniform(0.5, 1.3), 0
+    mean_pitch, liveliness = np.exp(rng.uniform(np.log(80), np.log(450))), rng.uniform(0.02, 0.25)
+    pace, at = rng.uniform(0.35, 1.3), 0
     while at < n_controls:
         first = at
         for _ in range(rng.integers(4, 30)):
@@ -109,7 +109,7 @@ def _voice(rng: _Rng, time: Samples) -> Samples:
         accents = np.interp(phrase, np.linspace(0, len(phrase), 6), rng.normal(0, liveliness, 6))
         pitch[first : first + len(phrase)] = mean_pitch * 2 ** (accents - 0.3 * phrase / max(len(phrase), 1))
         at += int(rng.uniform(0.1, 0.6) / _CONTROL_S)
-    return _spoken(rng, time, formants * rng.uniform(0.9, 1.25), pitch, voiced, hiss)
+    return _spoken(rng, time, formants * rng.uniform(0.9, 1.4), pitch, voiced, hiss)
 
 
 def _phone(rng: _Rng, formants: Samples, voiced: Samples, hiss: Samples, *, at: int, pace: float) -> int:
