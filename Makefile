@@ -7,7 +7,7 @@ RUNS ?= runs
 ROBUSTNESS := docs/robustness/wholetrack-crnn-3s.json
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory train robustness results lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory train systems robustness results lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -45,6 +45,19 @@ train: $(VENV)/.test ## Train, judge and publish the bundled model anew from DAT
 	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out
 	$(BIN)/wholetrack-train record $(RUNS)/*-[123]
 	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --results docs/results/wholetrack-crnn-3s
+
+systems: $(VENV)/.test ## Train the four published systems and the baseline by both protocols and record them (a day; goes on)
+	for system in hilsdorf-crnn campana-crnn guimaraes-cnn deepsound-crnn; do for protocol in artist-filtered random; do \
+	    for part in 1 2 3; do \
+	        $(BIN)/wholetrack-train fit $(RUNS)/$$system-$$protocol-$$part --data $(DATA) --system $$system \
+	            --protocol $$protocol --part $$part || exit 1; \
+	        $(BIN)/wholetrack-train record $(RUNS)/$$system-$$protocol-$$part || exit 1; \
+	    done; done; \
+	    $(BIN)/wholetrack-train publish $(RUNS)/$$system-random-1 --data $(DATA) --results docs/results/$$system-* || exit 1; \
+	done
+	for protocol in artist-filtered random; do for part in 1 2 3; do \
+	    $(BIN)/wholetrack-train baseline --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
+	done; done
 
 robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transposed by the runs of `make train`
 	$(BIN)/wholetrack-train robustness $(RUNS)/artist-filtered-[123] --data $(DATA) --to $(ROBUSTNESS)

@@ -87,6 +87,27 @@ def build(
 
 
 @app.command()
+def clips(
+    music: Annotated[Path, typer.Argument(help="A folder of recordings per genre.")],
+    to: Annotated[Path, typer.Argument(help="The folder of clips to write.")],
+    *,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Length of a clip.")] = 30.0,
+    level_db: Annotated[float, typer.Option(max=0, help="Level of every clip, in dB of full scale.")] = -20.0,
+    most: Annotated[int | None, typer.Option(min=1, help="Clips of one recording; all if not given.")] = None,
+) -> None:
+    """Cut whole recordings into clips of one length and level, as GTZAN was made."""
+    from training.clips import Cutting, cut_folder
+
+    try:
+        made = sum(1 for _ in cut_folder(music, to, Cutting(seconds, level_db, most), find_ffmpeg()))
+    except (DataError, StartupError) as error:
+        _fail(str(error))
+    if not made:
+        _fail(f"{music} holds no recording of {seconds:g} s that is not silent")
+    typer.echo(f"{made} clips")
+
+
+@app.command()
 def split(
     data: Data,
     to: Annotated[Path, typer.Argument(help="The JSON file to write.")],
