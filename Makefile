@@ -46,14 +46,20 @@ train: $(VENV)/.test ## Train, judge and publish the bundled model anew from DAT
 	$(BIN)/wholetrack-train record $(RUNS)/*-[123]
 	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --results docs/results/wholetrack-crnn-3s
 
-systems: $(VENV)/.test ## Train the four published systems and the baseline by both protocols and record them (a day; goes on)
-	for system in hilsdorf-crnn campana-crnn guimaraes-cnn deepsound-crnn; do for protocol in artist-filtered random; do \
-	    for part in 1 2 3; do \
-	        $(BIN)/wholetrack-train fit $(RUNS)/$$system-$$protocol-$$part --data $(DATA) --system $$system \
-	            --protocol $$protocol --part $$part || exit 1; \
-	        $(BIN)/wholetrack-train record $(RUNS)/$$system-$$protocol-$$part || exit 1; \
+systems: $(VENV)/.test ## Train, record and publish the four published systems and the baseline anew (days; goes on)
+	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \
+	    system=$${label%-*}; \
+	    for protocol in artist-filtered random; do for part in 1 2 3; do \
+	        run=$(RUNS)/$$label-$$protocol-$$part; \
+	        $(BIN)/wholetrack-train fit $$run --data $(DATA) --system $$system --protocol $$protocol --part $$part || exit 1; \
+	        $(BIN)/wholetrack-train record $$run || exit 1; \
 	    done; done; \
-	    $(BIN)/wholetrack-train publish $(RUNS)/$$system-random-1 --data $(DATA) --results docs/results/$$system-* || exit 1; \
+	    $(BIN)/wholetrack-train publish $(RUNS)/$$label-random-1 --data $(DATA) --results docs/results/$$label || exit 1; \
+	done
+	for window in hilsdorf-crnn-30 campana-crnn-1 campana-crnn-5 campana-crnn-10 campana-crnn-15 campana-crnn-30; do \
+	    run=$(RUNS)/$${window}s-random-1; \
+	    $(BIN)/wholetrack-train fit $$run --data $(DATA) --system $${window%-*} --window-s $${window##*-} || exit 1; \
+	    $(BIN)/wholetrack-train record $$run || exit 1; \
 	done
 	for protocol in artist-filtered random; do for part in 1 2 3; do \
 	    $(BIN)/wholetrack-train baseline --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
