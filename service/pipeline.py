@@ -34,7 +34,8 @@ from service.features.logmel import LogMel
 from service.features.normalise import normalise
 from service.features.windows import WindowBlock, WindowCutter
 from service.inference.bundle import Bundle
-from service.inference.engine import Engine, TrackQueue
+from service.inference.engine import Engine
+from service.inference.tracks import TrackQueue
 
 
 class ServedModel:

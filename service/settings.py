@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     cuda_device: int = Field(default=0, ge=0, description="Number of the GPU.")
     cuda_memory_mb: PositiveInt = Field(default=2048, description="Limit of the network's memory on the GPU, in MiB.")
 
+    device_timeout_s: PositiveFloat = Field(
+        default=60.0,
+        description="How long one run of the network may take, in seconds, before its thread is given up and replaced.",
+    )
+
     ffmpeg: Path | None = Field(
         default=None,
         description="The ffmpeg to decode with; unset for the one on PATH, else the one of the package imageio-ffmpeg.",

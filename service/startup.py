@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+from functools import partial
 
 from threadpoolctl import threadpool_limits
 
@@ -16,6 +19,9 @@ from service.pipeline import Pipeline, ServedModel
 from service.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+# For whoever waits to be told that the device failed, before the process ends.
+_LAST_WORDS_S = 1.0
 
 
 def build_pipeline(settings: Settings) -> Pipeline:
@@ -39,6 +45,17 @@ def build_pipeline(settings: Settings) -> Pipeline:
     models = {}
     for name, bundle in sorted(bundles.items()):
         session = open_session(bundle, settings)
-        models[name] = ServedModel(bundle, Engine(session))
+        engine = Engine(
+            session,
+            hang_s=settings.device_timeout_s,
+            reopen=partial(open_session, bundle, settings),
+            despair=_leave_it_to_the_supervisor,
+        )
+        models[name] = ServedModel(bundle, engine)
         _log.info("model %s version %s answers rightly on %s", name, bundle.card.version, session.device)
     return Pipeline(decoder, models, default_model=settings.default_model)
+
+
+def _leave_it_to_the_supervisor() -> None:
+    """End the process, for whoever started it to start another: threads that hang in a driver cannot be ended."""
+    threading.Timer(_LAST_WORDS_S, os._exit, (os.EX_SOFTWARE,)).start()

@@ -54,7 +54,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.pipeline = pipeline
-    app.state.metrics = Metrics()
+    app.state.metrics = Metrics(pipeline.models)
     for module in (predict, models, health):
         app.include_router(module.router)
     problems.install(app)

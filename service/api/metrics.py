@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,13 +14,22 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
 
 from service.api.schemas import Timing
+from service.pipeline import ServedModel
 
 # One more series for each counter and histogram, which no question needs.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _AUDIO_SECONDS = (3.0, 10.0, 30.0, 60.0, 180.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 36000.0)
 
 
@@ -27,8 +38,9 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self) -> None:
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._registry = CollectorRegistry()
+        self._registry.register(_Engines(models))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self.in_progress = Gauge(
@@ -65,3 +77,41 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class _Engines(Collector):
+    """What the engines have counted, asked when Prometheus asks."""
+
+    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """One series of each metric for every model."""
+        labels = ["model", "device"]
+        batches = HistogramMetricFamily(
+            "wholetrack_batch_windows", "Windows in each run of the network.", labels=labels
+        )
+        busy = CounterMetricFamily(
+            "wholetrack_device_busy_seconds", "Time that runs of the network took.", labels=labels
+        )
+        failures = CounterMetricFamily("wholetrack_device_failures", "Runs of the network that failed.", labels=labels)
+        replaced = CounterMetricFamily("wholetrack_device_replacements", "Device threads given up.", labels=labels)
+        waiting = GaugeMetricFamily("wholetrack_windows_waiting", "Windows that wait for the device.", labels=labels)
+        tracks = GaugeMetricFamily("wholetrack_tracks_open", "Tracks whose windows are classified.", labels=labels)
+        healthy = GaugeMetricFamily("wholetrack_device_healthy", "1 if the device answers.", labels=labels)
+        for name, served in self._models.items():
+            engine, counts = served.engine, served.engine.counts()
+            label = [name, engine.classifier.device]
+            most = engine.classifier.max_batch
+            limits = [limit for limit in _BATCHES if limit < most] + [most]
+            within = [sum(n for size, n in counts.batches.items() if size <= limit) for limit in limits]
+            buckets = [(str(limit), n) for limit, n in zip(limits, within, strict=True)]
+            total = sum(size * n for size, n in counts.batches.items())
+            batches.add_metric(label, buckets=[*buckets, ("+Inf", counts.batches.total())], sum_value=total)
+            busy.add_metric(label, counts.busy_s)
+            failures.add_metric(label, counts.failures)
+            replaced.add_metric(label, counts.replacements)
+            waiting.add_metric(label, counts.waiting)
+            tracks.add_metric(label, counts.tracks)
+            healthy.add_metric(label, engine.healthy)
+        yield from (batches, busy, failures, replaced, waiting, tracks, healthy)

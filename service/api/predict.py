@@ -59,11 +59,11 @@ class Predictions:
         """Wait for what is under way and end the threads."""
         self._threads.shutdown()
 
-    async def predict(self, request: Request, parameters: PredictParameters) -> bytes:
+    async def predict(self, request: Request, parameters: PredictParameters) -> Response:
         """Receive, hear and answer.
 
         Returns:
-            The answer as JSON.
+            The answer as JSON, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
 
         Raises:
             ServiceError: any of the table's.
@@ -107,11 +107,11 @@ class Predictions:
                 f"{len(served.card.labels)}.",
             )
 
-    async def _heard(self, request: Request, upload: Upload, parameters: PredictParameters, began: float) -> bytes:
+    async def _heard(self, request: Request, upload: Upload, parameters: PredictParameters, began: float) -> Response:
         cancellation = Cancellation()
         submitted = time.monotonic()
 
-        def work() -> bytes:
+        def work() -> Response:
             wait_s = time.monotonic() - submitted
             found = self._pipeline.predict(
                 upload.path,
@@ -128,14 +128,16 @@ class Predictions:
                 duration_s=found.duration_s,
                 timing=answered.timing_ms,
             )
-            return answered.model_dump_json(exclude_unset=True).encode()
+            timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answered.timing_ms.model_dump().items())
+            body = answered.model_dump_json(exclude_unset=True).encode()
+            return Response(body, media_type="application/json", headers={"Server-Timing": timing})
 
         deadline = began + self._settings.request_timeout_s
         return await self._watched(request, work, cancellation, deadline)
 
     async def _watched(
-        self, request: Request, work: Callable[[], bytes], cancellation: Cancellation, deadline: float
-    ) -> bytes:
+        self, request: Request, work: Callable[[], Response], cancellation: Cancellation, deadline: float
+    ) -> Response:
         """Run ``work`` in a thread until it is done, the client leaves, the time is up, or the service stops.
 
         Returns only when the thread is out of the upload's file.
@@ -157,7 +159,7 @@ class Predictions:
         if cancellation.reason is not None and running.cancel():
             raise cancellation.reason
         await asyncio.wait([result])
-        outcome: bytes = result.result()
+        outcome: Response = result.result()
         return outcome
 
     def _too_slow(self) -> ServiceError:
@@ -207,4 +209,4 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     window.
     """
     predictions: Predictions = request.app.state.predictions
-    return Response(await predictions.predict(request, parameters), media_type="application/json")
+    return await predictions.predict(request, parameters)

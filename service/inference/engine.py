@@ -8,6 +8,9 @@
 Each track waits in a queue of its own and every batch takes windows from all of them in turn, so a short song that
 arrives during a long mix is not stuck behind it. A track that has much waiting is held up in :meth:`TrackQueue.put`,
 which holds up its decoder: what is alive is bounded, however long the recording.
+
+A batch that fails is taken apart until the track that spoils it is alone. A device thread that dies or hangs is given
+up: whoever waits is told at once, and another thread takes its place.
 """
 
 from __future__ import annotations
@@ -15,24 +18,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.errors import ErrorKind, ServiceError
+from service.inference.tracks import Probabilities, TrackQueue, Windows
 
 _log = logging.getLogger(__name__)
 
 # How often a device that failed is tried again while nobody asks.
 _RETRY_S = 2.0
-
-Windows = NDArray[np.float32]
-Probabilities = NDArray[np.float32]
+_LOOKS_PER_HANG = 4
+_REPLACEMENTS = 3
 
 
 class Classifier(Protocol):
@@ -47,158 +48,104 @@ class Classifier(Protocol):
 
 
 @dataclass(slots=True)
-class _Block:
-    windows: Windows
-    put_at: float
-
-
-class TrackQueue:
-    """The windows of one track on their way through the engine; a context manager that takes them out on leaving.
-
-    Used by one thread, but for :meth:`abandon`.
+class EngineCounts:
+    """What an engine has done so far.
 
     Attributes:
-        queue_s: the longest that a window waited before the device took it up, in seconds.
-        inference_s: the track's share of the device's time, in seconds.
+        batches: runs that succeeded, by number of windows.
+        busy_s: time in the device, in seconds, failures included.
+        failures: runs that failed.
+        replacements: device threads given up and replaced.
+        waiting: windows that wait for the device now.
+        tracks: open now.
+    """
+
+    batches: Counter[int] = field(default_factory=Counter)
+    busy_s: float = 0.0
+    failures: int = 0
+    replacements: int = 0
+    waiting: int = 0
+    tracks: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A device thread; once given up, nothing that it still says counts."""
+
+    classifier: Classifier
+    busy_since: float | None = None
+    alive: bool = True
+    given_up: threading.Event = field(default_factory=threading.Event)
+
+
+class Engine:
+    """Runs a classifier in a thread of its own for all tracks in flight.
+
+    Args:
+        classifier: proven.
+        windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
+        hang_s: a run that takes longer is given up, in seconds.
+        reopen: a fresh classifier in place of one that died or hung; None to go on with the same.
+        despair: called when replacing it has helped three times in a row not at all; None to stay unhealthy.
     """
 
     def __init__(
         self,
-        lock: threading.Lock,
+        classifier: Classifier,
         *,
-        limit: int,
-        announce: Callable[[TrackQueue], None],
-        forget: Callable[[TrackQueue], None],
+        windows_waiting_per_track: int = 256,
+        hang_s: float = 60.0,
+        reopen: Callable[[], Classifier] | None = None,
+        despair: Callable[[], None] | None = None,
     ) -> None:
-        self._announce = announce
-        self._forget = forget
-        self._changed = threading.Condition(lock)
-        self._limit = limit
-        self._blocks: deque[_Block] = deque()
-        self._waiting = 0
-        self._unanswered = 0
-        self._answers: list[Probabilities] = []
-        self._failure: ServiceError | None = None
-        self.queue_s = 0.0
-        self.inference_s = 0.0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._changed:
-            self.fail(ServiceError(ErrorKind.CLIENT_GONE, "The track was closed."))
-            self._forget(self)
-
-    def put(self, windows: Windows) -> None:
-        """Hand over the next windows; waits while the track has too many unanswered.
-
-        Args:
-            windows: normalised, ``[n, frames, n_mels]``.
-
-        Raises:
-            ServiceError: if the track was abandoned, or the device failed.
-        """
-        if not len(windows):
-            return
-        with self._changed:
-            self._wait_until(lambda: self._waiting < self._limit)
-            self._blocks.append(_Block(windows, time.monotonic()))
-            self._waiting += len(windows)
-            self._unanswered += len(windows)
-            self._announce(self)
-
-    def finish(self) -> Probabilities:
-        """Wait for all answers.
-
-        Returns:
-            The classifier's answers in the order of the windows, ``[n_windows, *answer_shape]``;
-            an empty array if there were none.
-
-        Raises:
-            ServiceError: if the track was abandoned, or the device failed.
-        """
-        with self._changed:
-            self._wait_until(lambda: self._unanswered == 0)
-            return np.concatenate(self._answers) if self._answers else np.zeros(0, dtype=np.float32)
-
-    def abandon(self, reason: ServiceError) -> None:
-        """Take the track's windows out of the queue, from any thread; whoever waits for it gets ``reason``."""
-        with self._changed:
-            self.fail(reason)
-
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
-        self._changed.wait_for(lambda: self._failure is not None or condition())
-        if self._failure is not None:
-            raise self._failure
-
-    # What follows is for the engine, which holds the lock.
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether there is a window to take."""
-        return bool(self._blocks)
-
-    def fail(self, reason: ServiceError) -> None:
-        """Drop the windows that wait; whoever waits for the track gets ``reason``."""
-        self._failure = self._failure or reason
-        self._blocks.clear()
-        self._waiting = 0
-        self._changed.notify_all()
-
-    def take(self, most: int, now: float) -> Windows:
-        """The next windows, at most ``most`` of them and none of a second block."""
-        block = self._blocks[0]
-        taken, rest = block.windows[:most], block.windows[most:]
-        if len(rest):
-            block.windows = rest
-        else:
-            self._blocks.popleft()
-        self._waiting -= len(taken)
-        self.queue_s = max(self.queue_s, now - block.put_at)
-        self._changed.notify_all()
-        return taken
-
-    def answer(self, probabilities: Probabilities, seconds: float) -> None:
-        """Keep the answers to the windows taken before."""
-        self._answers.append(probabilities)
-        self._unanswered -= len(probabilities)
-        self.inference_s += seconds
-        self._changed.notify_all()
-
-
-class Engine:
-    """Runs a classifier in a thread of its own for all tracks in flight."""
-
-    def __init__(self, classifier: Classifier, *, windows_waiting_per_track: int = 256) -> None:
         self.classifier = classifier
         self._limit = windows_waiting_per_track
+        self._hang_s = hang_s
+        self._reopen = reopen
+        self._despair = despair
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
+        self._alarm = threading.Condition(self._lock)
         self._ready: deque[TrackQueue] = deque()
         self._open: set[TrackQueue] = set()
-        self._failing: Windows | None = None
-        self._stopping = False
-        self._thread = threading.Thread(target=self._serve, name=f"engine-{classifier.device}", daemon=True)
-        self._thread.start()
+        self._counts = EngineCounts()
+        self._last_shape: tuple[int, ...] | None = None
+        self._failing = self._stopping = False
+        self._in_vain = 0
+        self._worker, self._thread = self._hire(classifier)
+        self._watch = threading.Thread(target=self._supervise, name=f"watch-{classifier.device}", daemon=True)
+        self._watch.start()
 
     @property
     def healthy(self) -> bool:
         """Whether the device thread is there to answer and the device's last run succeeded."""
-        return self._thread.is_alive() and self._failing is None
+        return self._worker.alive and not self._worker.given_up.is_set() and not self._failing
+
+    def counts(self) -> EngineCounts:
+        """What it has done so far, and what waits."""
+        with self._lock:
+            self._counts.waiting = sum(track.n_waiting for track in self._open)
+            self._counts.tracks = len(self._open)
+            counts = self._counts
+            return EngineCounts(
+                batches=counts.batches.copy(),
+                busy_s=counts.busy_s,
+                failures=counts.failures,
+                replacements=counts.replacements,
+                waiting=counts.waiting,
+                tracks=counts.tracks,
+            )
 
     def open_track(self) -> TrackQueue:
         """A queue for the windows of one more track.
 
         Raises:
-            ServiceError: ``device_failed`` if the device thread has died.
+            ServiceError: ``device_failed`` if there is no device thread.
         """
-        if not self._thread.is_alive():
-            raise _device_failed()
         track = TrackQueue(self._lock, limit=self._limit, announce=self._announce, forget=self._open.discard)
         with self._lock:
+            if self._stopping or not self._worker.alive or self._worker.given_up.is_set():
+                raise _device_failed()
             self._open.add(track)
         return track
 
@@ -206,8 +153,10 @@ class Engine:
         """Answer what is waiting, then end the device thread."""
         with self._lock:
             self._stopping = True
-            self._work.notify()
-        self._thread.join()
+            self._work.notify_all()
+            self._alarm.notify()
+        self._watch.join()
+        self._thread.join(self._hang_s)
 
     def _announce(self, track: TrackQueue) -> None:
         """Put a track that has windows in the round, if it is not in it; the lock is held."""
@@ -215,24 +164,42 @@ class Engine:
             self._ready.append(track)
         self._work.notify()
 
-    def _serve(self) -> None:
+    # The device thread.
+
+    def _hire(self, classifier: Classifier) -> tuple[_Worker, threading.Thread]:
+        worker = _Worker(classifier)
+        thread = threading.Thread(target=self._serve, args=(worker,), name=f"engine-{classifier.device}", daemon=True)
+        thread.start()
+        return worker, thread
+
+    def _serve(self, worker: _Worker) -> None:
+        # A new thread finds out at once whether the device works again.
+        patience_s = 0.0
         try:
             while True:
                 with self._lock:
-                    patience_s = None if self._failing is None else _RETRY_S
-                    self._work.wait_for(lambda: self._ready or self._stopping, timeout=patience_s)
-                    if self._stopping and not self._ready:
+                    self._work.wait_for(
+                        lambda: self._ready or self._stopping or worker.given_up.is_set(),
+                        timeout=patience_s if self._failing else None,
+                    )
+                    if worker.given_up.is_set() or (self._stopping and not self._ready):
                         return
                     batch = self._next_batch()
-                if batch:
-                    self._run(batch)
-                elif self._failing is not None:
-                    self._try_again(self._failing)
+                    trial = self._failing and not batch
+                if batch or trial:
+                    # Where nothing of a batch could be answered, silence tells whether the device or the track is ill.
+                    answers = (bool(batch) and self._run(worker, batch)) or self._try_again(worker)
+                    with self._lock:
+                        if not worker.given_up.is_set():
+                            self._failing = not answers
+                patience_s = _RETRY_S
         finally:
             # Whatever ended the loop, nobody may wait for an answer that will not come.
             with self._lock:
-                for track in tuple(self._open):
-                    track.fail(_device_failed())
+                worker.alive = False
+                if not worker.given_up.is_set():
+                    self._fail_all()
+                self._alarm.notify()
 
     def _next_batch(self) -> list[tuple[TrackQueue, Windows]]:
         """Windows of all waiting tracks in turn, an equal share for each, until the batch is full."""
@@ -242,50 +209,143 @@ class Engine:
             share = max(1, room // len(self._ready))
             for _ in range(min(len(self._ready), room)):
                 track = self._ready.popleft()
-                if not track.has_waiting:
+                if not track.n_waiting:
                     continue
                 taken = track.take(min(share, room), now)
                 batch.append((track, taken))
                 room -= len(taken)
-                if track.has_waiting:
+                if track.n_waiting:
                     self._ready.append(track)
         return batch
 
-    def _run(self, batch: list[tuple[TrackQueue, Windows]]) -> None:
+    def _run(self, worker: _Worker, batch: list[tuple[TrackQueue, Windows]]) -> bool:
+        """Classify a batch; if that fails, its halves, until what spoils it is alone with its track.
+
+        Returns:
+            Whether the device answered for any of it.
+        """
+        batch = [(track, taken) for track, taken in batch if not track.failed]
+        if not batch or worker.given_up.is_set():
+            return False
         windows = np.concatenate([taken for _, taken in batch])
-        began = time.monotonic()
         try:
-            probabilities = self.classifier.run(windows)
-            self._check_contract(windows, probabilities)
+            probabilities, seconds = self._classify(worker, windows)
         except Exception:  # noqa: BLE001 - the loop must outlive any failure of a run; the tracks concerned are told
             _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
+            if len(windows) > 1:
+                answered = [self._run(worker, half) for half in _halves(batch)]
+                return any(answered)
             with self._lock:
-                self._failing = np.zeros_like(windows[:1])
-                for track, _ in batch:
-                    track.fail(_device_failed())
-            return
-        seconds = (time.monotonic() - began) / len(windows)
+                batch[0][0].fail(_device_failed())
+            return False
         with self._lock:
-            self._failing = None
+            if worker.given_up.is_set():
+                return False
+            self._counts.batches[len(windows)] += 1
+            self._in_vain = 0
             begin = 0
             for track, taken in batch:
-                track.answer(probabilities[begin : begin + len(taken)], seconds * len(taken))
+                track.answer(probabilities[begin : begin + len(taken)], seconds * len(taken) / len(windows))
                 begin += len(taken)
+        return True
 
-    def _try_again(self, window: Windows) -> None:
+    def _try_again(self, worker: _Worker) -> bool:
         """See whether a device that failed works again, without waiting for a track to lose by it."""
+        if self._last_shape is None or worker.given_up.is_set():
+            return not worker.given_up.is_set()
         try:
-            self._check_contract(window, self.classifier.run(window))
+            self._classify(worker, np.zeros((1, *self._last_shape), dtype=np.float32))
         except Exception as error:  # noqa: BLE001 - as above
             _log.warning("%s still fails: %s", self.classifier.device, error)
-        else:
-            _log.info("%s works again", self.classifier.device)
-            self._failing = None
+            return False
+        _log.info("%s works again", self.classifier.device)
+        return True
+
+    def _classify(self, worker: _Worker, windows: Windows) -> tuple[Probabilities, float]:
+        """Answers and seconds of one run, under the eyes of the supervisor."""
+        self._last_shape = windows.shape[1:]
+        began = worker.busy_since = time.monotonic()
+        try:
+            probabilities = worker.classifier.run(windows)
+            self._check_contract(windows, probabilities)
+        except Exception:
+            self._counts.failures += 1
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            self._counts.busy_s += seconds
+            worker.busy_since = None
+        return probabilities, seconds
 
     def _check_contract(self, windows: Windows, probabilities: Probabilities) -> None:
-        """As many answers as windows, each of the promised shape: else tracks would get each other's answers."""
+        """As many answers as windows, each of the promised shape and of numbers: else tracks would get others'."""
         if probabilities.shape != (len(windows), *self.classifier.answer_shape):
             raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
+        if not np.isfinite(probabilities).all():
+            raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
+
+    # The supervisor's thread.
+
+    def _supervise(self) -> None:
+        """Give up a device thread that died or hangs, and put another in its place."""
+        with self._alarm:
+            while not self._stopping:
+                why = self._trouble(self._worker)
+                if why:
+                    self._replace(why)
+                else:
+                    self._alarm.wait(self._hang_s / _LOOKS_PER_HANG)
+
+    def _trouble(self, worker: _Worker) -> str | None:
+        if not worker.alive:
+            return "died"
+        busy_since = worker.busy_since
+        if busy_since is not None and time.monotonic() - busy_since > self._hang_s:
+            return f"has hung for {self._hang_s:g} s"
+        return None
+
+    def _replace(self, why: str) -> None:
+        """Tell whoever waits, then start anew; the lock is held, but not while a classifier is opened."""
+        worker = self._worker
+        worker.given_up.set()
+        self._fail_all()
+        self._work.notify_all()
+        self._failing = True
+        self._in_vain += 1
+        self._counts.replacements += 1
+        _log.critical("the device thread of %s %s; it is replaced", self.classifier.device, why)
+        if self._in_vain > _REPLACEMENTS and self._despair:
+            _log.critical("%s was replaced %d times in vain", self.classifier.device, _REPLACEMENTS)
+            self._despair()
+        self._lock.release()
+        try:
+            classifier = self._reopen() if self._reopen else worker.classifier
+        except Exception:  # noqa: BLE001 - nothing may end the supervisor
+            _log.exception("%s cannot be opened again", self.classifier.device)
+            classifier = None
+        finally:
+            self._lock.acquire()
+        if classifier is None:
+            self._alarm.wait(_RETRY_S)
+        elif not self._stopping:
+            self.classifier = classifier
+            self._worker, self._thread = self._hire(classifier)
+
+    def _fail_all(self) -> None:
+        """Nobody waits for an answer that will not come; the lock is held."""
+        for track in tuple(self._open):
+            track.fail(_device_failed())
+        self._ready.clear()
+
+
+def _halves(batch: list[tuple[TrackQueue, Windows]]) -> tuple[list[tuple[TrackQueue, Windows]], ...]:
+    """A batch of several tracks by tracks, of one track by its windows."""
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        return batch[:middle], batch[middle:]
+    track, windows = batch[0]
+    middle = len(windows) // 2
+    return [(track, windows[:middle])], [(track, windows[middle:])]
 
 
 def _device_failed() -> ServiceError:

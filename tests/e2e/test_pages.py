@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.running import Server
 from service.errors import ErrorKind
@@ -58,6 +59,32 @@ def test_metrics_count_what_happened(server: Server, tune: NDArray[np.float32]) 
     text = server.get("/metrics").text
     for stage in ("receive", "decode", "features", "queue", "inference", "total"):
         assert f'wholetrack_stage_seconds_count{{stage="{stage}"}}' in text
+
+
+def test_metrics_of_the_engine(server: Server, tune: NDArray[np.float32]) -> None:
+    def sample(name: str, **labels: str) -> float:
+        families = text_string_to_metric_families(server.get("/metrics").text)
+        labels |= {"model": "wholetrack-crnn", "device": "cpu"}
+        (value,) = [s.value for family in families for s in family.samples if (s.name, s.labels) == (name, labels)]
+        return value
+
+    before, runs = sample("wholetrack_batch_windows_sum"), sample("wholetrack_batch_windows_count")
+    busy = sample("wholetrack_device_busy_seconds_total")
+    server.post(wav_bytes(tune, 22050))
+    assert sample("wholetrack_batch_windows_sum") - before == 8
+    assert sample("wholetrack_batch_windows_count") > runs
+    assert sample("wholetrack_batch_windows_bucket", le="+Inf") == sample("wholetrack_batch_windows_count")
+    assert sample("wholetrack_batch_windows_bucket", le="16") == sample("wholetrack_batch_windows_count")
+    assert sample("wholetrack_device_busy_seconds_total") > busy
+    assert sample("wholetrack_device_healthy") == 1
+    for none in ("device_failures_total", "device_replacements_total", "windows_waiting", "tracks_open"):
+        assert sample(f"wholetrack_{none}") == 0
+
+
+def test_an_answer_says_where_its_time_went(server: Server, tune: NDArray[np.float32]) -> None:
+    response = server.post(wav_bytes(tune, 22050))
+    stages = dict(re.findall(r"(\w+);dur=([0-9.]+)", response.headers["Server-Timing"]))
+    assert {stage: float(ms) for stage, ms in stages.items()} == response.json()["timing_ms"]
 
 
 def test_the_documentation_comes_from_this_host_alone(server: Server) -> None:

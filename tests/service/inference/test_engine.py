@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -25,15 +26,27 @@ class FakeDevice:
         self.batches: list[list[float]] = []
         self.may_run = threading.Semaphore(0)
         self.entered = threading.Semaphore(0)
-        self.failing = False
+        self.failing = self.dies = False
+        self.poison: float | None = None
+        self.largest = self.max_batch
 
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         self.batches.append(windows[:, 0, 0].tolist())
         self.entered.release()
         self.may_run.acquire()
-        if self.failing:
+        if self.dies:
+            raise SystemExit
+        if self.failing or self.poison in self.batches[-1] or len(windows) > self.largest:
             raise RuntimeError("out of order")
         return np.stack([windows[:, 0, 0], 1 - windows[:, 0, 0]], axis=1)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    pytest.fail("it did not happen within ten seconds")
 
 
 def numbered(*numbers: float) -> NDArray[np.float32]:
@@ -131,12 +144,12 @@ def test_a_failing_batch_fails_its_tracks_and_not_the_engine(device: FakeDevice,
     device.failing = True
     with engine.open_track() as track:
         track.put(numbered(0))
-        device.may_run.release()
+        device.may_run.release(2)
         with pytest.raises(ServiceError) as caught:
             track.finish()
         assert caught.value.kind is ErrorKind.DEVICE_FAILED
+    until(lambda: not engine.healthy)
     device.failing = False
-    assert not engine.healthy
     for _ in range(10):
         device.may_run.release()
     with engine.open_track() as track:
@@ -156,22 +169,25 @@ def test_a_device_that_recovers_while_nobody_asks_is_healthy_again(
         device.may_run.release()
         with pytest.raises(ServiceError):
             track.finish()
-    # The retry hears silence, not the window that may have been the cause.
-    device.entered.acquire()
-    assert device.batches[-1] == [0.0]
+    # Every retry hears silence, not the window that may have been the cause.
+    for _ in range(3):
+        device.entered.acquire()
+        assert device.batches[-1] == [0.0]
+        device.may_run.release()
+    until(lambda: not engine.healthy)
     device.failing = False
-    device.may_run.release()
-    device.entered.acquire(timeout=0.2)
-    assert engine.healthy
+    device.may_run.release(100)
+    until(lambda: engine.healthy)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        np.zeros((1, 2), dtype=np.float32),
+        np.zeros((3, 2), dtype=np.float32),
         np.zeros(2, dtype=np.float32),
         np.zeros((2, 3), dtype=np.float32),
         np.zeros((2, 2, 2), dtype=np.float32),
+        np.full((1, 2), np.nan, dtype=np.float32),
         None,
     ],
 )
@@ -189,16 +205,42 @@ def test_an_answer_that_breaks_the_contract_fails_its_tracks(answer: NDArray[np.
     engine.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_dying_thread_takes_no_waiting_track_with_it() -> None:
-    class Deadly(FakeDevice):
-        def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
-            self.entered.release()
-            self.may_run.acquire()
-            raise SystemExit
+def test_one_poisoned_track_fails_alone(device: FakeDevice, engine: Engine) -> None:
+    device.poison = 13.0
+    with engine.open_track() as first, engine.open_track() as poisoned, engine.open_track() as last:
+        first.put(numbered(0))
+        device.entered.acquire()
+        first.put(numbered(1, 2))
+        poisoned.put(numbered(12, 13, 14))
+        last.put(numbered(3))
+        device.may_run.release(100)
+        assert first.finish()[:, 0].tolist() == [0, 1, 2]
+        assert last.finish()[:, 0].tolist() == [3]
+        with pytest.raises(ServiceError) as caught:
+            poisoned.finish()
+    assert caught.value.kind is ErrorKind.DEVICE_FAILED
+    assert engine.healthy
+    counts = engine.counts()
+    assert counts.failures == sum(13.0 in batch for batch in device.batches) >= 2
+    assert sum(size * times for size, times in counts.batches.items()) >= 4
 
-    device = Deadly()
-    engine = Engine(device)
+
+def test_a_batch_too_large_for_the_device_is_answered_in_pieces(device: FakeDevice, engine: Engine) -> None:
+    device.largest = 1
+    for _ in range(20):
+        device.may_run.release()
+    with engine.open_track() as track:
+        track.put(numbered(1, 2, 3, 4))
+        assert track.finish()[:, 0].tolist() == [1, 2, 3, 4]
+    assert engine.healthy
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_dying_thread_takes_no_waiting_track_with_it_and_is_replaced(device: FakeDevice) -> None:
+    second = FakeDevice()
+    second.may_run.release(100)
+    engine = Engine(device, reopen=lambda: second)
+    device.dies = True
     with engine.open_track() as asked, engine.open_track() as waiting, ThreadPoolExecutor(2) as threads:
         asked.put(numbered(0))
         device.entered.acquire()
@@ -209,10 +251,74 @@ def test_a_dying_thread_takes_no_waiting_track_with_it() -> None:
             with pytest.raises(ServiceError) as caught:
                 answer.result(timeout=10)
             assert caught.value.kind is ErrorKind.DEVICE_FAILED
+    until(lambda: engine.healthy)
+    with engine.open_track() as track:
+        track.put(numbered(5))
+        assert track.finish()[:, 0].tolist() == [5]
+    assert engine.counts().replacements == 1
     engine.close()
     assert not engine.healthy
-    with pytest.raises(ServiceError):
-        engine.open_track()
+
+
+def test_a_hanging_device_is_given_up_and_what_it_says_later_counts_for_nothing(device: FakeDevice) -> None:
+    second = FakeDevice()
+    second.may_run.release(100)
+    engine = Engine(device, hang_s=0.2, reopen=lambda: second)
+    with engine.open_track() as track, ThreadPoolExecutor(1) as threads:
+        track.put(numbered(0))
+        device.entered.acquire()
+        with pytest.raises(ServiceError) as caught:
+            threads.submit(track.finish).result(timeout=10)
+        assert caught.value.kind is ErrorKind.DEVICE_FAILED
+    until(lambda: engine.healthy)
+    device.may_run.release(100)
+    with engine.open_track() as track:
+        track.put(numbered(7, 8))
+        assert track.finish()[:, 0].tolist() == [7, 8]
+    assert device.batches == [[0]]
+    assert engine.counts().replacements == 1
+    engine.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_that_is_replaced_in_vain_is_despaired_of(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
+    device.dies = True
+    device.may_run.release(100)
+    despaired = threading.Event()
+    engine = Engine(device, despair=despaired.set)
+    with engine.open_track() as track:
+        track.put(numbered(0))
+        with pytest.raises(ServiceError):
+            track.finish()
+    assert despaired.wait(timeout=10)
+    assert not engine.healthy
+    engine.close()
+
+
+def test_a_device_that_cannot_be_opened_again_is_tried_until_it_can(
+    device: FakeDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
+    second, attempts = FakeDevice(), 0
+    second.may_run.release(100)
+
+    def reopen() -> FakeDevice:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise RuntimeError("still resetting")
+        return second
+
+    engine = Engine(device, hang_s=0.2, reopen=reopen)
+    with engine.open_track() as track:
+        track.put(numbered(0))
+        with pytest.raises(ServiceError):
+            track.finish()
+    until(lambda: engine.healthy)
+    assert attempts == 2
+    device.may_run.release(100)
+    engine.close()
 
 
 def test_a_closed_engine_takes_no_track() -> None:
