@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from service.api.examples import HEALTHY, METRICS, READY, answered
 from service.api.metrics import Metrics
+from service.api.predict import Predictions
 from service.api.problems import documented
 from service.errors import ErrorKind, ServiceError
 from service.pipeline import Pipeline
@@ -37,10 +38,13 @@ async def healthz() -> Health:
 @router.get(
     "/readyz",
     summary="Can it predict?",
-    responses=answered(READY) | documented(ErrorKind.DEVICE_FAILED),
+    responses=answered(READY) | documented(ErrorKind.DEVICE_FAILED, ErrorKind.DRAINING),
 )
 async def readyz(request: Request) -> Readiness:
     """Answers 200 only when every model gave right answers on its device and can still be asked."""
+    predictions: Predictions = request.app.state.predictions
+    if predictions.draining:
+        raise ServiceError(ErrorKind.DRAINING, f"{predictions.under_way} predictions are still under way.")
     pipeline: Pipeline = request.app.state.pipeline
     failing = sorted(name for name, served in pipeline.models.items() if not served.engine.healthy)
     if failing:

@@ -45,7 +45,12 @@ _UPLOAD: dict[str, Any] = {
 
 
 class Predictions:
-    """Admits predictions, runs each in a thread, and stops those that nobody waits for any more."""
+    """Admits predictions, runs each in a thread, and stops those that nobody waits for any more.
+
+    Attributes:
+        under_way: predictions admitted and not yet answered.
+        draining: whether no more are admitted.
+    """
 
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: Metrics, folder: Path) -> None:
         self._pipeline = pipeline
@@ -53,7 +58,8 @@ class Predictions:
         self._metrics = metrics
         self._folder = folder
         self._threads = ThreadPoolExecutor(settings.tracks_at_once, thread_name_prefix="track")
-        self._admitted = 0
+        self.under_way = 0
+        self.draining = False
 
     def close(self) -> None:
         """Wait for what is under way and end the threads."""
@@ -83,18 +89,20 @@ class Predictions:
 
     @contextmanager
     def _admitted_one(self) -> Iterator[None]:
-        if self._admitted >= self._settings.max_requests:
+        if self.draining:
+            raise _draining()
+        if self.under_way >= self._settings.max_requests:
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self._admitted} predictions are under way; try again in a few seconds.",
+                f"{self.under_way} predictions are under way; try again in a few seconds.",
                 retry_after_s=5,
             )
-        self._admitted += 1
+        self.under_way += 1
         try:
             with self._metrics.in_progress.track_inprogress():
                 yield
         finally:
-            self._admitted -= 1
+            self.under_way -= 1
 
     def _check(self, parameters: PredictParameters) -> None:
         """Refuse what can be refused before the upload."""
@@ -153,7 +161,7 @@ class Predictions:
                 cancellation.cancel(left if gone.done() else self._too_slow())
         except asyncio.CancelledError:
             # uvicorn cancels what outlasts the shutdown's time limit; the client is told why.
-            cancellation.cancel(ServiceError(ErrorKind.DRAINING, "The service is shutting down; ask another instance."))
+            cancellation.cancel(_draining())
         finally:
             gone.cancel()
         if cancellation.reason is not None and running.cancel():
@@ -167,6 +175,10 @@ class Predictions:
             ErrorKind.DEADLINE_EXCEEDED,
             f"The request took longer than the limit of {self._settings.request_timeout_s:g} seconds.",
         )
+
+
+def _draining() -> ServiceError:
+    return ServiceError(ErrorKind.DRAINING, "The service is shutting down; send the request to another instance.")
 
 
 async def _client_leaves(request: Request) -> None:

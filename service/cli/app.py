@@ -48,24 +48,15 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 for any free one.")] = None,
 ) -> None:
     """Serve predictions by HTTP."""
-    import uvicorn
-
     from service.api.app import create_app
+    from service.api.server import DrainingServer
 
-    # uvicorn drains on SIGTERM and then raises the signal again: a service that was asked to stop ends with 0.
+    # uvicorn raises the signal again that it was stopped by: a service that was asked to stop ends with 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _settings(host=host, port=port)
     configure_logs(level=settings.log_level, form=settings.log_format)
     with _pipeline(settings) as pipeline:
-        uvicorn.run(
-            create_app(pipeline, settings),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
-        )
+        DrainingServer(create_app(pipeline, settings), settings).run()
 
 
 @app.command()

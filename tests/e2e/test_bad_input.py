@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -330,7 +330,26 @@ def test_a_shutdown_past_its_limit_says_so(tmp_path: Path, recorder: Recorder) -
     assert_problem(_stopped_during(tmp_path, recorder, seconds=5000, shutdown_timeout_s=1), 503, "draining")
 
 
-def _stopped_during(folder: Path, recorder: Recorder, *, seconds: int, shutdown_timeout_s: int) -> httpx.Response:
+def test_while_it_drains_nothing_new_is_admitted(tmp_path: Path, recorder: Recorder, song: bytes) -> None:
+    def ask(server: Server) -> None:
+        while server.get("/readyz").status_code == 200:
+            time.sleep(0.01)
+        assert_problem(server.get("/readyz"), 503, "draining")
+        assert_problem(server.post(song), 503, "draining")
+        assert server.get("/healthz").status_code == 200
+
+    response = _stopped_during(tmp_path, recorder, seconds=1200, shutdown_timeout_s=60, meanwhile=ask)
+    assert response.status_code == 200
+
+
+def _stopped_during(
+    folder: Path,
+    recorder: Recorder,
+    *,
+    seconds: int,
+    shutdown_timeout_s: int,
+    meanwhile: Callable[[Server], None] = lambda _: None,
+) -> httpx.Response:
     """The answer to a prediction during which the service is told to stop."""
     long = folder / "long.flac"
     recorder.run("-f", "lavfi", "-i", "anoisesrc=r=8000", "-t", str(seconds), long)
@@ -340,6 +359,7 @@ def _stopped_during(folder: Path, recorder: Recorder, *, seconds: int, shutdown_
         while not stopped.leftovers()["children"]:
             time.sleep(0.01)
         stopped.process.send_signal(signal.SIGTERM)
+        meanwhile(stopped)
         response = answer.result()
         while stopped.process.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)

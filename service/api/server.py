@@ -1,0 +1,60 @@
+"""The HTTP server around the application, and how it stops: nothing that was admitted is lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.predict import Predictions
+from service.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Answers what was admitted and tells everybody else to go elsewhere, before it closes its doors.
+
+    uvicorn alone closes the door first: a request that a load balancer sends in the second before it notices would
+    meet a refused connection. A second signal does not wait.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
+        )
+        super().__init__(config)
+        self._app = app
+        self._limit_s = settings.shutdown_timeout_s
+        self._draining_since: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; stop at the second."""
+        super().handle_exit(sig, frame)
+        if self._draining_since is None and self.started:
+            self._draining_since = time.monotonic()
+            self.should_exit = False
+
+    async def on_tick(self, counter: int) -> bool:
+        """Every tenth of a second: whether it is time to close."""
+        if self._draining_since is not None and not self.should_exit:
+            self.should_exit = self._is_drained(time.monotonic() - self._draining_since)
+        return await super().on_tick(counter)
+
+    def _is_drained(self, seconds: float) -> bool:
+        predictions: Predictions = self._app.state.predictions
+        if not predictions.draining:
+            predictions.draining = True
+            _log.info("draining: %d predictions under way", predictions.under_way)
+        # What is left when the time is up is cancelled by uvicorn and told why.
+        self.config.timeout_graceful_shutdown = max(0, int(self._limit_s - seconds))
+        return predictions.under_way == 0 or seconds >= self._limit_s
