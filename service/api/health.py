@@ -43,8 +43,8 @@ async def healthz() -> Health:
 async def readyz(request: Request) -> Readiness:
     """Answers 200 only when every model gave right answers on its device and can still be asked."""
     predictions: Predictions = request.app.state.predictions
-    if predictions.draining:
-        raise ServiceError(ErrorKind.DRAINING, f"{predictions.under_way} predictions are still under way.")
+    if predictions.admission.draining:
+        raise predictions.admission.goodbye()
     pipeline: Pipeline = request.app.state.pipeline
     failing = sorted(name for name, served in pipeline.models.items() if not served.engine.healthy)
     if failing:

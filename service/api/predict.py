@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from service.api.admission import Admission
 from service.api.examples import PREDICTION, answered
 from service.api.metrics import Metrics
 from service.api.problems import PREDICT_PATH, documented
@@ -48,8 +48,7 @@ class Predictions:
     """Admits predictions, runs each in a thread, and stops those that nobody waits for any more.
 
     Attributes:
-        under_way: predictions admitted and not yet answered.
-        draining: whether no more are admitted.
+        admission: of predictions.
     """
 
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: Metrics, folder: Path) -> None:
@@ -58,8 +57,7 @@ class Predictions:
         self._metrics = metrics
         self._folder = folder
         self._threads = ThreadPoolExecutor(settings.tracks_at_once, thread_name_prefix="track")
-        self.under_way = 0
-        self.draining = False
+        self.admission = Admission(settings.max_requests)
 
     def close(self) -> None:
         """Wait for what is under way and end the threads."""
@@ -75,7 +73,7 @@ class Predictions:
             ServiceError: any of the table's.
         """
         began, limit_s = time.monotonic(), self._settings.request_timeout_s
-        with self._admitted_one():
+        with self.admission.one(), self._metrics.in_progress.track_inprogress():
             self._check(parameters)
             try:
                 async with asyncio.timeout(limit_s) as limit:
@@ -86,23 +84,6 @@ class Predictions:
                         return await self._heard(request, upload, parameters, began)
             except TimeoutError as error:
                 raise self._too_slow() from error
-
-    @contextmanager
-    def _admitted_one(self) -> Iterator[None]:
-        if self.draining:
-            raise _draining()
-        if self.under_way >= self._settings.max_requests:
-            raise ServiceError(
-                ErrorKind.OVERLOADED,
-                f"{self.under_way} predictions are under way; try again in a few seconds.",
-                retry_after_s=5,
-            )
-        self.under_way += 1
-        try:
-            with self._metrics.in_progress.track_inprogress():
-                yield
-        finally:
-            self.under_way -= 1
 
     def _check(self, parameters: PredictParameters) -> None:
         """Refuse what can be refused before the upload."""
@@ -161,7 +142,7 @@ class Predictions:
                 cancellation.cancel(left if gone.done() else self._too_slow())
         except asyncio.CancelledError:
             # uvicorn cancels what outlasts the shutdown's time limit; the client is told why.
-            cancellation.cancel(_draining())
+            cancellation.cancel(self.admission.goodbye())
         finally:
             gone.cancel()
         if cancellation.reason is not None and running.cancel():
@@ -175,10 +156,6 @@ class Predictions:
             ErrorKind.DEADLINE_EXCEEDED,
             f"The request took longer than the limit of {self._settings.request_timeout_s:g} seconds.",
         )
-
-
-def _draining() -> ServiceError:
-    return ServiceError(ErrorKind.DRAINING, "The service is shutting down; send the request to another instance.")
 
 
 async def _client_leaves(request: Request) -> None:

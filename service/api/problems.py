@@ -124,7 +124,7 @@ _EXAMPLES = {
     ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
     ErrorKind.EMPTY_AUDIO: "The file has no bytes; send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
-    ErrorKind.OVERLOADED: "64 predictions are under way; try again in a few seconds.",
+    ErrorKind.OVERLOADED: "64 predictions are under way; try again when Retry-After says.",
     ErrorKind.INTERNAL_ERROR: "The service failed; give the request id to its operator.",
     ErrorKind.NOT_READY: "The service is starting; try again in a moment.",
     ErrorKind.DRAINING: "The service is shutting down; send the request to another instance.",

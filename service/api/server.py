@@ -52,9 +52,10 @@ class DrainingServer(uvicorn.Server):
 
     def _is_drained(self, seconds: float) -> bool:
         predictions: Predictions = self._app.state.predictions
-        if not predictions.draining:
-            predictions.draining = True
-            _log.info("draining: %d predictions under way", predictions.under_way)
+        admission = predictions.admission
+        if not admission.draining:
+            admission.draining = True
+            _log.info("draining: %d predictions under way", admission.under_way)
         # What is left when the time is up is cancelled by uvicorn and told why.
         self.config.timeout_graceful_shutdown = max(0, int(self._limit_s - seconds))
-        return predictions.under_way == 0 or seconds >= self._limit_s
+        return admission.under_way == 0 or seconds >= self._limit_s

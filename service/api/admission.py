@@ -1,0 +1,69 @@
+"""How many predictions are under way at most, and when somebody who was turned away should come back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from service.errors import ErrorKind, ServiceError
+
+_REMEMBERED = 32
+_UNKNOWN_S = 5
+_LONGEST_S = 600
+
+
+class Admission:
+    """Lets predictions in while there is room; used by the event loop alone.
+
+    Attributes:
+        under_way: predictions admitted and not yet ended.
+        draining: whether no more are admitted because the service is about to stop.
+    """
+
+    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.under_way = 0
+        self.draining = False
+        self._most = most
+        self._clock = clock
+        self._ended: deque[float] = deque(maxlen=_REMEMBERED)
+        self._turned_away = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A place for one prediction.
+
+        Raises:
+            ServiceError: ``overloaded``, with the time after which there should be a place, or ``draining``.
+        """
+        if self.draining:
+            raise self.goodbye()
+        if self.under_way >= self._most:
+            self._turned_away += 1
+            raise ServiceError(
+                ErrorKind.OVERLOADED,
+                f"{self.under_way} predictions are under way; try again when Retry-After says.",
+                retry_after_s=self._retry_after_s(),
+            )
+        self.under_way += 1
+        try:
+            yield
+        finally:
+            self.under_way -= 1
+            self._ended.append(self._clock())
+            self._turned_away = max(0, self._turned_away - 1)
+
+    @staticmethod
+    def goodbye() -> ServiceError:
+        """What is said to those who come while the service stops."""
+        return ServiceError(ErrorKind.DRAINING, "The service is shutting down; send the request to another instance.")
+
+    def _retry_after_s(self) -> int:
+        """Seconds until a place should be free for the last of those turned away, at the rate at which places are."""
+        if len(self._ended) < 2:
+            return _UNKNOWN_S
+        # Up to now, not to the last end: a service that is stuck frees no places.
+        per_place_s = (self._clock() - self._ended[0]) / len(self._ended)
+        return min(max(math.ceil(self._turned_away * per_place_s), 1), _LONGEST_S)
