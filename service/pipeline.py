@@ -36,6 +36,7 @@ from service.features.windows import WindowBlock, WindowCutter
 from service.inference.bundle import Bundle
 from service.inference.engine import Engine
 from service.inference.tracks import TrackQueue
+from service.turns import Turn, Turns
 
 
 class ServedModel:
@@ -85,10 +86,13 @@ class _Clock:
 class Pipeline:
     """Predicts tracks with any of the served models."""
 
-    def __init__(self, decoder: FfmpegDecoder, models: dict[str, ServedModel], *, default_model: str) -> None:
+    def __init__(
+        self, decoder: FfmpegDecoder, models: dict[str, ServedModel], *, default_model: str, decoding_at_once: int
+    ) -> None:
         self.models = models
         self.default_model = default_model
         self.decoder = decoder
+        self.turns = Turns(decoding_at_once)
 
     def model(self, name: str | None) -> ServedModel:
         """The model called ``name``, or the default.
@@ -133,26 +137,27 @@ class Pipeline:
         grid = served.grid(hop_s)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        clock = _Clock()
-        opened = self.decoder.open(path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s)
-        with (
-            opened as decoding,
-            served.engine.open_track() as queue,
-            cancellation.calling(lambda _: decoding.kill()),
-            cancellation.calling(queue.abandon),
-        ):
-            cut = _Cut()
-            for block in self._windows(decoding, served, grid, clock):
+        clock, cut = _Clock(), _Cut()
+        with served.engine.open_track() as queue, cancellation.calling(queue.abandon):
+            with (
+                self.turns.take(cancellation) as turn,
+                self.decoder.open(
+                    path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
+                ) as decoding,
+                cancellation.calling(lambda _: decoding.kill()),
+            ):
+                for block in self._windows(decoding, served, grid, clock):
+                    cancellation.check()
+                    cut.add(block)
+                    with clock.running("features"):
+                        heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
+                    queue.put(heard)
+                    turn.pass_on()
                 cancellation.check()
-                cut.add(block)
-                with clock.running("features"):
-                    heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
-                queue.put(heard)
-            cancellation.check()
-            audio = decoding.summary()
+                audio = decoding.summary()
             answers = queue.finish()
         scores = cut.scores(answers, served.card)
-        return _prediction(served, grid, audio, scores, _times(clock, queue))
+        return _prediction(served, grid, audio, scores, _times(clock, queue, turn))
 
     def windows(
         self, path: Path, *, model: str | None = None, hop_s: float | None = None, max_duration_s: float
@@ -275,10 +280,10 @@ def _remarks(card: ModelCard, scores: WindowScores, duration_s: float) -> Iterat
         )
 
 
-def _times(clock: _Clock, queue: TrackQueue) -> StageTimes:
+def _times(clock: _Clock, queue: TrackQueue, turn: Turn) -> StageTimes:
     return StageTimes(
         decode=clock.decode * 1e3,
         features=clock.features * 1e3,
-        queue=queue.queue_s * 1e3,
+        queue=(turn.waited_s + queue.queue_s) * 1e3,
         inference=queue.inference_s * 1e3,
     )

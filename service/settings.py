@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         default_factory=available_cpus,
         description="Tracks decoded at the same time, each by an ffmpeg of its own; by default one per processor.",
     )
+    tracks_open: PositiveInt = Field(
+        default_factory=lambda: 4 * available_cpus(),
+        description="Tracks begun and not yet answered, which take turns at decoding, so that a song does not wait for "
+        "the end of a long mix; each holds some 25 MiB. By default four per processor.",
+    )
     max_requests: PositiveInt = Field(
         default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."
     )

@@ -53,7 +53,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         )
         models[name] = ServedModel(bundle, engine)
         _log.info("model %s version %s answers rightly on %s", name, bundle.card.version, session.device)
-    return Pipeline(decoder, models, default_model=settings.default_model)
+    return Pipeline(decoder, models, default_model=settings.default_model, decoding_at_once=settings.tracks_at_once)
 
 
 def _leave_it_to_the_supervisor() -> None:

@@ -56,7 +56,7 @@ class Predictions:
         self._settings = settings
         self._metrics = metrics
         self._folder = folder
-        self._threads = ThreadPoolExecutor(settings.tracks_at_once, thread_name_prefix="track")
+        self._threads = ThreadPoolExecutor(settings.tracks_open, thread_name_prefix="track")
         self.admission = Admission(settings.max_requests)
 
     def close(self) -> None:

@@ -1,0 +1,100 @@
+"""Turns go round in the order in which they were asked for, and whoever leaves the line holds nobody up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.cancellation import Cancellation
+from service.errors import ErrorKind, ServiceError
+from service.pipeline import Pipeline
+from service.turns import Turns
+from tests.recordings import wav_bytes
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        time.sleep(0.005)
+    pytest.fail("it did not happen within ten seconds")
+
+
+def test_turns_go_round() -> None:
+    turns, spoken = Turns(1), []
+
+    def speak(name: str) -> None:
+        with turns.take(Cancellation()) as turn:
+            for _ in range(3):
+                spoken.append(name)
+                turn.pass_on()
+
+    with ThreadPoolExecutor(3) as threads:
+        with turns.take(Cancellation()):
+            speaking = []
+            for n_waiting, name in enumerate("abc", start=1):
+                speaking.append(threads.submit(speak, name))
+                until(lambda n=n_waiting: len(turns._line) == n)  # type: ignore[misc]
+        for each in speaking:
+            each.result(timeout=10)
+    assert "".join(spoken) == "abcabcabc"
+
+
+def test_whoever_is_alone_keeps_the_turn() -> None:
+    turns = Turns(2)
+    with turns.take(Cancellation()) as one, turns.take(Cancellation()) as other:
+        for _ in range(3):
+            one.pass_on()
+            other.pass_on()
+        assert one.waited_s < 1
+    with turns.take(Cancellation()), turns.take(Cancellation()):
+        assert not turns.asked_for
+
+
+def test_one_who_is_stopped_leaves_the_line() -> None:
+    turns, cancellation = Turns(1), Cancellation()
+
+    def wait() -> None:
+        with turns.take(cancellation):
+            pytest.fail("it never had a turn")
+
+    with ThreadPoolExecutor(2) as threads:
+        with turns.take(Cancellation()) as holder:
+            waiting = threads.submit(wait)
+            until(lambda: turns.asked_for)
+            cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "gone"))
+            with pytest.raises(ServiceError, match="gone"):
+                waiting.result(timeout=10)
+            assert not turns.asked_for
+            holder.pass_on()
+        with turns.take(Cancellation()):
+            pass
+    stopped = Cancellation()
+    stopped.cancel(ServiceError(ErrorKind.CLIENT_GONE, "never came"))
+    with pytest.raises(ServiceError, match="never came"), turns.take(stopped):
+        pass
+    with turns.take(Cancellation()):
+        pass
+
+
+def test_a_song_does_not_wait_for_the_end_of_a_mix(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one turn for all, a song that arrives second is answered first."""
+    monkeypatch.setattr(pipeline, "turns", Turns(1))
+    mix, song = tmp_path / "mix.wav", tmp_path / "song.wav"
+    mix.write_bytes(wav_bytes(np.tile(tune, 120), 22050))
+    song.write_bytes(wav_bytes(tune, 22050))
+    with ThreadPoolExecutor(2) as threads:
+        playing = threads.submit(pipeline.predict, mix, max_duration_s=3600)
+        until(lambda: pipeline.turns._free == 0)
+        found = threads.submit(pipeline.predict, song, max_duration_s=3600).result(timeout=60)
+        assert not playing.done()
+        assert len(found.windows.start_s) == 8
+        assert len(playing.result(timeout=120).windows.start_s) == 1198
