@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "WHOLETRACK_"
@@ -105,6 +105,12 @@ class Settings(BaseSettings):
     )
     max_requests: PositiveInt = Field(
         default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."
+    )
+
+    repeats_mb: NonNegativeInt = Field(
+        default=0,
+        description="Memory for predictions of recordings heard before, in MiB: the same bytes are then answered "
+        "without being decoded again. 0 for none.",
     )
 
     max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Largest upload, in bytes.")

@@ -52,6 +52,12 @@ class Metrics:
         self._windows = Counter(
             "wholetrack_windows", "Windows of answered predictions.", ["model"], registry=self._registry
         )
+        self._repeats = Counter(
+            "wholetrack_repeats",
+            "Recordings whose prediction was remembered (hit), or not.",
+            ["outcome"],
+            registry=self._registry,
+        )
         self._audio = Histogram(
             "wholetrack_audio_seconds",
             "Length of the recordings answered.",
@@ -65,6 +71,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+    def asked(self, *, known: bool) -> None:
+        """Count a recording that was received whole, and whether its answer was known."""
+        self._repeats.labels("hit" if known else "miss").inc()
 
     def answered(self, *, model: str, n_windows: int, duration_s: float, timing: Timing) -> None:
         """Count one answered prediction."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.running import Server
+from bench.running import Server, running_server
 from service.errors import ErrorKind
 from tests.recordings import wav_bytes
 
@@ -79,6 +80,21 @@ def test_metrics_of_the_engine(server: Server, tune: NDArray[np.float32]) -> Non
     assert sample("wholetrack_device_healthy") == 1
     for none in ("device_failures_total", "device_replacements_total", "windows_waiting", "tracks_open"):
         assert sample(f"wholetrack_{none}") == 0
+
+
+def test_the_same_bytes_are_heard_once_where_that_is_wanted(tmp_path: Path, tune: NDArray[np.float32]) -> None:
+    with running_server(tmp_path, repeats_mb=1) as server:
+        first, again = (server.post(wav_bytes(tune, 22050), name).json() for name in ("one.wav", "other.wav"))
+        other = server.post(wav_bytes(tune, 22050), hop_s=2).json()
+        text = server.get("/metrics").text
+    assert 'wholetrack_repeats_total{outcome="hit"} 1.0' in text
+    assert 'wholetrack_repeats_total{outcome="miss"} 2.0' in text
+    assert (first["track"].pop("filename"), again["track"].pop("filename")) == ("one.wav", "other.wav")
+    assert first["timing_ms"]["inference"] > 0
+    assert again["timing_ms"]["inference"] == 0
+    for part in ("track", "model", "prediction", "sections", "windows", "warnings"):
+        assert first[part] == again[part]
+    assert other["windows"]["count"] < first["windows"]["count"]
 
 
 def test_an_answer_says_where_its_time_went(server: Server, tune: NDArray[np.float32]) -> None:
