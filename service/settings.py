@@ -69,7 +69,8 @@ class Settings(BaseSettings):
     )
     cpu_threads: PositiveInt = Field(
         default_factory=available_cpus,
-        description="Threads of the network on the CPU; by default one per processor that the process may use.",
+        description="Threads that run the network on the CPU, each with a batch of its own; by default one per "
+        "processor that the process may use.",
     )
     cpu_batch: PositiveInt = Field(
         default=16,

@@ -47,6 +47,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         session = open_session(bundle, settings)
         engine = Engine(
             session,
+            threads=settings.cpu_threads if session.device == "cpu" else 1,
             hang_s=settings.device_timeout_s,
             reopen=partial(open_session, bundle, settings),
             despair=_leave_it_to_the_supervisor,

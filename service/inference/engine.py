@@ -1,6 +1,6 @@
-"""One device, one thread, and the windows of all tracks in flight in shared batches.
+"""One device, a thread or a few, and the windows of all tracks in flight in shared batches.
 
-    track threads                                        device thread
+    track threads                                        device threads
     put(windows) -> [ track A: w w w w w ]  round-robin
     put(windows) -> [ track B: w w       ]  ---------->  batch of windows -> session -> each track's answers
     put(windows) -> [ track C: w w w     ]
@@ -26,7 +26,7 @@ from typing import Protocol
 import numpy as np
 
 from service.errors import ErrorKind, ServiceError
-from service.inference.tracks import Probabilities, TrackQueue, Windows
+from service.inference.tracks import Probabilities, Taken, TrackQueue, Windows
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,10 @@ class Classifier(Protocol):
     answer_shape: tuple[int, ...]
 
     def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *answer_shape]``, for n up to ``max_batch``."""
+        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *answer_shape]``, for n up to ``max_batch``.
+
+        Called by as many threads at once as the engine has.
+        """
 
 
 @dataclass(slots=True)
@@ -73,16 +76,18 @@ class _Worker:
     """A device thread; once given up, nothing that it still says counts."""
 
     classifier: Classifier
+    thread: threading.Thread | None = None
     busy_since: float | None = None
     alive: bool = True
     given_up: threading.Event = field(default_factory=threading.Event)
 
 
 class Engine:
-    """Runs a classifier in a thread of its own for all tracks in flight.
+    """Runs a classifier in threads of its own for all tracks in flight.
 
     Args:
         classifier: proven.
+        threads: how many run it at a time, each with a batch of its own.
         windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
         hang_s: a run that takes longer is given up, in seconds.
         reopen: a fresh classifier in place of one that died or hung; None to go on with the same.
@@ -93,6 +98,7 @@ class Engine:
         self,
         classifier: Classifier,
         *,
+        threads: int = 1,
         windows_waiting_per_track: int = 256,
         hang_s: float = 60.0,
         reopen: Callable[[], Classifier] | None = None,
@@ -112,14 +118,18 @@ class Engine:
         self._last_shape: tuple[int, ...] | None = None
         self._failing = self._stopping = False
         self._in_vain = 0
-        self._worker, self._thread = self._hire(classifier)
+        self._workers = [self._hire(classifier) for _ in range(threads)]
         self._watch = threading.Thread(target=self._supervise, name=f"watch-{classifier.device}", daemon=True)
         self._watch.start()
 
     @property
     def healthy(self) -> bool:
-        """Whether the device thread is there to answer and the device's last run succeeded."""
-        return self._worker.alive and not self._worker.given_up.is_set() and not self._failing
+        """Whether the device threads are there to answer and the device's last run succeeded."""
+        return self._at_work and not self._failing
+
+    @property
+    def _at_work(self) -> bool:
+        return all(worker.alive and not worker.given_up.is_set() for worker in self._workers)
 
     def counts(self) -> EngineCounts:
         """What it has done so far, and what waits."""
@@ -144,7 +154,7 @@ class Engine:
         """
         track = TrackQueue(self._lock, limit=self._limit, announce=self._announce, forget=self._open.discard)
         with self._lock:
-            if self._stopping or not self._worker.alive or self._worker.given_up.is_set():
+            if self._stopping or not self._at_work:
                 raise _device_failed()
             self._open.add(track)
         return track
@@ -156,7 +166,9 @@ class Engine:
             self._work.notify_all()
             self._alarm.notify()
         self._watch.join()
-        self._thread.join(self._hang_s)
+        for worker in self._workers:
+            if worker.thread:
+                worker.thread.join(self._hang_s)
 
     def _announce(self, track: TrackQueue) -> None:
         """Put a track that has windows in the round, if it is not in it; the lock is held."""
@@ -164,13 +176,14 @@ class Engine:
             self._ready.append(track)
         self._work.notify()
 
-    # The device thread.
+    # The device threads.
 
-    def _hire(self, classifier: Classifier) -> tuple[_Worker, threading.Thread]:
+    def _hire(self, classifier: Classifier) -> _Worker:
         worker = _Worker(classifier)
-        thread = threading.Thread(target=self._serve, args=(worker,), name=f"engine-{classifier.device}", daemon=True)
-        thread.start()
-        return worker, thread
+        name = f"engine-{classifier.device}"
+        worker.thread = threading.Thread(target=self._serve, args=(worker,), name=name, daemon=True)
+        worker.thread.start()
+        return worker
 
     def _serve(self, worker: _Worker) -> None:
         # A new thread finds out at once whether the device works again.
@@ -201,9 +214,9 @@ class Engine:
                     self._fail_all()
                 self._alarm.notify()
 
-    def _next_batch(self) -> list[tuple[TrackQueue, Windows]]:
+    def _next_batch(self) -> list[Taken]:
         """Windows of all waiting tracks in turn, an equal share for each, until the batch is full."""
-        batch: list[tuple[TrackQueue, Windows]] = []
+        batch: list[Taken] = []
         room, now = self.classifier.max_batch, time.monotonic()
         while self._ready and room:
             share = max(1, room // len(self._ready))
@@ -212,22 +225,24 @@ class Engine:
                 if not track.n_waiting:
                     continue
                 taken = track.take(min(share, room), now)
-                batch.append((track, taken))
-                room -= len(taken)
+                batch.append(taken)
+                room -= len(taken.windows)
                 if track.n_waiting:
                     self._ready.append(track)
+        if self._ready:
+            self._work.notify()
         return batch
 
-    def _run(self, worker: _Worker, batch: list[tuple[TrackQueue, Windows]]) -> bool:
+    def _run(self, worker: _Worker, batch: list[Taken]) -> bool:
         """Classify a batch; if that fails, its halves, until what spoils it is alone with its track.
 
         Returns:
             Whether the device answered for any of it.
         """
-        batch = [(track, taken) for track, taken in batch if not track.failed]
+        batch = [taken for taken in batch if not taken.track.failed]
         if not batch or worker.given_up.is_set():
             return False
-        windows = np.concatenate([taken for _, taken in batch])
+        windows = np.concatenate([taken.windows for taken in batch])
         try:
             probabilities, seconds = self._classify(worker, windows)
         except Exception:  # noqa: BLE001 - the loop must outlive any failure of a run; the tracks concerned are told
@@ -236,7 +251,7 @@ class Engine:
                 answered = [self._run(worker, half) for half in _halves(batch)]
                 return any(answered)
             with self._lock:
-                batch[0][0].fail(_device_failed())
+                batch[0].track.fail(_device_failed())
             return False
         with self._lock:
             if worker.given_up.is_set():
@@ -244,9 +259,10 @@ class Engine:
             self._counts.batches[len(windows)] += 1
             self._in_vain = 0
             begin = 0
-            for track, taken in batch:
-                track.answer(probabilities[begin : begin + len(taken)], seconds * len(taken) / len(windows))
-                begin += len(taken)
+            for taken in batch:
+                end = begin + len(taken.windows)
+                taken.track.answer(taken.position, probabilities[begin:end], seconds * (end - begin) / len(windows))
+                begin = end
         return True
 
     def _try_again(self, worker: _Worker) -> bool:
@@ -269,12 +285,14 @@ class Engine:
             probabilities = worker.classifier.run(windows)
             self._check_contract(windows, probabilities)
         except Exception:
-            self._counts.failures += 1
+            with self._lock:
+                self._counts.failures += 1
             raise
         finally:
             seconds = time.monotonic() - began
-            self._counts.busy_s += seconds
             worker.busy_since = None
+            with self._lock:
+                self._counts.busy_s += seconds
         return probabilities, seconds
 
     def _check_contract(self, windows: Windows, probabilities: Probabilities) -> None:
@@ -290,9 +308,9 @@ class Engine:
         """Give up a device thread that died or hangs, and put another in its place."""
         with self._alarm:
             while not self._stopping:
-                why = self._trouble(self._worker)
-                if why:
-                    self._replace(why)
+                troubled = next((worker for worker in self._workers if self._trouble(worker)), None)
+                if troubled:
+                    self._replace(troubled)
                 else:
                     self._alarm.wait(self._hang_s / _LOOKS_PER_HANG)
 
@@ -304,9 +322,9 @@ class Engine:
             return f"has hung for {self._hang_s:g} s"
         return None
 
-    def _replace(self, why: str) -> None:
+    def _replace(self, worker: _Worker) -> None:
         """Tell whoever waits, then start anew; the lock is held, but not while a classifier is opened."""
-        worker = self._worker
+        why = self._trouble(worker)
         worker.given_up.set()
         self._fail_all()
         self._work.notify_all()
@@ -319,6 +337,8 @@ class Engine:
             self._despair()
         self._lock.release()
         try:
+            if not worker.alive and worker.thread:
+                worker.thread.join()
             classifier = self._reopen() if self._reopen else worker.classifier
         except Exception:  # noqa: BLE001 - nothing may end the supervisor
             _log.exception("%s cannot be opened again", self.classifier.device)
@@ -329,7 +349,7 @@ class Engine:
             self._alarm.wait(_RETRY_S)
         elif not self._stopping:
             self.classifier = classifier
-            self._worker, self._thread = self._hire(classifier)
+            self._workers[self._workers.index(worker)] = self._hire(classifier)
 
     def _fail_all(self) -> None:
         """Nobody waits for an answer that will not come; the lock is held."""
@@ -338,14 +358,13 @@ class Engine:
         self._ready.clear()
 
 
-def _halves(batch: list[tuple[TrackQueue, Windows]]) -> tuple[list[tuple[TrackQueue, Windows]], ...]:
+def _halves(batch: list[Taken]) -> tuple[list[Taken], list[Taken]]:
     """A batch of several tracks by tracks, of one track by its windows."""
     if len(batch) > 1:
         middle = len(batch) // 2
         return batch[:middle], batch[middle:]
-    track, windows = batch[0]
-    middle = len(windows) // 2
-    return [(track, windows[:middle])], [(track, windows[middle:])]
+    earlier, later = batch[0].halves()
+    return [earlier], [later]
 
 
 def _device_failed() -> ServiceError:

@@ -19,6 +19,27 @@ Windows = NDArray[np.float32]
 Probabilities = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Windows of a track in the hands of a device thread.
+
+    Attributes:
+        track: whose they are.
+        position: of the first of them in the track.
+        windows: normalised, ``[n, frames, n_mels]``.
+    """
+
+    track: TrackQueue
+    position: int
+    windows: Windows
+
+    def halves(self) -> tuple[Taken, Taken]:
+        """The earlier and the later windows."""
+        middle = len(self.windows) // 2
+        later = Taken(self.track, self.position + middle, self.windows[middle:])
+        return Taken(self.track, self.position, self.windows[:middle]), later
+
+
 @dataclass(slots=True)
 class _Block:
     windows: Windows
@@ -50,7 +71,8 @@ class TrackQueue:
         self._blocks: deque[_Block] = deque()
         self._waiting = 0
         self._unanswered = 0
-        self._answers: list[Probabilities] = []
+        self._taken = 0
+        self._answers: dict[int, Probabilities] = {}
         self._failure: ServiceError | None = None
         self.queue_s = 0.0
         self.inference_s = 0.0
@@ -95,7 +117,9 @@ class TrackQueue:
         """
         with self._changed:
             self._wait_until(lambda: self._unanswered == 0)
-            return np.concatenate(self._answers) if self._answers else np.zeros(0, dtype=np.float32)
+            if not self._answers:
+                return np.zeros(0, dtype=np.float32)
+            return np.concatenate([self._answers[position] for position in sorted(self._answers)])
 
     def abandon(self, reason: ServiceError) -> None:
         """Take the track's windows out of the queue, from any thread; whoever waits for it gets ``reason``."""
@@ -126,7 +150,7 @@ class TrackQueue:
         self._waiting = 0
         self._changed.notify_all()
 
-    def take(self, most: int, now: float) -> Windows:
+    def take(self, most: int, now: float) -> Taken:
         """The next windows, at most ``most`` of them and none of a second block."""
         block = self._blocks[0]
         taken, rest = block.windows[:most], block.windows[most:]
@@ -134,14 +158,15 @@ class TrackQueue:
             block.windows = rest
         else:
             self._blocks.popleft()
+        position, self._taken = self._taken, self._taken + len(taken)
         self._waiting -= len(taken)
         self.queue_s = max(self.queue_s, now - block.put_at)
         self._changed.notify_all()
-        return taken
+        return Taken(self, position, taken)
 
-    def answer(self, probabilities: Probabilities, seconds: float) -> None:
-        """Keep the answers to the windows taken before."""
-        self._answers.append(probabilities)
+    def answer(self, position: int, probabilities: Probabilities, seconds: float) -> None:
+        """Keep the answers to the windows from a position on; they may come in any order."""
+        self._answers[position] = probabilities
         self._unanswered -= len(probabilities)
         self.inference_s += seconds
         self._changed.notify_all()

@@ -225,6 +225,36 @@ def test_one_poisoned_track_fails_alone(device: FakeDevice, engine: Engine) -> N
     assert sum(size * times for size, times in counts.batches.items()) >= 4
 
 
+def test_several_threads_keep_the_order_of_a_track(device: FakeDevice) -> None:
+    engine = Engine(device, threads=3, windows_waiting_per_track=100)
+    with engine.open_track() as track:
+        for first in range(0, 40, 4):
+            track.put(numbered(*range(first, first + 4)))
+        for _ in range(3):
+            device.entered.acquire()
+        # Three batches are in the device at once; whichever ends first, answers are those of their windows.
+        device.may_run.release(100)
+        assert track.finish()[:, 0].tolist() == list(range(40))
+    assert engine.counts().batches == {4: 10}
+    engine.close()
+
+
+def test_one_of_several_threads_hangs(device: FakeDevice) -> None:
+    engine = Engine(device, threads=2, hang_s=0.3)
+    with engine.open_track() as hanging:
+        hanging.put(numbered(0))
+        device.entered.acquire()
+        with pytest.raises(ServiceError):
+            hanging.finish()
+    device.may_run.release(100)
+    until(lambda: engine.healthy)
+    with engine.open_track() as track:
+        track.put(numbered(5))
+        assert track.finish()[:, 0].tolist() == [5]
+    assert engine.counts().replacements >= 1
+    engine.close()
+
+
 def test_a_batch_too_large_for_the_device_is_answered_in_pieces(device: FakeDevice, engine: Engine) -> None:
     device.largest = 1
     for _ in range(20):
