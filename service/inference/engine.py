@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -134,17 +134,9 @@ class Engine:
     def counts(self) -> EngineCounts:
         """What it has done so far, and what waits."""
         with self._lock:
-            self._counts.waiting = sum(track.n_waiting for track in self._open)
-            self._counts.tracks = len(self._open)
-            counts = self._counts
-            return EngineCounts(
-                batches=counts.batches.copy(),
-                busy_s=counts.busy_s,
-                failures=counts.failures,
-                replacements=counts.replacements,
-                waiting=counts.waiting,
-                tracks=counts.tracks,
-            )
+            waiting = sum(track.n_waiting for track in self._open)
+            batches = self._counts.batches.copy()
+            return replace(self._counts, batches=batches, waiting=waiting, tracks=len(self._open))
 
     def open_track(self) -> TrackQueue:
         """A queue for the windows of one more track.
@@ -160,7 +152,7 @@ class Engine:
         return track
 
     def close(self) -> None:
-        """Answer what is waiting, then end the device thread."""
+        """Answer what is waiting, then end the device threads."""
         with self._lock:
             self._stopping = True
             self._work.notify_all()
