@@ -48,6 +48,9 @@ class Admission:
                 retry_after_s=self._retry_after_s(),
             )
         self.under_way += 1
+        if self.under_way < self._most:
+            # There was room to spare: nobody who was turned away still waits for a place.
+            self._turned_away = 0
         try:
             yield
         finally:

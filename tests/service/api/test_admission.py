@@ -61,6 +61,19 @@ def test_when_to_come_back_follows_from_the_rate() -> None:
         assert refused.retry_after_s == 600
 
 
+def test_those_who_never_came_back_are_not_waited_for() -> None:
+    clock = Clock()
+    admission = Admission(2, clock=clock)
+    with admission.one(), admission.one():
+        clock.now += 10.0
+        for _ in range(100):
+            turned_away(admission)
+    clock.now += 2.0
+    with admission.one(), admission.one():
+        # Two ended; by now the rate is one second for each, and one waits.
+        assert turned_away(admission).retry_after_s == 1
+
+
 def test_while_it_drains_nobody_is_let_in() -> None:
     admission = Admission(2)
     with admission.one():
