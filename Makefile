@@ -65,8 +65,8 @@ systems: $(VENV)/.test ## Train, record and publish the four published systems a
 	    $(BIN)/wholetrack-train baseline --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
 
-robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transposed by the runs of `make train`
-	$(BIN)/wholetrack-train robustness $(RUNS)/artist-filtered-[123] --data $(DATA) --to $(ROBUSTNESS)
+robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transposed by the networks of the folds, tests/folds
+	$(BIN)/wholetrack-train robustness tests/folds --data $(DATA) --to $(ROBUSTNESS)
 	$(BIN)/wholetrack-train report
 
 results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs
