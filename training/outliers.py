@@ -89,8 +89,8 @@ _VOWELS = np.array(
     ],
     dtype=np.float64,
 )
-_UPPER_FORMANTS = np.array([3500.0, 4500.0, 5500.0, 6500.0])
-_BANDWIDTHS = np.array([60.0, 90.0, 150.0, 200.0, 250.0, 300.0, 350.0])
+_UPPER_FORMANTS = (3500.0, 4500.0)
+_BANDWIDTHS = np.array([60.0, 90.0, 150.0, 200.0, 250.0])
 _CONTROL_S = 0.005
 
 
@@ -100,7 +100,7 @@ def _voice(rng: _Rng, time: Samples) -> Samples:
     voiced, hiss = np.zeros(n_controls), np.zeros(n_controls)
     formants, pitch = np.tile(_VOWELS[0], (n_controls, 1)), np.zeros(n_controls)
     mean_pitch, liveliness = np.exp(rng.uniform(np.log(80), np.log(450))), rng.uniform(0.02, 0.25)
-    pace, at = rng.uniform(0.25, 1.0), 0
+    pace, at = rng.uniform(0.35, 1.3), 0
     while at < n_controls:
         first = at
         for _ in range(rng.integers(4, 30)):
@@ -109,9 +109,7 @@ def _voice(rng: _Rng, time: Samples) -> Samples:
         accents = np.interp(phrase, np.linspace(0, len(phrase), 6), rng.normal(0, liveliness, 6))
         pitch[first : first + len(phrase)] = mean_pitch * 2 ** (accents - 0.3 * phrase / max(len(phrase), 1))
         at += int(rng.uniform(0.1, 0.6) / _CONTROL_S)
-    upper = np.broadcast_to(_UPPER_FORMANTS, (n_controls, len(_UPPER_FORMANTS)))
-    resonances = np.concatenate((uniform_filter1d(formants, 9, axis=0), upper), axis=1) * rng.uniform(0.9, 1.4)
-    return _spoken(rng, time, resonances, pitch, voiced, hiss)
+    return _spoken(rng, time, formants * rng.uniform(0.9, 1.4), pitch, voiced, hiss)
 
 
 def _phone(rng: _Rng, formants: Samples, voiced: Samples, hiss: Samples, *, at: int, pace: float) -> int:
@@ -134,17 +132,19 @@ def _phone(rng: _Rng, formants: Samples, voiced: Samples, hiss: Samples, *, at: 
     return end
 
 
-def _spoken(rng: _Rng, time: Samples, resonances: Samples, pitch: Samples, voiced: Samples, hiss: Samples) -> Samples:
+def _spoken(rng: _Rng, time: Samples, formants: Samples, pitch: Samples, voiced: Samples, hiss: Samples) -> Samples:
     """The controls as sound: harmonics weighed by the resonances (Klatt 1980), and noise between two frequencies."""
     at_controls = np.arange(len(pitch)) * _CONTROL_S
 
     def per_sample(control: Samples) -> Samples:
         return np.asarray(np.interp(time, at_controls, uniform_filter1d(control, 5)))
 
+    upper = np.broadcast_to(_UPPER_FORMANTS, (len(pitch), len(_UPPER_FORMANTS)))
+    resonances = np.concatenate((uniform_filter1d(formants, 9, axis=0), upper), axis=1)
     steady = np.where(pitch > 0, pitch, pitch.max())
     phase = 2 * np.pi * np.cumsum(per_sample(steady)) * time[1]
-    tilt, sound = rng.uniform(-1.0, 1.4), np.zeros_like(time)
-    for harmonic in range(1, int(min(80, 10_000 / steady.mean()))):
+    tilt, sound = rng.uniform(0.2, 1.5), np.zeros_like(time)
+    for harmonic in range(1, int(min(70, 9000 / steady.mean()))):
         frequency = harmonic * steady[:, None]
         relative = frequency / resonances
         gain = (1 / np.hypot(1 - relative**2, relative * _BANDWIDTHS / resonances)).prod(axis=1)
