@@ -1,4 +1,4 @@
-"""Who may decode: as many tracks at a time as there are processors, each until another has waited long enough.
+"""Who may decode: as many tracks at a time as there are processors, each for one block of audio while others wait.
 
 Without turns a song that arrives during two long mixes would wait until one of them has ended. A decoder whose track
 has no turn stands still, its pipe being full.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from types import FrameType
 
@@ -56,6 +57,10 @@ class DrainingServer(uvicorn.Server):
         if not admission.draining:
             admission.draining = True
             _log.info("draining: %d predictions under way", admission.under_way)
+        if admission.under_way == 0:
+            # The last answers may still be on their way to their clients.
+            self.config.timeout_graceful_shutdown = max(1, math.ceil(self._limit_s - seconds))
+            return True
         # What is left when the time is up is cancelled by uvicorn and told why.
-        self.config.timeout_graceful_shutdown = max(0, int(self._limit_s - seconds))
-        return admission.under_way == 0 or seconds >= self._limit_s
+        self.config.timeout_graceful_shutdown = 0
+        return seconds >= self._limit_s

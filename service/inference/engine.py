@@ -78,6 +78,7 @@ class _Worker:
     classifier: Classifier
     thread: threading.Thread | None = None
     busy_since: float | None = None
+    excused_s: float = 0.0
     alive: bool = True
     given_up: threading.Event = field(default_factory=threading.Event)
 
@@ -91,7 +92,7 @@ class Engine:
         windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
         hang_s: a run that takes longer is given up, in seconds.
         reopen: a fresh classifier in place of one that died or hung; None to go on with the same.
-        despair: called when replacing it has helped three times in a row not at all; None to stay unhealthy.
+        despair: called when three replacements in a row were in vain; None to stay unhealthy.
     """
 
     def __init__(
@@ -266,12 +267,14 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - as above
             _log.warning("%s still fails: %s", self.classifier.device, error)
             return False
-        _log.info("%s works again", self.classifier.device)
+        if self._failing:
+            _log.info("%s works again", self.classifier.device)
         return True
 
     def _classify(self, worker: _Worker, windows: Windows) -> tuple[Probabilities, float]:
         """Answers and seconds of one run, under the eyes of the supervisor."""
         self._last_shape = windows.shape[1:]
+        worker.excused_s = 0.0
         began = worker.busy_since = time.monotonic()
         try:
             probabilities = worker.classifier.run(windows)
@@ -297,41 +300,52 @@ class Engine:
     # The supervisor's thread.
 
     def _supervise(self) -> None:
-        """Give up a device thread that died or hangs, and put another in its place."""
+        """Give up device threads that died or hang, and put others in their place."""
+        look_s = self._hang_s / _LOOKS_PER_HANG
         with self._alarm:
             while not self._stopping:
-                troubled = next((worker for worker in self._workers if self._trouble(worker)), None)
-                if troubled:
+                if troubled := [worker for worker in self._workers if self._is_troubled(worker)]:
                     self._replace(troubled)
-                else:
-                    self._alarm.wait(self._hang_s / _LOOKS_PER_HANG)
+                    continue
+                began = time.monotonic()
+                self._alarm.wait(look_s)
+                overslept_s = time.monotonic() - began - look_s
+                if overslept_s > look_s:
+                    # The whole process stood still, as a paused container does: no run hung meanwhile.
+                    for worker in self._workers:
+                        worker.excused_s += overslept_s
 
-    def _trouble(self, worker: _Worker) -> str | None:
-        if not worker.alive:
-            return "died"
+    def _is_troubled(self, worker: _Worker) -> bool:
         busy_since = worker.busy_since
-        if busy_since is not None and time.monotonic() - busy_since > self._hang_s:
-            return f"has hung for {self._hang_s:g} s"
-        return None
+        hangs = busy_since is not None and time.monotonic() - busy_since > self._hang_s + worker.excused_s
+        return hangs or not worker.alive
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, troubled: list[_Worker]) -> None:
         """Tell whoever waits, then start anew; the lock is held, but not while a classifier is opened."""
-        why = self._trouble(worker)
-        worker.given_up.set()
+        for worker in troubled:
+            worker.given_up.set()
         self._fail_all()
         self._work.notify_all()
         self._failing = True
         self._in_vain += 1
-        self._counts.replacements += 1
-        _log.critical("the device thread of %s %s; it is replaced", self.classifier.device, why)
+        self._counts.replacements += len(troubled)
+        dead = [worker for worker in troubled if not worker.alive]
+        _log.critical(
+            "of the threads of %s, %d died and %d have hung for %g s; they are replaced",
+            self.classifier.device,
+            len(dead),
+            len(troubled) - len(dead),
+            self._hang_s,
+        )
         if self._in_vain > _REPLACEMENTS and self._despair:
             _log.critical("%s was replaced %d times in vain", self.classifier.device, _REPLACEMENTS)
             self._despair()
         self._lock.release()
         try:
-            if not worker.alive and worker.thread:
-                worker.thread.join()
-            classifier = self._reopen() if self._reopen else worker.classifier
+            for worker in dead:
+                if worker.thread:
+                    worker.thread.join()
+            classifier = self._reopen() if self._reopen else self.classifier
         except Exception:  # noqa: BLE001 - nothing may end the supervisor
             _log.exception("%s cannot be opened again", self.classifier.device)
             classifier = None
@@ -341,7 +355,8 @@ class Engine:
             self._alarm.wait(_RETRY_S)
         elif not self._stopping:
             self.classifier = classifier
-            self._workers[self._workers.index(worker)] = self._hire(classifier)
+            kept = [worker for worker in self._workers if worker not in troubled]
+            self._workers = kept + [self._hire(classifier) for _ in troubled]
 
     def _fail_all(self) -> None:
         """Nobody waits for an answer that will not come; the lock is held."""

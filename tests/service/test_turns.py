@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,14 +14,7 @@ from service.errors import ErrorKind, ServiceError
 from service.pipeline import Pipeline
 from service.turns import Turns
 from tests.recordings import wav_bytes
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    pytest.fail("it did not happen within ten seconds")
+from tests.waiting import until
 
 
 def test_turns_go_round() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import ErrorKind, ServiceError
 from service.inference.engine import Engine
+from tests.waiting import until
 
 
 class FakeDevice:
@@ -39,14 +43,6 @@ class FakeDevice:
         if self.failing or self.poison in self.batches[-1] or len(windows) > self.largest:
             raise RuntimeError("out of order")
         return np.stack([windows[:, 0, 0], 1 - windows[:, 0, 0]], axis=1)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.005)
-    pytest.fail("it did not happen within ten seconds")
 
 
 def numbered(*numbers: float) -> NDArray[np.float32]:
@@ -253,6 +249,59 @@ def test_one_of_several_threads_hangs(device: FakeDevice) -> None:
         assert track.finish()[:, 0].tolist() == [5]
     assert engine.counts().replacements >= 1
     engine.close()
+
+
+def test_threads_that_hang_at_once_are_replaced_at_once(device: FakeDevice) -> None:
+    """A driver that holds up every thread is one event, not a reason for despair."""
+    second, despaired = FakeDevice(), threading.Event()
+    second.may_run.release(100)
+    engine = Engine(device, threads=5, hang_s=0.5, reopen=lambda: second, despair=despaired.set)
+    with engine.open_track() as hanging:
+        for first in range(0, 20, 4):
+            hanging.put(numbered(*range(first, first + 4)))
+            device.entered.acquire()
+        with pytest.raises(ServiceError):
+            hanging.finish()
+    until(lambda: engine.healthy)
+    with engine.open_track() as track:
+        track.put(numbered(5))
+        assert track.finish()[:, 0].tolist() == [5]
+    assert engine.counts().replacements == 5
+    assert not despaired.is_set()
+    device.may_run.release(100)
+    engine.close()
+
+
+def test_a_process_that_stood_still_has_no_hanging_device() -> None:
+    """A container that is paused for longer than a run may take, in the middle of one, and goes on."""
+    program = """
+import time
+import numpy as np
+from service.inference.engine import Engine
+
+class Slow:
+    max_batch, device, answer_shape = 4, "slow", (2,)
+
+    def run(self, windows):
+        print("running", flush=True)
+        for _ in range(20):
+            time.sleep(0.05)
+        return np.zeros((len(windows), 2), dtype=np.float32)
+
+engine = Engine(Slow(), hang_s=3)
+with engine.open_track() as track:
+    track.put(np.zeros((1, 1, 1), dtype=np.float32))
+    answers = track.finish()
+engine.close()
+print(len(answers), engine.counts().replacements)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(6)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "1 0\n"
 
 
 def test_a_batch_too_large_for_the_device_is_answered_in_pieces(device: FakeDevice, engine: Engine) -> None:
