@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 DATA ?= ../shared/data/gtzan-mel.npz
 RUNS ?= runs
-ROBUSTNESS := docs/robustness/wholetrack-crnn-3s.json
+LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test lint types imports unit bench bench-memory train systems robustness results lock clean
@@ -32,19 +32,23 @@ imports: $(VENV)/.test ## Check who imports whom
 unit: $(VENV)/.test ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
-bench: $(VENV)/.test ## Measure cost per track, start-up and probes; records go to docs/bench
-	for name in startup track probe; do $(BIN)/python -m bench.$$name --record || exit 1; done
+bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 10 minutes); records go to docs/bench
+	for name in startup track probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record
 
-train: $(VENV)/.test ## Train, judge and publish the bundled model anew from DATA (some hours; goes on where it stopped)
+train: $(VENV)/.test ## Train, judge and publish the bundled model and its folds anew from DATA (some hours; goes on)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \
-	    $(BIN)/wholetrack-train fit $(RUNS)/$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
+	    $(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
-	$(BIN)/wholetrack-train fit $(RUNS)/held-out-1 --data $(DATA) --protocol held-out
-	$(BIN)/wholetrack-train record $(RUNS)/*-[123]
-	$(BIN)/wholetrack-train publish $(RUNS)/held-out-1 --data $(DATA) --results docs/results/wholetrack-crnn-3s
+	$(BIN)/wholetrack-train record $(RUNS)/$(LABEL)-*-[123]
+	for part in 1 2 3; do \
+	    $(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-artist-filtered-$$part --name fold-$$part --models tests/folds \
+	        --data $(DATA) --results docs/results/$(LABEL) || exit 1; \
+	done
+	$(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-all --data $(DATA) --protocol all
+	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --data $(DATA) --results docs/results/$(LABEL)
 
 systems: $(VENV)/.test ## Train, record and publish the four published systems and the baseline anew (days; goes on)
 	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \
@@ -66,7 +70,7 @@ systems: $(VENV)/.test ## Train, record and publish the four published systems a
 	done; done
 
 robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transposed by the networks of the folds, tests/folds
-	$(BIN)/wholetrack-train robustness tests/folds --data $(DATA) --to $(ROBUSTNESS)
+	$(BIN)/wholetrack-train robustness tests/folds --data $(DATA) --to docs/robustness/$(LABEL).json
 	$(BIN)/wholetrack-train report
 
 results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs

@@ -8,7 +8,8 @@ from typing import Any, assert_never
 import numpy as np
 
 from service.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
-from training.results import ARTIST_FILTERED, Record
+from training.results import Record
+from training.splits import Protocol
 
 _PROTOCOLS = {
     "random_split": "Random split by track, as the published systems report",
@@ -85,14 +86,14 @@ def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str,
 
 
 def _tracks(trained: Mapping[str, Any]) -> str:
-    if trained["protocol"] == "all":
+    if trained["protocol"] == Protocol.ALL:
         return f"all {trained['tracks']} tracks, after its recipe was chosen on the artist-filtered folds"
     validation = f" ({trained['validation_tracks']} more to stop early by)" if trained["validation_tracks"] else ""
     return f"{trained['tracks']} tracks{validation}, {trained['protocol']} split {trained['part']}"
 
 
 def _most_honest(records: Sequence[Record]) -> tuple[list[Record], str]:
-    if folds := [record for record in records if record.protocol == ARTIST_FILTERED]:
+    if folds := [record for record in records if record.protocol == Protocol.ARTIST_FILTERED]:
         return folds, "each by a network that never heard its artist"
     return list(records), "each by a network that never heard it"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -27,7 +26,7 @@ from training.results import Record, read_records
 from training.robustness import FoldModels
 from training.robustness import measure as measure_robustness
 from training.runs import Question, Run, write_json
-from training.splits import Split, all_tracks, artist_split, held_out_split, random_split, read_split
+from training.splits import Protocol, divide, read_split
 from training.systems import SYSTEMS
 from training.systems.campana_crnn import CampanaCrnn
 from training.systems.wholetrack_crnn import WholetrackCrnn
@@ -47,18 +46,6 @@ Data = Annotated[
         help="A folder of recordings per genre, or an .npz of precomputed spectrograms with tracks.csv beside it."
     ),
 ]
-
-
-class Protocol(StrEnum):
-    """How tracks are divided: at random, with no artist on two sides, judging by those that come with audio, or not.
-
-    ``all`` keeps nothing to judge by: for a network to be served, whose recipe other runs have judged.
-    """
-
-    RANDOM = "random"
-    ARTIST_FILTERED = "artist-filtered"
-    HELD_OUT = "held-out"
-    ALL = "all"
 
 
 @app.callback()
@@ -117,7 +104,7 @@ def split(
     """Write down who learns from which tracks and is judged by which, to be changed by hand or given to others."""
     try:
         tracks = _load(data, WholetrackCrnn.of(_source(data)))
-        write_json(to, asdict(_split(tracks, protocol, part)))
+        write_json(to, asdict(divide(tracks, protocol, part)))
     except (DataError, StartupError, ValueError) as error:
         _fail(str(error))
 
@@ -147,10 +134,10 @@ def fit(
     try:
         recipe = _system(system).of(_source(data), window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
-        sides = _split(tracks, protocol, part) if given is None else read_split(given, tracks)
+        sides = divide(tracks, protocol, part) if given is None else read_split(given, tracks)
         if recipe.schedule.keep == "last":
             sides = sides.without_validation()
-        question = Question(data.name, protocol.value, part, seed, tracks.labels, sides)
+        question = Question(data.name, protocol, part, seed, tracks.labels, sides)
         judged = Run(run).fit(tracks, question, recipe)
     except (DataError, DifferentRunError, StartupError, ValueError) as error:
         _fail(str(error))
@@ -211,7 +198,7 @@ def baseline(
     try:
         recipe = CampanaCrnn.of(_source(data))
         tracks = _load(data, recipe)
-        question = Question(data.name, protocol.value, part, 0, tracks.labels, _split(tracks, protocol, part))
+        question = Question(data.name, protocol, part, 0, tracks.labels, divide(tracks, protocol, part))
         found = fit_baseline(tracks, question, recipe)
     except (DataError, StartupError, ValueError) as error:
         _fail(str(error))
@@ -326,18 +313,6 @@ def _load(data: Path, recipe: Recipe) -> TrackSet:
     if not data.is_file():
         raise DataError(f"{data} is neither a folder of genres nor an .npz file")
     return load_precomputed(data, data.with_name(_TABLE))
-
-
-def _split(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
-    match protocol:
-        case Protocol.RANDOM:
-            return random_split(tracks, seed=part)
-        case Protocol.ARTIST_FILTERED:
-            return artist_split(tracks, fold=part, seed=part)
-        case Protocol.HELD_OUT:
-            return held_out_split(tracks, [track.name for track in tracks.tracks if track.audio], seed=part)
-        case Protocol.ALL:
-            return all_tracks(tracks)
 
 
 def _system(name: str) -> type[Recipe]:

@@ -11,12 +11,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.results import ARTIST_FILTERED, Record
+from training.results import Record
+from training.splits import Protocol
 
 
 def draw_confusion(records: Sequence[Record], path: Path) -> None:
     """Tracks by true and predicted genre, over all folds, or over all runs where there are no folds."""
-    chosen = [record for record in records if record.protocol == ARTIST_FILTERED] or list(records)
+    chosen = [record for record in records if record.protocol == Protocol.ARTIST_FILTERED] or list(records)
     counts = np.sum([record.figures["confusion"] for record in chosen], axis=0)
     labels = chosen[0].labels
     with _style():

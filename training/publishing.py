@@ -25,8 +25,9 @@ from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
 from training.fitting import classifier
 from training.recipe import Recipe
 from training.recurrent import ExportError
-from training.results import ARTIST_FILTERED, Record, summarise
+from training.results import Record, summarise
 from training.runs import Run, write_json
+from training.splits import Protocol
 from training.tracks import TrackSet
 
 # Rounding differs between PyTorch and onnxruntime; more than this would be another network.
@@ -69,7 +70,7 @@ def publish(
     golden_probabilities = classify(golden_windows)
     steps = golden_probabilities.shape[1] if golden_probabilities.ndim == 3 else None
     golden = _npz(windows=golden_windows, probabilities=golden_probabilities)
-    folds = [record for record in records if record.protocol == ARTIST_FILTERED]
+    folds = [record for record in records if record.protocol == Protocol.ARTIST_FILTERED]
     calibration = calibrate(folds) if len(folds) > 1 else None
     domain = find_domain(folds) if len(folds) > 1 and recipe.knows_outliers else None
     card = ModelCard(

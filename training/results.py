@@ -13,11 +13,11 @@ import numpy as np
 
 from training.export import export_onnx, mflop_per_window
 from training.runs import Run, write_json
+from training.splits import Protocol
 from training.systems import SYSTEMS
 from training.tracks import DataError
 
-RANDOM, ARTIST_FILTERED, HELD_OUT = "random", "artist-filtered", "held-out"
-METRICS = {RANDOM: "random_split", ARTIST_FILTERED: "artist_filtered", HELD_OUT: "held_out"}
+METRICS = {Protocol.RANDOM: "random_split", Protocol.ARTIST_FILTERED: "artist_filtered"}
 """The name in ``model.json`` of each protocol's figures."""
 
 AVERAGED = (
@@ -41,7 +41,7 @@ class Record:
     Attributes:
         date: when it was recorded.
         data: name of the data set.
-        protocol: ``random``, ``artist-filtered`` or ``held-out``.
+        protocol: by which it was judged.
         part: number of the random split or of the fold.
         seed: of the training.
         labels: genres, in label order.
@@ -56,7 +56,7 @@ class Record:
 
     date: str
     data: str
-    protocol: str
+    protocol: Protocol
     part: int
     seed: int
     labels: tuple[str, ...]
@@ -116,15 +116,16 @@ def read_records(folder: Path) -> list[Record]:
     """
     records = []
     for path in folder.glob("*.json"):
-        record = Record(**json.loads(path.read_text()))
+        document = json.loads(path.read_text())
+        record = Record(**{**document, "protocol": Protocol(document["protocol"])})
         system = SYSTEMS.get(record.system)
         records.append(replace(record, recipe=system.from_dict(record.recipe).as_dict()) if system else record)
     return sorted(records, key=lambda record: (record.protocol, record.part))
 
 
 def summarise(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation over runs: ``random_split``, ``artist_filtered`` and ``held_out``."""
-    by_protocol: dict[str, list[Record]] = {}
+    """Mean and standard deviation over runs: ``random_split`` and ``artist_filtered``."""
+    by_protocol: dict[Protocol, list[Record]] = {}
     for record in records:
         by_protocol.setdefault(record.protocol, []).append(record)
     return {METRICS[protocol]: _summary(group) for protocol, group in sorted(by_protocol.items())}

@@ -20,7 +20,7 @@ from service.inference.bundle import CARD_FILE
 from service.pipeline import Pipeline
 from service.settings import DeviceChoice, Settings
 from service.startup import build_pipeline
-from training.results import ARTIST_FILTERED
+from training.splits import Protocol
 from training.tracks import DataError, TrackSet
 
 _log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class FoldModels:
         try:
             trained = {name: pipeline.model(name).card.trained_on for name in names}
             for name, facts in trained.items():
-                if facts["protocol"] != ARTIST_FILTERED:
+                if facts["protocol"] != Protocol.ARTIST_FILTERED:
                     raise DataError(f"{name} was not trained on an artist-filtered fold")
             yield cls(pipeline, {facts["part"]: name for name, facts in trained.items()})
         finally:

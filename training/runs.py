@@ -19,7 +19,7 @@ from torch import nn
 from training.evaluation import Evaluation, evaluate
 from training.fitting import Fit, classifier
 from training.recipe import Recipe
-from training.splits import Split
+from training.splits import Protocol, Split
 from training.systems import SYSTEMS
 from training.tracks import DataError, TrackSet
 
@@ -30,7 +30,7 @@ class Question:
 
     Attributes:
         data: name of the data set, for the record.
-        protocol: ``random`` (by track), ``artist-filtered``, ``held-out``, or ``all`` with nothing to judge by.
+        protocol: how the tracks were divided.
         part: number of the random split or of the fold.
         seed: of the training.
         labels: genres, in label order.
@@ -38,7 +38,7 @@ class Question:
     """
 
     data: str
-    protocol: str
+    protocol: Protocol
     part: int
     seed: int
     labels: tuple[str, ...]
@@ -58,7 +58,11 @@ class Run:
             DifferentRunError: if the folder holds a training of something else.
             DataError: if a side of the split is empty that must not be.
         """
-        needed = {"train": True, "validation": recipe.schedule.keep == "best", "test": question.protocol != "all"}
+        needed = {
+            "train": True,
+            "validation": recipe.schedule.keep == "best",
+            "test": question.protocol is not Protocol.ALL,
+        }
         for side, is_needed in needed.items():
             if is_needed and not getattr(question.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
@@ -99,7 +103,8 @@ class Run:
         document = self._read("run.json")
         del document["system"], document["recipe"]
         split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
-        return Question(**{**document, "labels": tuple(document["labels"]), "split": split})
+        protocol, labels = Protocol(document.pop("protocol")), tuple(document.pop("labels"))
+        return Question(**document, protocol=protocol, labels=labels, split=split)
 
     def recipe(self) -> Recipe:
         """The recipe it followed."""

@@ -6,14 +6,26 @@ Every split keeps exact duplicates together, stratifies by genre, and is a funct
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from training.tracks import DataError, Track, TrackSet
+
+
+class Protocol(StrEnum):
+    """How tracks are divided: at random, with no artist on two sides, or not at all.
+
+    ``all`` keeps nothing to judge by: for a network to be served, whose recipe other runs have judged.
+    """
+
+    RANDOM = "random"
+    ARTIST_FILTERED = "artist-filtered"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,21 @@ class Split:
         return Split(train=tuple(sorted(self.train + self.validation)), validation=(), test=self.test)
 
 
+def divide(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
+    """The random split or the fold of that number, or all tracks to learn from.
+
+    Raises:
+        ValueError: if no track has that fold.
+    """
+    match protocol:
+        case Protocol.RANDOM:
+            return random_split(tracks, seed=part)
+        case Protocol.ARTIST_FILTERED:
+            return artist_split(tracks, fold=part, seed=part)
+        case Protocol.ALL:
+            return all_tracks(tracks)
+
+
 def random_split(tracks: TrackSet, *, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:
     """Divide by track, as the authors of the four published systems did.
 
@@ -39,26 +66,7 @@ def random_split(tracks: TrackSet, *, seed: int, validation: float = 0.1, test: 
         test: share of each genre's tracks to judge by.
     """
     groups = _same_recording(tracks.tracks)
-    return _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=test, hold_out=set())
-
-
-def held_out_split(tracks: TrackSet, hold_out: Collection[str], *, seed: int, validation: float = 0.1) -> Split:
-    """Judge by certain tracks and learn from all others.
-
-    Args:
-        tracks: the whole set.
-        hold_out: names of the tracks to judge by.
-        seed: of the choice of validation tracks.
-        validation: share of each genre's tracks to stop early by.
-
-    Raises:
-        ValueError: if nothing is left to learn from.
-    """
-    groups = _same_recording(tracks.tracks)
-    split = _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=0.0, hold_out=set(hold_out))
-    if not split.train:
-        raise ValueError("every track is held out: there is nothing to learn from")
-    return split
+    return _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=test)
 
 
 def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 0.1) -> Split:
@@ -79,7 +87,7 @@ def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 
         raise ValueError(f"no track is in fold {fold}")
     rest = [track for track in filtered if track.fold != fold]
     groups = _groups(rest, lambda track: (track.genre, track.artist) if track.artist else track.name)
-    drawn = _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=0.0, hold_out=set())
+    drawn = _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=0.0)
     return Split(train=drawn.train, validation=drawn.validation, test=judged)
 
 
@@ -169,9 +177,7 @@ def _groups(tracks: Sequence[Track], key: Callable[[Track], Hashable]) -> list[l
     return list(groups.values())
 
 
-def _draw(
-    groups: Sequence[list[Track]], n_labels: int, *, seed: int, validation: float, test: float, hold_out: set[str]
-) -> Split:
+def _draw(groups: Sequence[list[Track]], n_labels: int, *, seed: int, validation: float, test: float) -> Split:
     """Deal groups of tracks to the three sides, genre by genre, until each has its share."""
     rng = np.random.default_rng(seed)
     sides: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
@@ -179,12 +185,10 @@ def _draw(
         # A group belongs to the genre of its first track (metal.00058 and rock.00016 are one recording).
         own = [group for group in groups if group[0].genre == genre]
         rng.shuffle(own)
-        own.sort(key=lambda group: not any(track.name in hold_out for track in group))
         n_tracks = sum(map(len, own))
         wanted = {"test": round(test * n_tracks), "validation": round(validation * n_tracks)}
         for group in own:
-            held = any(track.name in hold_out for track in group)
-            side = "test" if held else next((s for s, n in wanted.items() if n >= len(group)), "train")
+            side = next((s for s, n in wanted.items() if n >= len(group)), "train")
             wanted[side] = wanted.get(side, 0) - len(group)
             sides[side].extend(track.name for track in group)
     return Split(*(tuple(sorted(sides[side])) for side in ("train", "validation", "test")))

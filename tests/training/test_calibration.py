@@ -14,6 +14,7 @@ from service.aggregation.confidence import tempered
 from tests.training.test_report import made_up
 from training.calibration import calibrate, find_domain, fit_temperature
 from training.results import Record
+from training.splits import Protocol
 
 pytestmark = pytest.mark.torch
 
@@ -35,7 +36,7 @@ def test_calibration_is_judged_on_tracks_that_it_was_not_fitted_to(rng: np.rando
     def fold(part: int, temperature: float) -> Record:
         shares, truth = honest(rng, 1000)
         figures = {"shares": tempered(shares, temperature).round(4).tolist(), "truth": truth.tolist()}
-        record = made_up(part, "artist-filtered")
+        record = made_up(part, Protocol.ARTIST_FILTERED)
         return replace(record, figures={**record.figures, **figures})
 
     found = calibrate([fold(1, 2.5), fold(2, 2.5), fold(3, 2.5)])
@@ -48,7 +49,7 @@ def test_calibration_is_judged_on_tracks_that_it_was_not_fitted_to(rng: np.rando
 
 def test_where_music_ends_is_chosen_on_tracks_never_heard(rng: np.random.Generator) -> None:
     def fold(part: int, lowest: float) -> Record:
-        record = made_up(part, "artist-filtered")
+        record = made_up(part, Protocol.ARTIST_FILTERED)
         return replace(record, figures={**record.figures, "peaks": rng.uniform(lowest, 0.9, 1000).tolist()})
 
     found = find_domain([fold(1, 0.4), fold(2, 0.4), fold(3, 0.4)])

@@ -13,7 +13,7 @@ from training.fitting import classifier
 from training.outliers import KINDS, outlier, outlier_frames
 from training.recipe import Source
 from training.runs import Question, Run
-from training.splits import random_split
+from training.splits import Protocol, random_split
 from training.systems.wholetrack_crnn import WholetrackCrnn
 from training.tracks import TrackSet
 
@@ -57,7 +57,9 @@ def test_a_network_that_heard_them_does_not_decide(toys: TrackSet, tmp_path: Pat
         }
     )
     run = Run(tmp_path)
-    judged = run.fit(toys, Question("toys", "random", 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe)
+    judged = run.fit(
+        toys, Question("toys", Protocol.RANDOM, 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe
+    )
     assert judged
     assert judged.track_accuracy_summed == 1.0
     from service.features.normalise import normalise

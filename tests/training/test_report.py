@@ -17,12 +17,13 @@ from training.recipe import Source
 from training.report import differences, experiments_text, is_published, read_results, read_robustness, results_text
 from training.results import AVERAGED, Record, read_records, summarise
 from training.robustness import CLEAN
+from training.splits import Protocol
 from training.systems import SYSTEMS
 
 pytestmark = pytest.mark.torch
 
 
-def made_up(part: int, protocol: str = "random", accuracy: float = 0.5) -> Record:
+def made_up(part: int, protocol: Protocol = Protocol.RANDOM, accuracy: float = 0.5) -> Record:
     figures: dict[str, Any] = dict.fromkeys(AVERAGED, 0.25)
     figures |= {"track_accuracy_summed": accuracy, "n_tracks": 98, "confusion": [[3, 1], [2, 4]]}
     epoch = {"train_loss": 1.0, "validation_loss": 2.0, "validation_track_accuracy": 0.5}
@@ -44,7 +45,7 @@ def made_up(part: int, protocol: str = "random", accuracy: float = 0.5) -> Recor
 
 
 def test_mean_and_deviation_over_runs() -> None:
-    summary = summarise([made_up(1, accuracy=0.5), made_up(2, accuracy=0.7), made_up(1, "artist-filtered", 0.4)])
+    summary = summarise([made_up(1, accuracy=0.5), made_up(2, accuracy=0.7), made_up(1, Protocol.ARTIST_FILTERED, 0.4)])
     assert set(summary) == {"random_split", "artist_filtered"}
     assert summary["random_split"]["runs"] == 2
     assert summary["random_split"]["tracks"] == 196

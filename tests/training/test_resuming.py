@@ -19,7 +19,7 @@ from tests.conftest import PROJECT
 from tests.training.conftest import toy_set
 from training.recipe import Source
 from training.runs import Question, Run
-from training.splits import random_split
+from training.splits import Protocol, random_split
 from training.systems.wholetrack_crnn import WholetrackCrnn
 
 pytestmark = pytest.mark.torch
@@ -43,7 +43,7 @@ def train(folder: str) -> None:
     toys = toy_set()
     split = random_split(toys, seed=1, test=0.25)
     print("begins", flush=True)
-    Run(Path(folder)).fit(toys, Question("toys", "random", 1, 0, toys.labels, split), RECIPE)
+    Run(Path(folder)).fit(toys, Question("toys", Protocol.RANDOM, 1, 0, toys.labels, split), RECIPE)
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

@@ -20,7 +20,7 @@ from training.recipe import Source
 from training.results import Record
 from training.robustness import PERTURBATIONS, FoldModels, make, measure
 from training.runs import Question, Run
-from training.splits import artist_split
+from training.splits import Protocol, artist_split
 from training.systems.wholetrack_crnn import WholetrackCrnn
 from training.tracks import DataError
 
@@ -65,7 +65,7 @@ def test_clips_are_judged_by_the_fold_that_never_heard_their_artist(
     for fold in (1, 2):
         run = Run(tmp_path / f"run-{fold}")
         split = artist_split(tracks, fold=fold, seed=0).without_validation()
-        run.fit(tracks, Question("toys", "artist-filtered", fold, 0, tracks.labels, split), recipe)
+        run.fit(tracks, Question("toys", Protocol.ARTIST_FILTERED, fold, 0, tracks.labels, split), recipe)
         publish(run, [Record.of(run)], tracks, name=f"fold-{fold}", version="1", licence="none", models=models)
         judged.append(run.figures())
     chosen = {title: PERTURBATIONS[title] for title in ("as it is", "12 dB softer")}

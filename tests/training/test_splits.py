@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import toy_track
-from training.splits import Split, artist_split, held_out_split, random_split
+from training.splits import Split, artist_split, random_split
 from training.tracks import TrackSet, load_precomputed
 
 
@@ -66,15 +66,6 @@ def test_no_artist_is_on_two_sides(toys: TrackSet) -> None:
 def test_a_fold_that_does_not_exist(toys: TrackSet) -> None:
     with pytest.raises(ValueError, match="no track is in fold 9"):
         artist_split(toys, fold=9, seed=0)
-
-
-def test_what_is_held_out_is_judged_by_with_its_duplicates(toys: TrackSet) -> None:
-    twin = toy_track("low.99999", 0, 1, duplicate_of="low.00003")
-    tracks = TrackSet(toys.labels, (*toys.tracks, twin))
-    split = held_out_split(tracks, ["low.00003", "high.00007"], seed=0)
-    assert split.test == ("high.00007", "low.00003", "low.99999")
-    with pytest.raises(ValueError, match="nothing to learn from"):
-        held_out_split(toys, [track.name for track in toys.tracks], seed=0)
 
 
 @pytest.mark.data

@@ -26,7 +26,7 @@ from training.publishing import publish  # noqa: E402
 from training.recipe import Recipe, Source  # noqa: E402
 from training.results import Record  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
-from training.splits import random_split  # noqa: E402
+from training.splits import Protocol, random_split  # noqa: E402
 from training.systems import SYSTEMS  # noqa: E402
 from training.systems.guimaraes_cnn import cut_out, turn  # noqa: E402
 from training.tracks import TrackSet  # noqa: E402
@@ -105,7 +105,7 @@ SHORT = {"schedule.epochs": 2, "schedule.batch": 16, "schedule.learning_rate": 3
 def _published(recipe: Recipe, tracks: TrackSet, folder: Path) -> Pipeline:
     run, name = Run(folder / "run"), recipe.system
     split = random_split(tracks, seed=1, test=0.25)
-    run.fit(tracks, Question("toys", "random", 1, 0, tracks.labels, split), recipe)
+    run.fit(tracks, Question("toys", Protocol.RANDOM, 1, 0, tracks.labels, split), recipe)
     models = folder / "models"
     publish(run, [Record.of(run)], tracks, name=name, version="1", licence="Apache-2.0", models=models)
     return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu"))

@@ -30,7 +30,7 @@ from training.recipe import Source  # noqa: E402
 from training.recurrent import ExportError  # noqa: E402
 from training.results import Record  # noqa: E402
 from training.runs import Question, Run  # noqa: E402
-from training.splits import all_tracks, artist_split, random_split  # noqa: E402
+from training.splits import Protocol, all_tracks, artist_split, random_split  # noqa: E402
 from training.systems.wholetrack_crnn import WholetrackCrnn  # noqa: E402
 from training.tracks import DataError, TrackSet  # noqa: E402
 
@@ -53,7 +53,7 @@ SMALL = FULL.changed(
 
 
 def question(tracks: TrackSet, seed: int = 0) -> Question:
-    return Question("toys", "random", 1, seed, tracks.labels, random_split(tracks, seed=1, test=0.25))
+    return Question("toys", Protocol.RANDOM, 1, seed, tracks.labels, random_split(tracks, seed=1, test=0.25))
 
 
 def weights(run: Run) -> dict[str, NDArray[np.float32]]:
@@ -252,7 +252,7 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
 
 
 def test_a_network_that_learned_from_everything(toys: TrackSet, tmp_path: Path) -> None:
-    asked = Question("toys", "all", 1, 0, toys.labels, all_tracks(toys))
+    asked = Question("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys))
     run = Run(tmp_path / "run")
     with pytest.raises(DataError, match="none is left for validation"):
         run.fit(toys, asked, SMALL)
@@ -265,7 +265,7 @@ def test_a_network_that_learned_from_everything(toys: TrackSet, tmp_path: Path) 
     for fold in (1, 2):
         other = Run(tmp_path / f"fold-{fold}")
         split = artist_split(toys, fold=fold, seed=0).without_validation()
-        other.fit(toys, Question("toys", "artist-filtered", fold, 0, toys.labels, split), recipe)
+        other.fit(toys, Question("toys", Protocol.ARTIST_FILTERED, fold, 0, toys.labels, split), recipe)
         judged.append(Record.of(other))
     folder = publish(run, judged, toys, name="toy", version="2", licence="Apache-2.0", models=tmp_path / "models")
     card = load_bundles(tmp_path / "models")["toy"].card

@@ -113,6 +113,7 @@ class WholetrackCrnn(Recipe):
                 learning_rate=2e-3,
                 weight_decay=0.02,
                 rate="one-cycle",
+                keep="last",
                 epochs=60,
                 patience=20,
                 batch=64,
@@ -127,6 +128,9 @@ class WholetrackCrnn(Recipe):
                 frames=window_frames(features, GTZAN_AUDIO, length_s),
                 last_window="align_to_end",
             ),
+            shape=CrnnShape(centred=True),
+            augmentation=Augmentation(style=0.5, damage=0.15),
+            outliers=4,
         )
 
     def network(self, n_labels: int) -> Crnn:
