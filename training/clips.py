@@ -1,16 +1,19 @@
-"""A data set of short clips out of whole recordings, as GTZAN was made: cut, brought to one level, kept as FLAC."""
+"""A data set of short clips out of whole recordings, as GTZAN was made: cut, mono at 22,050 Hz, at one level."""
 
 from __future__ import annotations
 
+import logging
 import math
-import subprocess
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from service.audio.decoder import FfmpegDecoder
 from service.audio.ffmpeg import Ffmpeg
+from service.errors import ServiceError
 
 with warnings.catch_warnings():
     # It looks for ffmpeg on PATH before it can be told of ours.
@@ -18,8 +21,14 @@ with warnings.catch_warnings():
     from pydub import AudioSegment
 from pydub.exceptions import CouldntEncodeError
 
+from training.sound import Samples, pieces
 from training.tracks import DataError
 
+_log = logging.getLogger(__name__)
+
+# GTZAN's own, and all that any of the systems hears.
+_RATE = 22050
+_LONGEST_S = 24 * 3600.0
 _PEAK_DB = -1.0
 _FADE_MS = 5
 
@@ -58,36 +67,46 @@ def cut_folder(root: Path, to: Path, cutting: Cutting, ffmpeg: Ffmpeg) -> Iterat
         DataError: if a clip cannot be written.
     """
     AudioSegment.converter = str(ffmpeg.path)
+    decoder = FfmpegDecoder(ffmpeg)
     for recording in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
         folder = to / recording.parent.relative_to(root)
-        with tempfile.TemporaryDirectory() as temporary:
-            whole = _opened(recording, Path(temporary) / "whole.wav", ffmpeg)
-            if whole is None:
-                continue
-            for number, clip in _clips(whole, cutting):
+        try:
+            for number, samples in _cuts(recording, decoder, cutting):
                 path = folder / f"{recording.name}.{number:03}.flac"
+                clip = _segment(samples)
+                if not math.isfinite(clip.dBFS):
+                    continue
                 if not path.exists():
                     _write(clip, path, cutting)
                 yield path
+        except ServiceError as error:
+            _log.warning("%s gives no more clips: %s", recording, error)
 
 
-def _opened(recording: Path, wav: Path, ffmpeg: Ffmpeg) -> AudioSegment | None:
-    command = [str(ffmpeg.path), "-v", "error", "-nostdin", "-i", str(recording), "-map", "0:a:0", "-c:a", "pcm_s16le"]
-    done = subprocess.run([*command, str(wav)], check=False, capture_output=True)
-    if done.returncode != 0:
-        return None
-    with wav.open("rb") as file:
-        return AudioSegment.from_wav(file)
+def _cuts(recording: Path, decoder: FfmpegDecoder, cutting: Cutting) -> Iterator[tuple[int, Samples]]:
+    """The chosen clips with their numbers, one at a time in memory."""
+    length = round(cutting.seconds * _RATE)
+    chosen = None
+    if cutting.most is not None:
+        n_clips = sum(1 for _ in _whole_pieces(recording, decoder, length))
+        n_chosen = min(n_clips, cutting.most)
+        chosen = {i * n_clips // n_chosen for i in range(n_chosen)}
+    for number, piece in enumerate(_whole_pieces(recording, decoder, length)):
+        if chosen is None or number in chosen:
+            yield number, piece
 
 
-def _clips(whole: AudioSegment, cutting: Cutting) -> Iterator[tuple[int, AudioSegment]]:
-    length_ms = round(cutting.seconds * 1000)
-    n_clips = len(whole) // length_ms
-    n_chosen = min(n_clips, cutting.most or n_clips)
-    for number in (i * n_clips // n_chosen for i in range(n_chosen)):
-        clip = whole[number * length_ms : (number + 1) * length_ms]
-        if math.isfinite(clip.dBFS):
-            yield number, clip
+def _whole_pieces(recording: Path, decoder: FfmpegDecoder, length: int) -> Iterator[Samples]:
+    with decoder.open(recording, sample_rate=_RATE, max_duration_s=_LONGEST_S) as decoding:
+        for piece in pieces(decoding.blocks(), length):
+            if len(piece) == length:
+                yield piece
+        decoding.summary()
+
+
+def _segment(samples: Samples) -> AudioSegment:
+    rounded = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
+    return AudioSegment(rounded.tobytes(), sample_width=2, frame_rate=_RATE, channels=1)
 
 
 def _write(clip: AudioSegment, path: Path, cutting: Cutting) -> None:

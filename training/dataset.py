@@ -27,7 +27,7 @@ from service.errors import ServiceError
 from service.features.logmel import LogMel
 from service.settings import available_cpus
 from training.cache import FeatureCache, Heard
-from training.sound import VERSIONS
+from training.sound import VERSIONS, pieces
 from training.splits import deal_folds
 from training.tracks import DataError, Track, TrackSet
 
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 LEFT_OUT = "left-out.csv"
 _TABLE = "tracks.csv"
+# A phase vocoder holds the whole spectrum of what it is given.
+_PIECE_S = 60
 _LONGEST_TRACK_S = 4 * 3600.0
 _NO_FRAMES = np.zeros((0, 0), dtype=np.float32)
 
@@ -196,13 +198,13 @@ class _Hearing:
         return Heard(joined, digest.hexdigest())
 
     def _sound(self, recording: Path, version: str | None) -> Iterator[NDArray[np.float32]]:
-        """Mono samples, block by block; of a changed copy all at once."""
+        """Mono samples, block by block; of a changed copy a minute at a time."""
         rate = self.features.grid.sample_rate
         with self.decoder.open(recording, sample_rate=rate, max_duration_s=_LONGEST_TRACK_S) as decoding:
             if version is None:
                 yield from decoding.blocks()
             else:
-                yield VERSIONS[version](np.concatenate(list(decoding.blocks())), rate)
+                yield from (VERSIONS[version](piece, rate) for piece in pieces(decoding.blocks(), rate * _PIECE_S))
             decoding.summary()
 
 

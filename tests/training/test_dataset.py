@@ -23,7 +23,7 @@ from tests.conftest import PROJECT
 from tests.recordings import LOSSLESS, LOSSY, Recorder, wav_bytes
 from training.cache import FeatureCache
 from training.dataset import load_folder
-from training.sound import VERSIONS
+from training.sound import VERSIONS, pieces
 from training.splits import Split, artist_split, random_split, read_split
 from training.tracks import DataError, TrackSet
 
@@ -91,6 +91,15 @@ def test_changed_copies_are_learned_from_and_kept(root: Path, tmp_path: Path, de
     for one, other in zip(tracks.tracks, load().tracks, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(one.versions, other.versions, strict=True))
     assert {path: path.stat().st_mtime_ns for path in entries(tmp_path)} == written
+
+
+@pytest.mark.parametrize("sizes", [(10,), (3, 3, 3, 1), (25, 1, 9), (5, 5), ()])
+def test_pieces_are_of_one_length_however_the_blocks_come(sizes: tuple[int, ...]) -> None:
+    sound = np.arange(sum(sizes), dtype=np.float32)
+    cut = list(pieces(np.split(sound, np.cumsum(sizes)[:-1]) if sizes else [], 4))
+    assert [len(piece) for piece in cut[:-1]] == [4] * (len(cut) - 1)
+    assert not cut or 0 < len(cut[-1]) <= 4
+    np.testing.assert_array_equal(np.concatenate([np.zeros(0), *cut]), sound)
 
 
 @pytest.mark.parametrize("name", list(VERSIONS))
