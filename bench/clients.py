@@ -34,15 +34,18 @@ class Load:
         """Answers a second."""
         return len(self.waits_s) / self.seconds
 
+    def percentile_s(self, percent: float) -> float:
+        """How long that share of the answers took at most, in seconds."""
+        return float(np.percentile(self.waits_s, percent))
+
     def as_dict(self) -> dict[str, Any]:
         """Throughput and distribution, for JSON."""
-        median, p95 = np.percentile(self.waits_s, [50, 95])
         return {
             "clients": self.clients,
             "answers": len(self.waits_s),
             "tracks_per_second": round(self.per_second, 3),
-            "median_s": round(float(median), 3),
-            "p95_s": round(float(p95), 3),
+            "median_s": round(self.percentile_s(50), 3),
+            "p95_s": round(self.percentile_s(95), 3),
         }
 
 

@@ -1,16 +1,21 @@
-"""How much memory a recording takes: the service's peak for 3 minutes and for 10 hours of the same music."""
+"""How much memory recordings take: peaks for 3 minutes, for 10 hours, and for 16 clients with 10 minutes each."""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
+import psutil
+
+from bench.clients import load
 from bench.report import arguments, make_song, print_report
-from bench.running import running_server
+from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
 
 _MIB = 1 << 20
+_CLIENTS, _CLIENTS_MINUTES, _ROUNDS = 16, 10, 2
 
 
 def make_recording(song: Path, target: Path, minutes: int) -> None:
@@ -41,6 +46,47 @@ def peak_bytes(recording: Path, folder: Path) -> dict[str, float]:
     }
 
 
+def peak_of_many(recording: Path, folder: Path) -> dict[str, float]:
+    """The largest resident size of a fresh service, and of it with its decoders, while many ask at once."""
+    folder.mkdir()
+    with running_server(folder) as server:
+        together = ready = _resident(server)
+        done = threading.Event()
+
+        def watch() -> None:
+            nonlocal together
+            while not done.wait(0.05):
+                together = max(together, _resident(server))
+
+        def ask() -> None:
+            server.post(recording, windows="none", timeout_s=600).raise_for_status()
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        load(ask, clients=_CLIENTS, answers=_CLIENTS * _ROUNDS)
+        done.set()
+        watching.join()
+        peak = server.peak_bytes()
+    return {
+        "clients": _CLIENTS,
+        "seconds": 60 * _CLIENTS_MINUTES,
+        "ready_mib": round(ready / _MIB, 1),
+        "peak_mib": round(peak / _MIB, 1),
+        "peak_with_decoders_mib": round(together / _MIB, 1),
+    }
+
+
+def _resident(server: Server) -> int:
+    """Bytes of the service and its children, what they share counted once: the proportional set size."""
+    total = 0
+    for process in (server.process, *server.process.children(recursive=True)):
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:  # it has just ended
+            continue
+    return total
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
@@ -48,11 +94,16 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        song, short, long = folder / "song.mp3", folder / "short.mp3", folder / "long.mp3"
+        song, short, long, many = (folder / f"{name}.mp3" for name in ("song", "short", "long", "many"))
         make_song(song)
         make_recording(song, short, 3)
         make_recording(song, long, round(options.hours * 60))
-        figures = {"short": peak_bytes(short, folder / "a"), "long": peak_bytes(long, folder / "b")}
+        make_recording(song, many, _CLIENTS_MINUTES)
+        figures = {
+            "short": peak_bytes(short, folder / "a"),
+            "long": peak_bytes(long, folder / "b"),
+            "many": peak_of_many(many, folder / "c"),
+        }
         difference = figures["long"]["peak_mib"] - figures["short"]["peak_mib"]
         print_report("memory", {**figures, "difference_mib": round(difference, 1)}, record=options.record)
 

@@ -16,6 +16,7 @@ def table() -> str:
     cpu = {name: track[name]["cpu_s"]["median"] for name in ("service", "decode_alone", "session_alone")}
     wall_s = track["service"]["wall_s"]["median"]
     busy, short, long = probe["four_uploads"], memory["short"], memory["long"]
+    many = memory["many"]
     minutes, short_min, long_h = track["song_seconds"] // 60, short["seconds"] / 60, long["seconds"] / 3600
     rows = [
         ("from start to ready", f"{startup['seconds_to_ready']['median']:.2f} s", _BENCH),
@@ -31,6 +32,12 @@ def table() -> str:
         (
             f"memory for {short_min:.0f} minutes and for {long_h:.0f} hours",
             f"{short['peak_mib']:.0f} MiB and {long['peak_mib']:.0f} MiB",
+            _MEMORY,
+        ),
+        (
+            f"memory while {many['clients']} clients ask at once with {many['seconds'] / 60:.0f} minutes each, "
+            "decoders included",
+            f"{many['peak_with_decoders_mib']:.0f} MiB",
             _MEMORY,
         ),
     ]

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     tracks_open: PositiveInt = Field(
         default_factory=lambda: 4 * available_cpus(),
         description="Tracks begun and not yet answered, which take turns at decoding, so that a song does not wait for "
-        "the end of a long mix; each holds some 25 MiB. By default four per processor.",
+        "the end of a long mix; each holds a decoder and its windows. By default four per processor.",
     )
     max_requests: PositiveInt = Field(
         default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."

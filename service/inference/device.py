@@ -121,8 +121,8 @@ def _proven(open_on: Callable[[Bundle, Settings], Session], bundle: Bundle, sett
 
 
 def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
-    # The engine's threads run a batch each: that costs a tenth less than a batch on all of them, which wait for each
-    # other at every layer while decoders take their processors away (bench.track).
+    # The engine's threads run a batch each. Threads that share one wait for each other at every layer while decoders
+    # take their processors away.
     options = _session_options()
     session = ort.InferenceSession(bundle.onnx, options, providers=["CPUExecutionProvider"])
     return Session(session, bundle, device="cpu", batch_sizes=[settings.cpu_batch])

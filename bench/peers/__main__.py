@@ -1,0 +1,164 @@
+"""The service beside serving frameworks with the same work: throughput and waiting times at 1, 4 and 16 clients.
+
+Each framework lives in an environment of its own, made when it is first needed. It and the service are measured by
+turns, round after round, one running at a time, so that ratios hold where the machine's speed drifts.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from bench.clients import Load, load
+from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from bench.running import PROJECT, running_server
+
+_CLIENTS = (1, 4, 16)
+_START_S, _ANSWER_S = 120, 600
+_SAME_SHARE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A framework: its package, pinned, and how its documentation starts it on a port."""
+
+    package: str
+    command: tuple[str, ...]
+
+
+PEERS = {
+    "litserve": Peer("litserve==0.2.19", ("python", "-m", "bench.peers.with_litserve", "{port}")),
+    "bentoml": Peer("bentoml==1.4.40", ("bentoml", "serve", "bench.peers.with_bentoml:Genres", "--port", "{port}")),
+    "ray": Peer("ray[serve]==2.56.1", ("python", "-m", "bench.peers.with_ray", "{port}")),
+}
+
+
+def environment(folder: Path, peer: Peer) -> Path:
+    """The folder of a framework's programs, installed beside the service if they are not there."""
+    programs, done = folder / "bin", folder / ".done"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, peer.package, "-e", ".[cpu]"], cwd=PROJECT, check=True)
+        done.touch()
+    return programs
+
+
+@contextmanager
+def running(programs: Path, peer: Peer, log: Path, song: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Start a framework, give a function that has it answer the song, and stop it and all its processes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [part.format(port=port) for part in peer.command]
+    command[0] = str(programs / command[0])
+    variables = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "BENTOML_DO_NOT_TRACK": "true"}
+    content = song.read_bytes()
+
+    def ask() -> dict[str, Any]:
+        files = {"request": (song.name, content)}
+        response = httpx.post(f"http://127.0.0.1:{port}/predict", files=files, timeout=_ANSWER_S)
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    with log.open("wb") as words:
+        process = psutil.Popen(command, cwd=PROJECT, env=variables, stdout=words, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(ask, process, log)
+            yield ask
+        finally:
+            family = [process, *process.children(recursive=True)]
+            for member in family:
+                member.terminate()
+            for member in psutil.wait_procs(family, timeout=20)[1]:
+                member.kill()
+
+
+def _wait_for(ask: Callable[[], object], process: psutil.Popen, log: Path) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            ask()
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        else:
+            return
+
+
+def loads(ask: Callable[[], object]) -> dict[int, Load]:
+    """What each number of clients saw, after every process had a chance to warm up."""
+    load(ask, clients=4, answers=4)
+    return {clients: load(ask, clients=clients, answers=max(2 * clients, 8)) for clients in _CLIENTS}
+
+
+def measure(folder: Path, programs: Path, peer: Peer, song: Path) -> tuple[dict[int, Load], dict[int, Load]]:
+    """One round: the service alone, then the framework alone; both must give the same shares."""
+    folder.mkdir()
+    with running_server(folder) as server:
+
+        def ask() -> dict[str, Any]:
+            response = server.post(song, windows="none", top_k=10)
+            response.raise_for_status()
+            answer: dict[str, Any] = response.json()
+            return answer
+
+        own = loads(ask)
+        expected = {each["genre"]: each["share"] for each in ask()["prediction"]["summed_score"]["top_k"]}
+    with running(programs, peer, folder / "peer.log", song) as ask_peer:
+        found = ask_peer()["summed_score"]
+        assert all(abs(found[genre] - share) < _SAME_SHARE for genre, share in expected.items()), (found, expected)
+        return own, loads(ask_peer)
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--environments", type=Path, default=PROJECT / "build" / "peers")
+    parser.add_argument("peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    options = parser.parse_args()
+    figures: dict[str, Any] = {"song_seconds": SONG_SECONDS, "peers": {}}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        song = folder / "song.mp3"
+        make_song(song)
+        for key in options.peers:
+            peer = PEERS[key]
+            programs = environment(options.environments / key, peer)
+            rounds = [measure(folder / f"{key}-{i}", programs, peer, song) for i in range(options.rounds)]
+            figures["peers"][key] = {
+                "package": peer.package,
+                "service": [[own[n].as_dict() for n in _CLIENTS] for own, _ in rounds],
+                "peer": [[its[n].as_dict() for n in _CLIENTS] for _, its in rounds],
+                "throughput_ratio": {
+                    str(n): spread([own[n].per_second / its[n].per_second for own, its in rounds]) for n in _CLIENTS
+                },
+                "median_ratio": {
+                    str(n): spread([own[n].percentile_s(50) / its[n].percentile_s(50) for own, its in rounds])
+                    for n in _CLIENTS
+                },
+                "p95_ratio": {
+                    str(n): spread([own[n].percentile_s(95) / its[n].percentile_s(95) for own, its in rounds])
+                    for n in _CLIENTS
+                },
+            }
+    print_report("peers", figures, record=options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""BentoML: a service that decodes, and behind it one that classifies with adaptive batching (docs.bentoml.com)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import bentoml
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.peers.work import CORES, Work
+
+_MOST_WINDOWS, _LATENCY_MS, _TIMEOUT_S = 1024, 60_000, 600
+
+
+@bentoml.service(workers=CORES, traffic={"timeout": _TIMEOUT_S})
+class Classifier:
+    """Windows of several requests share a call: arrays are joined along their first axis."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    @bentoml.api(batchable=True, max_batch_size=_MOST_WINDOWS, max_latency_ms=_LATENCY_MS)
+    def classify(self, windows: np.ndarray) -> np.ndarray:
+        return self.work.classify(windows)
+
+
+@bentoml.service(workers=CORES, traffic={"timeout": _TIMEOUT_S})
+class Genres:
+    """Decodes in threads, so that its event loop stays free."""
+
+    classifier = bentoml.depends(Classifier)
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    @bentoml.api
+    async def predict(self, request: Path) -> dict:
+        windows = await asyncio.to_thread(self.work.windows, request)
+        probabilities: NDArray[np.float32] = await self.classifier.to_async.classify(windows)
+        return self.work.answer(probabilities)

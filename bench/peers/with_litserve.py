@@ -1,0 +1,46 @@
+"""LitServe: a worker process per core, each decodes and classifies the requests of its batch (lightning.ai/docs)."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import litserve
+import numpy as np
+from fastapi import UploadFile
+from numpy.typing import NDArray
+
+from bench.peers.work import CORES, Work
+
+Windows = NDArray[np.float32]
+
+
+class Genres(litserve.LitAPI):
+    """Requests are batched; the windows of a batch are classified together."""
+
+    def setup(self, device: str) -> None:
+        del device
+        self.work = Work()
+
+    def decode_request(self, request: UploadFile) -> Windows:
+        return self.work.windows(request.file.read())
+
+    def batch(self, inputs: list[Windows]) -> list[Windows]:
+        return inputs
+
+    def predict(self, x: Windows | list[Windows]) -> Any:
+        if isinstance(x, list):
+            return self.work.classify_together(x)
+        return self.work.classify(x)
+
+    def unbatch(self, output: list[Windows]) -> list[Windows]:
+        return output
+
+    def encode_response(self, output: Windows) -> dict[str, dict[str, float]]:
+        return self.work.answer(output)
+
+
+if __name__ == "__main__":
+    api = Genres(max_batch_size=4, batch_timeout=0.01, api_path="/predict")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES, timeout=False)
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

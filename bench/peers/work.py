@@ -1,0 +1,83 @@
+"""What every framework is given to serve: from a file to windows, from windows to probabilities."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from service.aggregation.ranking import majority_vote, summed_score
+from service.audio.decoder import FfmpegDecoder
+from service.audio.ffmpeg import find_ffmpeg
+from service.contracts import WindowScores
+from service.features.grid import WindowGrid
+from service.features.logmel import LogMel
+from service.features.normalise import normalise
+from service.features.windows import WindowCutter
+from service.inference.bundle import load_bundles
+from service.inference.device import open_session
+from service.settings import DeviceChoice, Settings
+
+CORES = os.cpu_count() or 1
+_LONGEST_S = 3600.0
+
+
+class Work:
+    """The stages of the service without its scheduler, for one process."""
+
+    def __init__(self) -> None:
+        threadpool_limits(limits=1, user_api="blas")
+        settings = Settings(device=DeviceChoice.CPU)
+        bundle = load_bundles(settings.models_dir)[settings.default_model]
+        self.card = bundle.card
+        self.features = LogMel(self.card.features, self.card.audio.sample_rate)
+        self.grid = WindowGrid.of(self.card.windows, self.features.grid)
+        self.decoder = FfmpegDecoder(find_ffmpeg())
+        self.session = open_session(bundle, settings)
+
+    def windows(self, recording: bytes | Path) -> NDArray[np.float32]:
+        """Decode a recording and give its normalised windows ``[n, frames, n_mels]``."""
+        if isinstance(recording, Path):
+            return self._windows(recording)
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(recording)
+            file.flush()
+            return self._windows(Path(file.name))
+
+    def _windows(self, path: Path) -> NDArray[np.float32]:
+        stream = self.features.stream()
+        cutter = WindowCutter(self.grid, n_mels=self.card.features.n_mels, silence=self.features.silence)
+        heard = []
+        rate, normalisation = self.card.audio.sample_rate, self.card.features.normalisation
+        with self.decoder.open(path, sample_rate=rate, max_duration_s=_LONGEST_S) as decoding:
+            for samples in decoding.blocks():
+                block = cutter.push(stream.push(samples), n_samples=stream.n_samples)
+                heard.append(normalise(block.frames, normalisation))
+            decoding.summary()
+        block = cutter.finish(stream.finish(), n_samples=stream.n_samples)
+        return np.concatenate([*heard, normalise(block.frames, normalisation)])
+
+    def classify(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities ``[n, n_labels]``, in batches of the size that the service uses."""
+        size = self.session.max_batch
+        return np.concatenate([self.session.run(windows[i : i + size]) for i in range(0, len(windows), size)])
+
+    def classify_together(self, tracks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """The probabilities of several tracks, whose windows share batches."""
+        ends = np.cumsum([len(windows) for windows in tracks])[:-1]
+        return np.split(self.classify(np.concatenate(tracks)), ends)
+
+    def answer(self, probabilities: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+        """Summed score and majority vote, as the service states them when it is not asked for the windows."""
+        silent = np.zeros(len(probabilities), dtype=np.bool_)
+        scores = WindowScores(np.arange(len(probabilities), dtype=np.float64), probabilities, silent)
+        rankings = {"summed_score": summed_score, "majority_vote": majority_vote}
+        return {
+            name: {ranked.genre: ranked.share for ranked in rank(scores, self.card.labels).ranked}
+            for name, rank in rankings.items()
+        }
