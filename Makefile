@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory train systems robustness results lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -37,6 +37,12 @@ bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 10
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record
+
+bench-peers: $(VENV)/.test ## Measure the service beside LitServe, BentoML and Ray Serve (some 20 minutes, 1 GB of packages)
+	$(BIN)/python -m bench.peers --record
+
+performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the records of all benchmarks
+	$(BIN)/python -m bench.performance
 
 train: $(VENV)/.test ## Train, judge and publish the bundled model and its folds anew from DATA (some hours; goes on)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \

@@ -1,6 +1,7 @@
 """What a 4-minute mp3 costs through the service, beside its floor: ffmpeg alone plus the session alone.
 
-The three are measured in turn, round after round, so that the ratio holds where the machine's speed drifts.
+Features alone are measured too; what no part explains is HTTP, JSON, pipes and Python. All are measured in turn, round
+after round, so that ratios hold where the machine's speed drifts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +20,14 @@ from numpy.typing import NDArray
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
+from service.features.normalise import normalise
+from service.features.windows import WindowCutter
 from service.inference.device import Session
-from service.pipeline import Pipeline
+from service.pipeline import Pipeline, ServedModel
 from service.settings import DeviceChoice, Settings
 from service.startup import build_pipeline
+
+_PARTS = ("decode_alone", "session_alone", "features_alone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,17 @@ def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
     return Cost(time.process_time() - cpu, time.perf_counter() - began)
 
 
+def features_alone(served: ServedModel, blocks: Sequence[NDArray[np.float32]]) -> Cost:
+    """From samples that are ready to normalised windows, block by block as they come from ffmpeg's pipe."""
+    cpu, began = time.process_time(), time.perf_counter()
+    stream, normalisation = served.features.stream(), served.card.features.normalisation
+    cutter = WindowCutter(served.grid(None), n_mels=served.card.features.n_mels, silence=served.features.silence)
+    for samples in blocks:
+        normalise(cutter.push(stream.push(samples), n_samples=stream.n_samples).frames, normalisation)
+    normalise(cutter.finish(stream.finish(), n_samples=stream.n_samples).frames, normalisation)
+    return Cost(time.process_time() - cpu, time.perf_counter() - began)
+
+
 def through_http(server: Server, song: Path) -> Cost:
     """The whole way; the CPU time of the service and its ffmpeg, not of the client."""
     before, began = server.process.cpu_times(), time.perf_counter()
@@ -65,21 +82,28 @@ def through_http(server: Server, song: Path) -> Cost:
 
 
 def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, object]:
-    """All three, ``repeats`` times in turn."""
+    """All of them, ``repeats`` times in turn."""
     served = pipeline.model(None)
     session = served.engine.classifier
     assert isinstance(session, Session)
     windows = pipeline.windows(song, max_duration_s=3600)
-    costs: dict[str, list[Cost]] = {"decode_alone": [], "session_alone": [], "service": []}
+    with pipeline.decoder.open(song, sample_rate=served.card.audio.sample_rate, max_duration_s=3600) as decoding:
+        blocks = list(decoding.blocks())
+    costs: dict[str, list[Cost]] = {name: [] for name in (*_PARTS, "service")}
     for round_ in range(repeats + 1):
         now = {
             "decode_alone": decode_alone(song, served.card.audio.sample_rate),
             "session_alone": session_alone(session, windows),
+            "features_alone": features_alone(served, blocks),
             "service": through_http(server, song),
         }
         if round_:  # the first warms up
             for name, cost in now.items():
                 costs[name].append(cost)
+    shares = {
+        name: spread([part.cpu_s / whole.cpu_s for part, whole in zip(costs[name], costs["service"], strict=True)])
+        for name in _PARTS
+    }
     floors = [d.cpu_s + s.cpu_s for d, s in zip(costs["decode_alone"], costs["session_alone"], strict=True)]
     return {
         "song_seconds": SONG_SECONDS,
@@ -88,6 +112,7 @@ def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dic
             name: {f: spread([getattr(c, f) for c in all_]) for f in ("cpu_s", "wall_s")}
             for name, all_ in costs.items()
         },
+        "cpu_share_of_service": shares,
         "cpu_ratio_to_floor": spread([c.cpu_s / floor for c, floor in zip(costs["service"], floors, strict=True)]),
     }
 

@@ -238,6 +238,7 @@ def robustness(
     except (DataError, StartupError) as error:
         _fail(str(error))
     if to:
+        to.parent.mkdir(parents=True, exist_ok=True)
         write_json(to, measured.as_dict())
     typer.echo(json.dumps(measured.as_dict(), indent=2))
 

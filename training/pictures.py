@@ -20,7 +20,7 @@ def draw_confusion(records: Sequence[Record], path: Path) -> None:
     chosen = [record for record in records if record.protocol == Protocol.ARTIST_FILTERED] or list(records)
     counts = np.sum([record.figures["confusion"] for record in chosen], axis=0)
     labels = chosen[0].labels
-    with _style():
+    with style():
         figure = Figure(figsize=(4.6, 4.2), layout="constrained")
         axes = figure.subplots()
         axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
@@ -33,12 +33,12 @@ def draw_confusion(records: Sequence[Record], path: Path) -> None:
             if counts[row, column]:
                 dark = counts[row, column] > counts[row].sum() / 2
                 axes.text(column, row, str(counts[row, column]), ha="center", va="center", color="w" if dark else "k")
-        _save(figure, path)
+        save(figure, path)
 
 
 def draw_learning(records: Sequence[Record], path: Path) -> None:
     """Loss in training and validation by epoch, and the accuracy on validation tracks, every run a line."""
-    with _style():
+    with style():
         figure = Figure(figsize=(7.2, 2.6), layout="constrained")
         losses, accuracies = figure.subplots(1, 2)
         for record in records:
@@ -52,7 +52,7 @@ def draw_learning(records: Sequence[Record], path: Path) -> None:
         accuracies.set_xlabel("epoch")
         accuracies.set_ylabel("validation tracks right")
         accuracies.legend(frameon=False, fontsize=6)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _course(record: Record, name: str) -> list[float]:
@@ -60,10 +60,12 @@ def _course(record: Record, name: str) -> list[float]:
     return [epoch.get(name, math.nan) for epoch in record.training["history"]]
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """Small letters that stay text, and nothing that differs from one drawing to the next."""
     return mpl.rc_context({"svg.hashsalt": "wholetrack", "svg.fonttype": "none", "font.size": 8})
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture without the date."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Creator": None})

@@ -138,7 +138,7 @@ def experiments_text(results: Results) -> str:
             "Written by `make results`. Each line is a group of runs of `wholetrack-train fit`, judged on the",
             "artist-filtered folds, by which a recipe is chosen, and on random splits, by which it never is.",
             "",
-            *_markdown(header, rows),
+            *markdown_table(header, rows),
             "",
         ]
     )
@@ -175,7 +175,7 @@ def _table(systems: Results, protocol: Protocol) -> list[str]:
             ]
         )
     header = ("system", "runs", *(title for title, _ in _COLUMNS), "parameters", "MFLOP", "minutes")
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _beside_authors(systems: Results) -> list[str]:
@@ -195,7 +195,7 @@ def _beside_authors(systems: Results) -> list[str]:
             )
         )
         rows.append([label, words, ours])
-    return _markdown(("system", "authors, from audio", "here, random split"), rows)
+    return markdown_table(("system", "authors, from audio", "here, random split"), rows)
 
 
 def _divide_and_conquer(systems: Results) -> list[str]:
@@ -209,7 +209,7 @@ def _divide_and_conquer(systems: Results) -> list[str]:
             gains.append("" if gain is None else f"{gain:+.1f}")
         rows.append([label, *gains])
     header = ("system", "points a track gains over its windows, random split", "artist-filtered")
-    return _markdown(header, rows)
+    return markdown_table(header, rows)
 
 
 def _robustness(measured: Mapping[str, Any]) -> list[str]:
@@ -222,7 +222,7 @@ def _robustness(measured: Mapping[str, Any]) -> list[str]:
         f"{measured['clips']} real clips, each through the whole service by the network of the fold that never heard "
         f"its artist ({measured['date']}). One clip is {100 / measured['clips']:.0f} points."
     )
-    return [words, "", *_markdown(("the clips", "right", "points"), rows)]
+    return [words, "", *markdown_table(("the clips", "right", "points"), rows)]
 
 
 def _mean(summary: Mapping[str, Any] | None, figure: str) -> str:
@@ -232,5 +232,6 @@ def _mean(summary: Mapping[str, Any] | None, figure: str) -> str:
     return f"{summary[figure]:.3f}" + ("" if deviation is None else f" ({deviation:.3f})")
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return [f"| {' | '.join(header)} |", "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]

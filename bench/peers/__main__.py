@@ -40,8 +40,8 @@ class Peer:
 
 PEERS = {
     "litserve": Peer("litserve==0.2.19", ("python", "-m", "bench.peers.with_litserve", "{port}")),
-    "bentoml": Peer("bentoml==1.4.40", ("bentoml", "serve", "bench.peers.with_bentoml:Genres", "--port", "{port}")),
-    "ray": Peer("ray[serve]==2.56.1", ("python", "-m", "bench.peers.with_ray", "{port}")),
+    "bentoml": Peer("bentoml==1.4.39", ("bentoml", "serve", "bench.peers.with_bentoml:Genres", "--port", "{port}")),
+    "ray": Peer("ray[serve]==2.60.0", ("python", "-m", "bench.peers.with_ray", "{port}")),
 }
 
 

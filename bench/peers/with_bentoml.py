@@ -1,7 +1,5 @@
 """BentoML: a service that decodes, and behind it one that classifies with adaptive batching (docs.bentoml.com)."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

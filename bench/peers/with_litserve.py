@@ -1,7 +1,5 @@
 """LitServe: a worker process per core, each decodes and classifies the requests of its batch (lightning.ai/docs)."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,0 +1,209 @@
+"""``docs/performance.json`` and ``docs/PERFORMANCE.md`` with its pictures, from what benchmarks left in ``docs/bench``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench.peers import NAMES
+from bench.report import RECORDED
+from training.pictures import save, style
+from training.report import markdown_table
+
+DOCS = RECORDED.parent
+_PICTURES = "pictures"
+_BENCHMARKS = ("startup", "track", "probe", "memory", "throughput", "fairness", "overload", "peers")
+Record = dict[str, Any]
+
+
+def records() -> dict[str, Record]:
+    """What every benchmark recorded last, by its name."""
+    return {name: json.loads((RECORDED / f"{name}.json").read_text()) for name in _BENCHMARKS}
+
+
+def summary(found: dict[str, Record]) -> Record:
+    """The figures by which the engine is judged, each with its repeats, and where they were measured."""
+    memory, overload = found["memory"], found["overload"]
+    return {
+        "measured": {name: {key: record[key] for key in ("date", "machine")} for name, record in found.items()},
+        "cpu_ratio_to_floor": found["track"]["cpu_ratio_to_floor"],
+        "cpu_share_of_service": found["track"]["cpu_share_of_service"],
+        "throughput_ratio_to_seed_way": found["throughput"]["throughput_ratio_to_seed_way"],
+        "throughput_ratio_to_peers": _of_peers(found["peers"], "throughput_ratio"),
+        "median_ratio_to_peers": _of_peers(found["peers"], "median_ratio"),
+        "p95_ratio_to_peers": _of_peers(found["peers"], "p95_ratio"),
+        "fair_wait_ratio": found["fairness"]["fair_wait_ratio"],
+        "memory_mb": {
+            "clients_16": _megabytes(memory["many"]["peak_with_decoders_mib"]),
+            "ten_hours_more_than_three_minutes": _megabytes(memory["difference_mib"]),
+            "repeats": 1,
+        },
+        "overload": {
+            **{key: overload[key] for key in ("accepted_share_of_capacity", "p95_ratio_to_unloaded", "refused_p95_ms")},
+            "seconds": overload["seconds"],
+            "repeats": 1,
+        },
+    }
+
+
+def page(found: dict[str, Record]) -> str:
+    """``PERFORMANCE.md``."""
+    track, figures = found["track"], summary(found)
+    machine = track["machine"]
+    lines = [
+        "# Performance",
+        "",
+        "Written by `python -m bench.performance` from the records in [bench](bench), which `make bench`,",
+        "`make bench-memory` and `make bench-peers` leave there; the same figures for programs are in",
+        "[performance.json](performance.json). Ratios compare what ran by turns on one machine: median (smallest to",
+        "largest of the repeats).",
+        "",
+        f"{machine['cpus']} cores ({machine['processor']}), ffmpeg {machine['ffmpeg'].split('-')[0]}, onnxruntime "
+        f"{machine['onnxruntime']} on the CPU, Python {machine['python']}, {track['date']}. The song: "
+        f"{track['song_seconds']} s of mp3 at 192 kb/s.",
+        "",
+        "## The cost of a track",
+        "",
+        f"CPU through HTTP over ffmpeg alone plus the network alone: {_spread(track['cpu_ratio_to_floor'])}; "
+        "the bar is 1.25.",
+        "",
+        *markdown_table(("part", "share of the service's CPU"), _shares(track["cpu_share_of_service"])),
+        "",
+        f"![shares]({_PICTURES}/performance-cpu.svg)",
+        "",
+        "## Throughput beside the seeds' own way",
+        "",
+        "The seeds' way: librosa loads, computes every window by itself, one call of the same network per track, as",
+        "many processes as cores. Times its throughput; the bar is 6.",
+        "",
+        *markdown_table(
+            ("clients", "tracks a second", "times the seeds' way"),
+            [
+                [str(n), _middle(found["throughput"], i), _spread(ratio)]
+                for i, (n, ratio) in enumerate(figures["throughput_ratio_to_seed_way"].items())
+            ],
+        ),
+        "",
+        "## Beside serving frameworks",
+        "",
+        "The same decoding, features and network in each, batched its own way; [bench/peers](../bench/peers) holds",
+        "each set-up, a file of a page. More than 1 in throughput and less than 1 in time is to the service's credit.",
+        "",
+        *markdown_table(("framework", "clients", "throughput", "median time", "95th percentile"), _beside(figures)),
+        "",
+        f"![peers]({_PICTURES}/performance-peers.svg)",
+        "",
+        "## Fairness, memory, overload",
+        "",
+        *markdown_table(("", "measured", "bar"), _bars(found, figures)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _of_peers(peers: Record, figure: str) -> Record:
+    return {name: peer[figure] for name, peer in peers["peers"].items()}
+
+
+def _megabytes(mebibytes: float) -> float:
+    return round(mebibytes * 1.048576, 1)
+
+
+def _spread(figure: Record) -> str:
+    return f"{figure['median']:.2f} ({figure['min']:.2f} to {figure['max']:.2f})"
+
+
+def _shares(shares: Record) -> Iterable[list[str]]:
+    names = {"decode_alone": "ffmpeg", "session_alone": "network", "features_alone": "features"}
+    for part, title in names.items():
+        yield [title, f"{100 * shares[part]['median']:.0f} %"]
+    rest = 1 - sum(shares[part]["median"] for part in names)
+    yield ["HTTP, JSON, pipes, Python: what is left", f"{100 * rest:.0f} %"]
+
+
+def _middle(throughput: Record, i: int) -> str:
+    rates = sorted(round_[i]["tracks_per_second"] for round_ in throughput["service"])
+    return f"{rates[len(rates) // 2]:.2f}"
+
+
+def _beside(figures: Record) -> Iterable[list[str]]:
+    for name, ratios in figures["throughput_ratio_to_peers"].items():
+        for clients, ratio in ratios.items():
+            times = (figures[f"{kind}_ratio_to_peers"][name][clients] for kind in ("median", "p95"))
+            yield [NAMES[name], clients, _spread(ratio), *map(_spread, times)]
+
+
+def _bars(found: dict[str, Record], figures: Record) -> Iterable[list[str]]:
+    memory, overload = found["memory"], found["overload"]
+    yield ["a 3-minute song during a 2-hour mix, over beside one song", _spread(figures["fair_wait_ratio"]), "1.5"]
+    many = memory["many"]
+    yield [
+        f"{many['clients']} clients with {many['seconds'] / 60:.0f} minutes each, decoders included",
+        f"{figures['memory_mb']['clients_16']:.0f} MB",
+        "600 MB",
+    ]
+    yield [
+        "a 10-hour recording over a 3-minute one",
+        f"{figures['memory_mb']['ten_hours_more_than_three_minutes']:.0f} MB",
+        "64 MB",
+    ]
+    yield [
+        f"four times capacity for {overload['seconds']:.0f} s: accepted, of capacity",
+        f"{overload['accepted_share_of_capacity']:.2f}",
+        "0.9",
+    ]
+    yield [
+        "the same: 95th percentile of the accepted over that of one client alone",
+        f"{overload['p95_ratio_to_unloaded']:.2f}",
+        "2",
+    ]
+    yield ["the same: 429 within, 95th percentile", f"{overload['refused_p95_ms']:.0f} ms", "50 ms"]
+
+
+def _draw_cpu(track: Record, path: Path) -> None:
+    rows = [(title, float(share.removesuffix(" %"))) for title, share in _shares(track["cpu_share_of_service"])]
+    with style():
+        figure = Figure(figsize=(6, 1.2), layout="constrained")
+        axes, left = figure.subplots(), 0.0
+        for title, share in rows:
+            axes.barh([0], [share], left=left, label=title.partition(":")[0])
+            left += share
+        axes.set_yticks([])
+        axes.set_xlabel("% of the CPU that a track takes through HTTP")
+        axes.legend(frameon=False, ncols=len(rows), loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=7)
+        save(figure, path)
+
+
+def _draw_peers(peers: Record, path: Path) -> None:
+    with style():
+        figure = Figure(figsize=(6, 2.4), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, peer) in enumerate(peers["peers"].items()):
+            ratios = peer["throughput_ratio"].values()
+            places = [j + 0.25 * (i - 1) for j in range(len(ratios))]
+            middles = [ratio["median"] for ratio in ratios]
+            below = [ratio["median"] - ratio["min"] for ratio in ratios]
+            above = [ratio["max"] - ratio["median"] for ratio in ratios]
+            axes.bar(places, middles, width=0.22, yerr=[below, above], capsize=2, label=NAMES[name])
+            axes.set_xticks(range(len(ratios)), [f"{n} clients" for n in peer["throughput_ratio"]])
+        axes.axhline(1, color="k", linewidth=0.8)
+        axes.set_ylabel("service's throughput over it")
+        axes.legend(frameon=False)
+        save(figure, path)
+
+
+def main() -> None:
+    """Write the pages anew."""
+    found = records()
+    (DOCS / "performance.json").write_text(json.dumps(summary(found), indent=2) + "\n")
+    (DOCS / "PERFORMANCE.md").write_text(page(found))
+    _draw_cpu(found["track"], DOCS / _PICTURES / "performance-cpu.svg")
+    _draw_peers(found["peers"], DOCS / _PICTURES / "performance-peers.svg")
+
+
+if __name__ == "__main__":
+    main()
