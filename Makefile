@@ -88,7 +88,7 @@ lock: ## Pin every dependency anew (needs uv)
 	        --extra $$device --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	    --extra cpu --extra gpu --extra reference --extra train --extra test --output-file constraints.txt pyproject.toml
+	    --extra cpu --extra gpu --extra reference --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
 
 clean: ## Remove what set-up and tests left
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""``docs/performance.json`` and ``docs/PERFORMANCE.md`` with its pictures, from what benchmarks left in ``docs/bench``."""
+"""``docs/performance.json`` and ``docs/PERFORMANCE.md`` with its pictures, from what benchmarks left behind."""
 
 from __future__ import annotations
 

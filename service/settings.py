@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         "without being decoded again. 0 for none.",
     )
 
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="Where OpenTelemetry spans of predictions are sent, by OTLP over HTTP, such as "
+        "http://127.0.0.1:4318/v1/traces; needs the extra `tracing`. Unset for none.",
+    )
+
     max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Largest upload, in bytes.")
     max_duration_s: PositiveFloat = Field(
         default=3 * 3600.0, description="Longest recording, in seconds of decoded audio."

@@ -17,6 +17,7 @@ from service.api import health, models, predict, problems
 from service.api.metrics import Metrics
 from service.api.predict import Predictions
 from service.api.requests import InFlight, RequestRecords
+from service.api.tracing import Tracing
 from service.pipeline import Pipeline
 from service.settings import Settings
 
@@ -35,12 +36,13 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="wholetrack-", dir=settings.temp_dir) as folder:
-            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, Path(folder))
+            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, tracing, Path(folder))
             yield
             # uvicorn has waited for the requests under way, or cancelled them: those are about to be told why.
             await in_flight.wait_for_none(_LAST_WORDS_S)
             await to_thread.run_sync(app.state.predictions.close)
             await to_thread.run_sync(pipeline.close)
+            await to_thread.run_sync(tracing.close)
 
     in_flight = InFlight()
 
@@ -60,4 +62,5 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(RequestRecords, in_flight=in_flight)
     app.add_middleware(CorrelationIdMiddleware)
+    tracing = Tracing(app, settings.otlp_endpoint)
     return app

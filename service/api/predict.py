@@ -7,6 +7,7 @@ import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,10 @@ from service.api.metrics import Metrics
 from service.api.problems import PREDICT_PATH, documented
 from service.api.repeats import Question, Repeats
 from service.api.schemas import PredictionAnswer, PredictParameters, Received, answer
+from service.api.tracing import Tracing
 from service.api.upload import Upload, received
 from service.cancellation import Cancellation
+from service.contracts import TrackPrediction
 from service.errors import ErrorKind, ServiceError
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -52,10 +55,13 @@ class Predictions:
         admission: of predictions.
     """
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, metrics: Metrics, folder: Path) -> None:
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, metrics: Metrics, tracing: Tracing, folder: Path
+    ) -> None:
         self._pipeline = pipeline
         self._settings = settings
         self._metrics = metrics
+        self._tracing = tracing
         self._folder = folder
         self._threads = ThreadPoolExecutor(settings.tracks_open, thread_name_prefix="track")
         self._repeats = Repeats(settings.repeats_mb << 20)
@@ -78,12 +84,13 @@ class Predictions:
         with self.admission.one(), self._metrics.in_progress.track_inprogress():
             self._check(parameters)
             try:
-                async with asyncio.timeout(limit_s) as limit:
+                async with asyncio.timeout(limit_s) as limit, AsyncExitStack() as stack:
                     max_bytes = self._settings.max_upload_bytes
-                    async with received(request, self._folder, max_bytes=max_bytes) as upload:
-                        # From here on it is not this task that must be stopped, but the thread that it waits for.
-                        limit.reschedule(None)
-                        return await self._heard(request, upload, parameters, began)
+                    with self._tracing.span("receive"):
+                        upload = await stack.enter_async_context(received(request, self._folder, max_bytes=max_bytes))
+                    # From here on it is not this task that must be stopped, but the thread that it waits for.
+                    limit.reschedule(None)
+                    return await self._heard(request, upload, parameters, began)
             except TimeoutError as error:
                 raise self._too_slow() from error
 
@@ -106,32 +113,41 @@ class Predictions:
 
         def work() -> Response:
             wait_s = time.monotonic() - submitted
-            found = self._repeats.get(question)
-            if self._settings.repeats_mb:
-                self._metrics.asked(known=found is not None)
-            if found is None:
-                found = self._pipeline.predict(
-                    upload.path,
-                    model=parameters.model,
-                    hop_s=parameters.hop_s,
-                    max_duration_s=self._settings.max_duration_s,
-                    cancellation=cancellation,
-                )
-                self._repeats.put(question, found)
-            received_ = Received(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s, wait_s)
-            answered = answer(found, received_, top_k=parameters.top_k, detail=parameters.windows)
+            with self._tracing.span("hear") as facts:
+                found = self._found(question, upload, cancellation)
+                received_ = Received(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s, wait_s)
+                answered = answer(found, received_, top_k=parameters.top_k, detail=parameters.windows)
+                body = answered.model_dump_json(exclude_unset=True).encode()
+                times = answered.timing_ms.model_dump()
+                facts |= {"model": found.card.name, "windows": answered.windows.count, "audio_s": found.duration_s}
+                facts |= {f"{stage}_ms": ms for stage, ms in times.items()}
             self._metrics.answered(
                 model=found.card.name,
                 n_windows=answered.windows.count,
                 duration_s=found.duration_s,
                 timing=answered.timing_ms,
             )
-            timing = ", ".join(f"{stage};dur={ms}" for stage, ms in answered.timing_ms.model_dump().items())
-            body = answered.model_dump_json(exclude_unset=True).encode()
+            timing = ", ".join(f"{stage};dur={ms}" for stage, ms in times.items())
             return Response(body, media_type="application/json", headers={"Server-Timing": timing})
 
         deadline = began + self._settings.request_timeout_s
         return await self._watched(request, work, cancellation, deadline)
+
+    def _found(self, question: Question, upload: Upload, cancellation: Cancellation) -> TrackPrediction:
+        """What is known of a recording heard before, or what the pipeline hears now."""
+        found = self._repeats.get(question)
+        if self._settings.repeats_mb:
+            self._metrics.asked(known=found is not None)
+        if found is None:
+            found = self._pipeline.predict(
+                upload.path,
+                model=question.model[0],
+                hop_s=question.hop_s,
+                max_duration_s=self._settings.max_duration_s,
+                cancellation=cancellation,
+            )
+            self._repeats.put(question, found)
+        return found
 
     async def _watched(
         self, request: Request, work: Callable[[], Response], cancellation: Cancellation, deadline: float
