@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
+from service.audio.scheduling import settle
 from service.features.normalise import normalise
 from service.features.windows import WindowCutter
 from service.inference.device import Session
@@ -38,14 +39,17 @@ class Cost:
     wall_s: float
 
 
-def decode_alone(song: Path, sample_rate: int) -> Cost:
-    """The service's ffmpeg command, its output thrown away."""
+def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
+    """The service's ffmpeg command, its output thrown away, run as the service does or as the kernel would."""
     with song.open("rb") as file:
         command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=3600)
         before, began = os.times(), time.perf_counter()
-        subprocess.run(
-            command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True
+        decoder = subprocess.Popen(
+            command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+        if settled:
+            settle(decoder.pid)
+        assert decoder.wait() == 0
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
     return Cost(cpu_s, time.perf_counter() - began)

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import Ffmpeg
 from service.audio.report import Report
+from service.audio.scheduling import settle
 from service.contracts import StreamInfo, TrackWarning, WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
 
@@ -128,6 +129,7 @@ class Decoding:
                 pass_fds=(file.fileno(),),
                 start_new_session=True,
             )
+        settle(self._process.pid)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pcm = self._process.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import tarfile
 import threading
 import zipfile
@@ -16,8 +18,10 @@ from numpy.typing import NDArray
 
 from service.audio.decoder import DecodedAudio, FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
+from service.audio.scheduling import settle
 from service.contracts import WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
+from service.settings import available_cpus
 from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
 
 RATE = 22050
@@ -354,3 +358,27 @@ def test_ffmpeg_on_the_path_is_preferred(
     assert find_ffmpeg().origin == "PATH"
     monkeypatch.setenv("PATH", "")
     assert find_ffmpeg().origin == "imageio-ffmpeg"
+
+
+def test_a_decoder_runs_as_a_batch_job_on_one_processor_and_decoders_take_all_in_turn(
+    decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
+) -> None:
+    song = tmp_path / "song.wav"
+    song.write_bytes(wav_bytes(np.tile(tune, 60), 22050))
+    allowed, seen = os.sched_getaffinity(0), set()
+    for _ in range(len(allowed)):
+        with decoder.open(song, sample_rate=22050, max_duration_s=3600) as decoding:
+            next(decoding.blocks())
+            pid = decoding._process.pid
+            for thread in (int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()):
+                assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+                seen |= os.sched_getaffinity(thread)
+                if available_cpus() == len(allowed):
+                    assert len(os.sched_getaffinity(thread)) == 1
+    assert seen == allowed
+
+
+def test_settling_a_process_that_has_ended_does_nothing() -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+        settle(process.pid)
