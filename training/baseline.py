@@ -74,12 +74,12 @@ def fit_baseline(tracks: TrackSet, question: Question, recipe: Recipe) -> Record
             raise DataError(f"there are too few tracks: none is left for {side}")
     began = time.monotonic()
     sides = {side: tracks.named(names) for side, names in asdict(question.split).items()}
-    described = {side: [_described(track.frames, recipe) for track in chosen.tracks] for side, chosen in sides.items()}
-    truth = {side: [track.genre for track in chosen.tracks] for side, chosen in sides.items()}
+    described = {side: [_described(track.frames, recipe) for track in own.tracks] for side, own in sides.items()}
+    truth = {side: [track.genre for track in own.tracks] for side, own in sides.items()}
     machines = [_machine(penalty, described["train"], truth["train"]) for penalty in _PENALTIES]
-    chosen = max(machines, key=lambda machine: _accuracy(machine, described["validation"], truth["validation"]))
-    judged = evaluate_scores([_scores(chosen, rows) for rows in described["test"]], truth["test"], tracks.labels)
-    vectors = chosen[-1].support_vectors_
+    best = max(machines, key=lambda machine: _accuracy(machine, described["validation"], truth["validation"]))
+    judged = evaluate_scores([_scores(best, rows) for rows in described["test"]], truth["test"], tracks.labels)
+    vectors = best[-1].support_vectors_
     minutes = round((time.monotonic() - began) / 60, 1)
     return Record(
         date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
@@ -88,12 +88,12 @@ def fit_baseline(tracks: TrackSet, question: Question, recipe: Recipe) -> Record
         part=question.part,
         seed=question.seed,
         labels=tracks.labels,
-        tracks={side: len(chosen) for side, chosen in sides.items()},
+        tracks={side: len(own) for side, own in sides.items()},
         system=NAME,
-        recipe={"windows": recipe.windows.model_dump(mode="json"), "penalty": chosen[-1].C},
+        recipe={"windows": recipe.windows.model_dump(mode="json"), "penalty": best[-1].C},
         parameters=vectors.size,
         # Of a window: its distance to every support vector, and the sum over them for every pair of genres.
-        mflop_per_window=round((3 * vectors.size + 2 * chosen[-1].dual_coef_.size) / 1e6, 1),
+        mflop_per_window=round((3 * vectors.size + 2 * best[-1].dual_coef_.size) / 1e6, 1),
         figures=judged.as_dict(),
         training={"epochs": 0, "best_epoch": 0, "minutes": minutes, "history": []},
     )
