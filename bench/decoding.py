@@ -1,16 +1,20 @@
-"""What decoding a 4-minute song costs, by format: ffmpeg as the service lets it run, and as the kernel would."""
+"""What decoding a 4-minute song costs, by format: ffmpeg as the service runs it, as the kernel would, and PyAV."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tempfile
 from pathlib import Path
 
+from bench.environments import ENVIRONMENTS, environment
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from bench.running import PROJECT
 from bench.track import decode_alone
 from service.audio.ffmpeg import find_ffmpeg
 
 _RATE = 22050
+_PYAV = "av==18.1.0"
 _ENCODERS = {
     "wav": ("pcm_s16le",),
     "flac": ("flac",),
@@ -26,8 +30,10 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
     options = parser.parse_args()
     formats = {}
+    python = environment(options.environments / "pyav", _PYAV) / "python"
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "source.wav"
         song = source.with_name("source.mp3")
@@ -37,17 +43,25 @@ def main() -> None:
         for suffix, (encoder, *arguments_) in _ENCODERS.items():
             encoded = source.with_name(f"song.{suffix}")
             subprocess.run([*ffmpeg, "-i", str(source), "-c:a", encoder, *arguments_, str(encoded)], check=True)
-            rounds = [
-                (decode_alone(encoded, _RATE, settled=True), decode_alone(encoded, _RATE, settled=False))
-                for _ in range(options.repeats)
-            ]
+            settled, unsettled, pyav = zip(*(_round(encoded, python) for _ in range(options.repeats)), strict=True)
             formats[suffix] = {
-                "settled_cpu_s": spread([settled.cpu_s for settled, _ in rounds]),
-                "unsettled_cpu_s": spread([unsettled.cpu_s for _, unsettled in rounds]),
-                "cpu_ratio": spread([settled.cpu_s / unsettled.cpu_s for settled, unsettled in rounds]),
-                "wall_ratio": spread([settled.wall_s / unsettled.wall_s for settled, unsettled in rounds]),
+                "settled_cpu_s": spread(settled),
+                "unsettled_cpu_s": spread(unsettled),
+                "pyav_cpu_s": spread(pyav),
+                "ratio_to_unsettled": spread([one / other for one, other in zip(settled, unsettled, strict=True)]),
+                "ratio_to_pyav": spread([one / other for one, other in zip(settled, pyav, strict=True)]),
             }
     print_report("decoding", {"song_seconds": SONG_SECONDS, "formats": formats}, record=options.record)
+
+
+def _round(encoded: Path, python: Path) -> tuple[float, float, float]:
+    """CPU seconds of the command, settled and not, and of PyAV without its start."""
+    settled = decode_alone(encoded, _RATE, settled=True).cpu_s
+    unsettled = decode_alone(encoded, _RATE, settled=False).cpu_s
+    command = [str(python), "-m", "bench.peers.with_pyav", str(_RATE), "1", str(encoded)]
+    done = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
+    (pyav,) = json.loads(done.stdout)[str(encoded)]
+    return settled, unsettled, pyav
 
 
 if __name__ == "__main__":

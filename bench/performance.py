@@ -16,7 +16,10 @@ from training.report import markdown_table
 
 DOCS = RECORDED.parent
 _PICTURES = "pictures"
-_BENCHMARKS = ("startup", "track", "probe", "memory", "throughput", "fairness", "overload", "peers")
+_BENCHMARKS = (
+    *("startup", "track", "session", "probe", "memory", "throughput", "fairness", "overload"),
+    *("decoding", "peers"),
+)
 Record = dict[str, Any]
 
 
@@ -75,6 +78,25 @@ def page(found: dict[str, Record]) -> str:
         "",
         f"![shares]({_PICTURES}/performance-cpu.svg)",
         "",
+        "## Decoding",
+        "",
+        "CPU seconds of one file: ffmpeg as the service runs it (a process per file, a batch job on one processor),",
+        "the same as the kernel would run it, and PyAV, ffmpeg's libraries in one thread of a process that is there",
+        "already. The service keeps the command: a process that belongs to one file can be hurt by no other, and what",
+        "PyAV saves is small, with a worse resampler at that.",
+        "",
+        *markdown_table(
+            ("format", "as the service", "as the kernel", "PyAV", "service over kernel", "service over PyAV"),
+            _decoding(found["decoding"]),
+        ),
+        "",
+        "## Batches",
+        "",
+        "CPU milliseconds per window of the default model in one thread, by windows in a batch: beyond a few, more",
+        "gain nothing, so that small batches, which make nobody wait, cost nothing.",
+        "",
+        *markdown_table(*_batches(found["session"]["cpu_ms_per_window"]["wholetrack-crnn"])),
+        "",
         "## Throughput beside the seeds' own way",
         "",
         "The seeds' way: librosa loads, computes every window by itself, one call of the same network per track, as",
@@ -123,6 +145,16 @@ def _shares(shares: Record) -> Iterable[list[str]]:
         yield [title, f"{100 * shares[part]['median']:.0f} %"]
     rest = 1 - sum(shares[part]["median"] for part in names)
     yield ["HTTP, JSON, pipes, Python: what is left", f"{100 * rest:.0f} %"]
+
+
+def _decoding(decoding: Record) -> Iterable[list[str]]:
+    for name, costs in decoding["formats"].items():
+        seconds = (f"{costs[kind]['median']:.2f}" for kind in ("settled_cpu_s", "unsettled_cpu_s", "pyav_cpu_s"))
+        yield [name, *seconds, _spread(costs["ratio_to_unsettled"]), _spread(costs["ratio_to_pyav"])]
+
+
+def _batches(costs: Record) -> tuple[list[str], list[list[str]]]:
+    return ["windows", *costs], [["ms", *(f"{cost['median']:.2f}" for cost in costs.values())]]
 
 
 def _middle(throughput: Record, i: int) -> str:

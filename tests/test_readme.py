@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.performance import DOCS, page, records, summary
 from bench.running import running_server
 from bench.table import table
 from tests.conftest import PROJECT
@@ -106,3 +107,9 @@ def _assert_shortened(shown: Any, given: Any, name: str = "") -> None:
 def test_the_files_that_the_readme_points_to_exist() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (PROJECT / target).exists(), target
+
+
+def test_the_performance_pages_are_those_of_the_records() -> None:
+    found = records()
+    assert (DOCS / "PERFORMANCE.md").read_text() == page(found)
+    assert json.loads((DOCS / "performance.json").read_text()) == summary(found)

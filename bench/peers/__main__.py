@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import httpx
 import psutil
 
 from bench.clients import Load, load
+from bench.environments import ENVIRONMENTS, environment
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import PROJECT, running_server
 
@@ -43,17 +43,6 @@ PEERS = {
     "bentoml": Peer("bentoml==1.4.39", ("bentoml", "serve", "bench.peers.with_bentoml:Genres", "--port", "{port}")),
     "ray": Peer("ray[serve]==2.60.0", ("python", "-m", "bench.peers.with_ray", "{port}")),
 }
-
-
-def environment(folder: Path, peer: Peer) -> Path:
-    """The folder of a framework's programs, installed beside the service if they are not there."""
-    programs, done = folder / "bin", folder / ".done"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, peer.package, "-e", ".[cpu]"], cwd=PROJECT, check=True)
-        done.touch()
-    return programs
 
 
 @contextmanager
@@ -129,7 +118,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--environments", type=Path, default=PROJECT / "build" / "peers")
+    parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
     parser.add_argument("peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     options = parser.parse_args()
     figures: dict[str, Any] = {"song_seconds": SONG_SECONDS, "peers": {}}
@@ -139,7 +128,7 @@ def main() -> None:
         make_song(song)
         for key in options.peers:
             peer = PEERS[key]
-            programs = environment(options.environments / key, peer)
+            programs = environment(options.environments / key, peer.package)
             rounds = [measure(folder / f"{key}-{i}", programs, peer, song) for i in range(options.rounds)]
             figures["peers"][key] = {
                 "package": peer.package,

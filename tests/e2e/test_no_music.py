@@ -1,0 +1,60 @@
+"""What is no music is not given a genre with confidence, and what is music is not taken for something else."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.pipeline import Pipeline
+from tests.recordings import Recorder
+
+SOUNDS = {
+    "white noise": "anoisesrc=color=white:amplitude=0.3",
+    "pink noise": "anoisesrc=color=pink:amplitude=0.3",
+    "faint noise": "anoisesrc=color=white:amplitude=0.001",
+    "a sine": "sine=frequency=440",
+    "a low sine": "sine=frequency=100",
+    "hum": "aevalsrc=0.3*sin(2*PI*50*t)+0.2*sin(2*PI*100*t)+0.1*sin(2*PI*150*t)+0.05*sin(2*PI*250*t)",
+    "clicks": r"aevalsrc=0.5*lt(mod(t\,1)\,0.01)",
+    "silence": "anullsrc=sample_rate=22050",
+}
+TEXT = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it "
+    "was the epoch of belief, it was the epoch of incredulity, it was the season of light."
+)
+
+
+def is_unknown(pipeline: Pipeline, sound: Path) -> None:
+    found = pipeline.predict(sound, max_duration_s=60)
+    print(sound.name, found.summed_score.genre, round(found.confidence, 3), found.in_domain)
+    assert found.in_domain is False
+    assert found.confidence < 0.3
+
+
+@pytest.mark.parametrize("name", list(SOUNDS))
+def test_a_sound_that_is_no_music(name: str, pipeline: Pipeline, recorder: Recorder, tmp_path: Path) -> None:
+    sound = tmp_path / "sound.wav"
+    recorder.run("-f", "lavfi", "-i", SOUNDS[name], "-t", "15", sound)
+    is_unknown(pipeline, sound)
+
+
+@pytest.mark.espeak
+@pytest.mark.parametrize("voice", ["en", "de", "fr", "es"])
+def test_speech(voice: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    sound = tmp_path / "speech.wav"
+    subprocess.run(["espeak-ng", "-v", voice, "-w", str(sound), TEXT], check=True)
+    is_unknown(pipeline, sound)
+
+
+@pytest.mark.data
+def test_music_is_known(pipeline: Pipeline, music: Path) -> None:
+    with (music / "tracks.csv").open() as table:
+        clips = [music / row["audio"] for row in csv.DictReader(table) if row["audio"]]
+    outside = [clip.name for clip in clips if not pipeline.predict(clip, max_duration_s=60).in_domain]
+    assert len(outside) <= 1, outside
+    for recording in (music / "audio/full").iterdir():
+        if recording.suffix != ".md":
+            assert pipeline.predict(recording, max_duration_s=600).in_domain, recording.name
