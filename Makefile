@@ -33,7 +33,7 @@ unit: $(VENV)/.test ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 10 minutes); records go to docs/bench
-	for name in startup track session probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record

@@ -17,7 +17,7 @@ from training.report import markdown_table
 DOCS = RECORDED.parent
 _PICTURES = "pictures"
 _BENCHMARKS = (
-    *("startup", "track", "session", "probe", "memory", "throughput", "fairness", "overload"),
+    *("startup", "track", "session", "first_answer", "probe", "memory", "throughput", "fairness", "overload"),
     *("decoding", "peers"),
 )
 Record = dict[str, Any]
@@ -39,6 +39,7 @@ def summary(found: dict[str, Record]) -> Record:
         "throughput_ratio_to_peers": _of_peers(found["peers"], "throughput_ratio"),
         "median_ratio_to_peers": _of_peers(found["peers"], "median_ratio"),
         "p95_ratio_to_peers": _of_peers(found["peers"], "p95_ratio"),
+        "first_answer_s": found["first_answer"]["first_answer_s"],
         "fair_wait_ratio": found["fairness"]["fair_wait_ratio"],
         "memory_mb": {
             "clients_16": _megabytes(memory["many"]["peak_with_decoders_mib"]),
@@ -172,6 +173,8 @@ def _beside(figures: Record) -> Iterable[list[str]]:
 def _bars(found: dict[str, Record], figures: Record) -> Iterable[list[str]]:
     memory, overload = found["memory"], found["overload"]
     yield ["a 3-minute song during a 2-hour mix, over beside one song", _spread(figures["fair_wait_ratio"]), "1.5"]
+    for length, wait in found["first_answer"]["first_answer_s"].items():
+        yield [f"the network's first answer about {length} of mp3", f"{_spread(wait)} s", "0.4 s"]
     many = memory["many"]
     yield [
         f"{many['clients']} clients with {many['seconds'] / 60:.0f} minutes each, decoders included",
