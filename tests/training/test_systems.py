@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 
 from training.augmentation import add_white_noise, shift_pitch  # noqa: E402
 from training.dataset import load_folder  # noqa: E402
-from training.export import export_onnx, mflop_per_window  # noqa: E402
+from training.export import INPUT, OUTPUT, export_onnx, mflop_per_window  # noqa: E402
 from training.publishing import publish  # noqa: E402
 from training.recipe import Recipe, Source  # noqa: E402
 from training.results import Record  # noqa: E402
@@ -136,6 +136,24 @@ def test_a_system_from_tracks_to_a_served_bundle(
         whole_hops = int((40 - windows.window_s) // windows.hop_s)
         assert len(starts) == whole_hops + 1
         np.testing.assert_allclose(starts, np.arange(len(starts)) * windows.hop_s, atol=0.5 / 13 + 1e-9)
+
+
+def test_deaf_bands_are_not_heard() -> None:
+    recipe = SYSTEMS["wholetrack-crnn"].of(Source.PRECOMPUTED).changed({"shape.deaf_bands": 6})
+    network = recipe.network(10).eval()
+    windows = torch.rand(2, 39, 128)
+    changed = windows.clone()
+    changed[:, :, -6:] = torch.rand(2, 39, 6)
+    with torch.inference_mode():
+        assert torch.equal(network(windows), network(changed))
+        changed[:, :, -7] = 0.0
+        assert not torch.equal(network(windows), network(changed))
+    onnx = export_onnx(network, frames=39, n_mels=128)
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        np.testing.assert_allclose(
+            session.run([OUTPUT], {INPUT: windows.numpy()})[0], network(windows).numpy(), atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "wholetrack-crnn"])
