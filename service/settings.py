@@ -116,7 +116,7 @@ class Settings(BaseSettings):
 
     otlp_endpoint: str | None = Field(
         default=None,
-        description="Where OpenTelemetry spans of predictions are sent, by OTLP over HTTP, such as "
+        description="Where OpenTelemetry spans of requests are sent, by OTLP over HTTP, such as "
         "http://127.0.0.1:4318/v1/traces; needs the extra `tracing`. Unset for none.",
     )
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import fmean
 
 from service.errors import ErrorKind, ServiceError
 
@@ -28,7 +29,8 @@ class Admission:
         self.draining = False
         self._most = most
         self._clock = clock
-        self._ended: deque[float] = deque(maxlen=_REMEMBERED)
+        self._lasted: deque[float] = deque(maxlen=_REMEMBERED)
+        self._last_admitted = clock()
         self._turned_away = 0
 
     @contextmanager
@@ -47,6 +49,7 @@ class Admission:
                 f"{self.under_way} predictions are under way; try again when Retry-After says.",
                 retry_after_s=self._retry_after_s(),
             )
+        began = self._last_admitted = self._clock()
         self.under_way += 1
         if self.under_way < self._most:
             # There was room to spare: nobody who was turned away still waits for a place.
@@ -55,7 +58,7 @@ class Admission:
             yield
         finally:
             self.under_way -= 1
-            self._ended.append(self._clock())
+            self._lasted.append(self._clock() - began)
             self._turned_away = max(0, self._turned_away - 1)
 
     @staticmethod
@@ -64,9 +67,12 @@ class Admission:
         return ServiceError(ErrorKind.DRAINING, "The service is shutting down; send the request to another instance.")
 
     def _retry_after_s(self) -> int:
-        """Seconds until a place should be free for the last of those turned away, at the rate at which places are."""
-        if len(self._ended) < 2:
+        """Seconds until a place should be free for the last of those turned away.
+
+        Of as many predictions as there is room for, each as long as the last ones, one ends every so often (Little's
+        law). A service that is stuck frees no place: it took at least the time since the last one was given away.
+        """
+        if not self._lasted:
             return _UNKNOWN_S
-        # Up to now, not to the last end: a service that is stuck frees no places.
-        per_place_s = (self._clock() - self._ended[0]) / len(self._ended)
+        per_place_s = max(fmean(self._lasted) / self._most, self._clock() - self._last_admitted)
         return min(max(math.ceil(self._turned_away * per_place_s), 1), _LONGEST_S)

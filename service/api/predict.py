@@ -81,8 +81,8 @@ class Predictions:
             ServiceError: any of the table's.
         """
         began, limit_s = time.monotonic(), self._settings.request_timeout_s
+        self._check(parameters)
         with self.admission.one(), self._metrics.in_progress.track_inprogress():
-            self._check(parameters)
             try:
                 async with asyncio.timeout(limit_s) as limit, AsyncExitStack() as stack:
                     max_bytes = self._settings.max_upload_bytes

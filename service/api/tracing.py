@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of predictions, sent where an operator says; unless one does, its SDK is not even loaded."""
+"""OpenTelemetry spans of requests, sent where an operator says; unless one does, its SDK is not even loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Facts = dict[str, str | int | float]
 
 _NAME = "wholetrack"
 # Probes and scrapes would drown the predictions.
-_NOT_TRACED = "healthz,readyz,metrics,docs,openapi.json"
+_NOT_TRACED = r"^[^:]+://[^/]+/(healthz|readyz|metrics|docs|openapi\.json)"
 
 
 class Tracing:

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 # How often a device that failed is tried again while nobody asks.
 _RETRY_S = 2.0
+# A driver that hangs may hang whoever opens it again, too.
+_LONGEST_OPENING_S = 60.0
 _LOOKS_PER_HANG = 4
 _REPLACEMENTS = 3
 
@@ -158,7 +160,7 @@ class Engine:
             self._stopping = True
             self._work.notify_all()
             self._alarm.notify()
-        self._watch.join()
+        self._watch.join(self._hang_s)
         for worker in self._workers:
             if worker.thread:
                 worker.thread.join(self._hang_s)
@@ -203,7 +205,8 @@ class Engine:
             # Whatever ended the loop, nobody may wait for an answer that will not come.
             with self._lock:
                 worker.alive = False
-                if not worker.given_up.is_set():
+                died = not self._stopping and not worker.given_up.is_set()
+                if died or not any(other.alive for other in self._workers):
                     self._fail_all()
                 self._alarm.notify()
 
@@ -345,10 +348,7 @@ class Engine:
             for worker in dead:
                 if worker.thread:
                     worker.thread.join()
-            classifier = self._reopen() if self._reopen else self.classifier
-        except Exception:  # noqa: BLE001 - nothing may end the supervisor
-            _log.exception("%s cannot be opened again", self.classifier.device)
-            classifier = None
+            classifier = self._opened_again()
         finally:
             self._lock.acquire()
         if classifier is None:
@@ -357,6 +357,25 @@ class Engine:
             self.classifier = classifier
             kept = [worker for worker in self._workers if worker not in troubled]
             self._workers = kept + [self._hire(classifier) for _ in troubled]
+
+    def _opened_again(self) -> Classifier | None:
+        """A fresh classifier, opened in a thread that may hang without taking the supervisor with it."""
+        reopen, found = self._reopen, list[Classifier]()
+        if reopen is None:
+            return self.classifier
+
+        def open_() -> None:
+            try:
+                found.append(reopen())
+            except Exception:  # noqa: BLE001 - nothing may end the supervisor
+                _log.exception("%s cannot be opened again", self.classifier.device)
+
+        opening = threading.Thread(target=open_, name=f"open-{self.classifier.device}", daemon=True)
+        opening.start()
+        opening.join(_LONGEST_OPENING_S)
+        if opening.is_alive():
+            _log.critical("opening %s again hangs", self.classifier.device)
+        return found[0] if found else None
 
     def _fail_all(self) -> None:
         """Nobody waits for an answer that will not come; the lock is held."""

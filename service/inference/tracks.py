@@ -88,7 +88,7 @@ class TrackQueue:
             self._forget(self)
 
     def put(self, windows: Windows) -> None:
-        """Hand over the next windows; waits while the track has too many unanswered.
+        """Hand over the next windows; waits while too many of the track wait for the device.
 
         Args:
             windows: normalised, ``[n, frames, n_mels]``.
@@ -99,7 +99,7 @@ class TrackQueue:
         if not len(windows):
             return
         with self._changed:
-            self._wait_until(lambda: self._waiting < self._limit)
+            self._wait_until(lambda: self._failure is None and self._waiting < self._limit)
             self._blocks.append(_Block(windows, time.monotonic()))
             self._waiting += len(windows)
             self._unanswered += len(windows)
@@ -127,8 +127,9 @@ class TrackQueue:
             self.fail(reason)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """What is complete is not spoiled by a failure that comes after it."""
         self._changed.wait_for(lambda: self._failure is not None or condition())
-        if self._failure is not None:
+        if self._failure is not None and not condition():
             raise self._failure
 
     # What follows is for the engine, which holds the lock.

@@ -58,7 +58,12 @@ def collector() -> Iterator[Collector]:
 
 def test_a_prediction_is_a_trace(collector: Collector, tmp_path: Path, tune: NDArray[np.float32]) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
-    client = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "f47ac10b58cc4372a5670e02b2c3d479"}
+    client = {
+        "traceparent": f"00-{TRACE}-{PARENT}-01",
+        "x-request-id": "f47ac10b58cc4372a5670e02b2c3d479",
+        # What is not traced goes by the path alone.
+        "host": "metrics.example",
+    }
     with running_server(tmp_path, otlp_endpoint=endpoint) as server:
         for content, status in ((wav_bytes(tune, 22050), 200), (b"no music", 415)):
             response = httpx.post(f"{server.url}/v1/predict", content=content, headers=client, timeout=60)

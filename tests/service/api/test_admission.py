@@ -36,29 +36,35 @@ def test_as_many_as_there_is_room_for() -> None:
     assert admission.under_way == 0
 
 
-def test_when_to_come_back_follows_from_the_rate() -> None:
+def test_when_to_come_back_follows_from_how_long_predictions_last() -> None:
     clock = Clock()
     admission = Admission(2, clock=clock)
-    with admission.one():
-        for _ in range(10):
-            with admission.one():
-                clock.now += 3.0
-        with admission.one():
-            # Ten places in 30 s less the first three, which were before the first end: 2.7 s for each.
-            assert [turned_away(admission).retry_after_s for _ in range(3)] == [3, 6, 9]
-            clock.now += 30.0
-            # Nothing has ended for half a minute: the rate is less than it was.
-            assert turned_away(admission).retry_after_s == 23
-        # One of the four who wait will have the place.
-        with admission.one():
-            clock.now += 1.0
-            assert turned_away(admission).retry_after_s == pytest.approx(4 * 58 / 11, abs=1)
+    for _ in range(10):
+        with admission.one(), admission.one():
+            clock.now += 6.0
+    with admission.one(), admission.one():
+        # Two at a time, six seconds each: one ends every three seconds.
+        assert [turned_away(admission).retry_after_s for _ in range(3)] == [3, 6, 9]
+        clock.now += 30.0
+        # No place was free for half a minute: the rate is less than it was.
+        assert turned_away(admission).retry_after_s == 4 * 30
     with ExitStack() as places:
         for _ in range(2):
             places.enter_context(admission.one())
         for _ in range(500):
             refused = turned_away(admission)
         assert refused.retry_after_s == 600
+
+
+def test_hours_without_work_say_nothing_of_its_speed() -> None:
+    clock = Clock()
+    admission = Admission(2, clock=clock)
+    for _ in range(40):
+        with admission.one():
+            clock.now += 0.5
+        clock.now += 300.0
+    with admission.one(), admission.one():
+        assert turned_away(admission).retry_after_s == 1
 
 
 def test_those_who_never_came_back_are_not_waited_for() -> None:
@@ -70,8 +76,7 @@ def test_those_who_never_came_back_are_not_waited_for() -> None:
             turned_away(admission)
     clock.now += 2.0
     with admission.one(), admission.one():
-        # Two ended; by now the rate is one second for each, and one waits.
-        assert turned_away(admission).retry_after_s == 1
+        assert turned_away(admission).retry_after_s == 5
 
 
 def test_while_it_drains_nobody_is_let_in() -> None:

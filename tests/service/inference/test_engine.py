@@ -400,6 +400,40 @@ def test_a_device_that_cannot_be_opened_again_is_tried_until_it_can(
     engine.close()
 
 
+def test_opening_that_hangs_ends_in_despair_too(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
+    monkeypatch.setattr("service.inference.engine._LONGEST_OPENING_S", 0.1)
+    despaired, forever = threading.Event(), threading.Event()
+
+    def reopen() -> FakeDevice:
+        forever.wait()
+        return device
+
+    engine = Engine(device, hang_s=0.2, reopen=reopen, despair=despaired.set)
+    with engine.open_track() as track:
+        track.put(numbered(0))
+        with pytest.raises(ServiceError):
+            track.finish()
+    assert despaired.wait(timeout=10)
+    forever.set()
+    device.may_run.release(100)
+    engine.close()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_closing_answers_what_is_waiting(device: FakeDevice, threads: int) -> None:
+    engine = Engine(device, threads=threads)
+    with engine.open_track() as track, ThreadPoolExecutor(1) as closing:
+        track.put(numbered(1, 2, 3, 4, 5, 6))
+        device.entered.acquire()
+        closed = closing.submit(engine.close)
+        with pytest.raises(TimeoutError):
+            closed.result(timeout=0.2)
+        device.may_run.release(100)
+        assert track.finish()[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+        closed.result(timeout=10)
+
+
 def test_a_closed_engine_takes_no_track() -> None:
     engine = Engine(FakeDevice())
     engine.close()
