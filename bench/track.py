@@ -48,7 +48,7 @@ def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
             command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if settled:
-            settle(decoder.pid)
+            settle(decoder.pid, min(os.sched_getaffinity(0)))
         assert decoder.wait() == 0
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         default_factory=available_cpus,
         description="Tracks decoded at the same time, each by an ffmpeg of its own; by default one per processor.",
     )
+    pin_decoders: bool = Field(
+        default_factory=lambda: available_cpus() == len(os.sched_getaffinity(0)),
+        description="Keep each ffmpeg on one processor, the one with the fewest of this service: less work for the "
+        "same sound. Turn it off where several instances share processors. By default on, unless the process has but a "
+        "quota of a larger machine.",
+    )
     tracks_open: PositiveInt = Field(
         default_factory=lambda: 4 * available_cpus(),
         description="Tracks begun and not yet answered, which take turns at decoding, so that a song does not wait for "

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from service.audio.decoder import FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
+from service.audio.scheduling import Processors
 from service.errors import StartupError
 from service.inference.bundle import load_bundles
 from service.inference.device import open_session
@@ -34,7 +35,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     threadpool_limits(limits=1, user_api="blas")
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    decoder = FfmpegDecoder(ffmpeg)
+    decoder = FfmpegDecoder(ffmpeg, Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None)
     decoder.prove()
     bundles = load_bundles(settings.models_dir)
     if settings.default_model not in bundles:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import Ffmpeg
 from service.audio.report import Report
-from service.audio.scheduling import settle
+from service.audio.scheduling import Processors, settle
 from service.contracts import StreamInfo, TrackWarning, WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
 
@@ -64,10 +64,16 @@ class DecodedAudio:
 
 
 class FfmpegDecoder:
-    """Opens files for decoding with one ffmpeg."""
+    """Opens files for decoding with one ffmpeg, each in a process of its own.
 
-    def __init__(self, ffmpeg: Ffmpeg) -> None:
+    Args:
+        ffmpeg: the program.
+        processors: to choose from for every process; None to leave that to the kernel.
+    """
+
+    def __init__(self, ffmpeg: Ffmpeg, processors: Processors | None = None) -> None:
         self.ffmpeg = ffmpeg
+        self._processors = processors
 
     def prove(self) -> None:
         """Decode a sound that is known: an ffmpeg may lack a filter, a format, or the right to run where it is.
@@ -101,7 +107,9 @@ class FfmpegDecoder:
             sample_rate: of the PCM wanted, in Hz.
             max_duration_s: a longer recording is refused, while it is being decoded.
         """
-        return Decoding(self.ffmpeg, path, sample_rate=sample_rate, max_duration_s=max_duration_s)
+        return Decoding(
+            self.ffmpeg, path, sample_rate=sample_rate, max_duration_s=max_duration_s, processors=self._processors
+        )
 
 
 class Decoding:
@@ -110,7 +118,15 @@ class Decoding:
     One thread reads; :meth:`kill` may be called from any thread and makes the reader's next block the last.
     """
 
-    def __init__(self, ffmpeg: Ffmpeg, path: Path, *, sample_rate: int, max_duration_s: float) -> None:
+    def __init__(
+        self,
+        ffmpeg: Ffmpeg,
+        path: Path,
+        *,
+        sample_rate: int,
+        max_duration_s: float,
+        processors: Processors | None = None,
+    ) -> None:
         self._path = path
         self._sample_rate = sample_rate
         self._max_samples = int(max_duration_s * sample_rate)
@@ -129,7 +145,9 @@ class Decoding:
                 pass_fds=(file.fileno(),),
                 start_new_session=True,
             )
-        settle(self._process.pid)
+        self._processors = processors
+        self._processor = processors.take() if processors else None
+        settle(self._process.pid, self._processor)
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pcm = self._process.stdout
@@ -146,6 +164,9 @@ class Decoding:
         self.kill()
         self._pcm.close()
         self._process.wait()
+        if self._processors and self._processor is not None:
+            self._processors.give_back(self._processor)
+            self._processor = None
         self._words.close()
 
     def kill(self) -> None:

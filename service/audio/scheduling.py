@@ -1,4 +1,4 @@
-"""Where and how a decoder's threads run: together on one processor, and not woken for every frame.
+"""Where and how a decoder's threads run: not woken for every frame, and together on one processor.
 
 ffmpeg's demuxer, decoder, filters and muxer are threads that hand frames of some milliseconds to each other. Spread
 over processors, they spend more on waking each other than on decoding; ``python -m bench.decoding`` measures it.
@@ -6,24 +6,38 @@ over processors, they spend more on waking each other than on decoding; ``python
 
 from __future__ import annotations
 
-import itertools
 import os
+import threading
+from collections.abc import Iterable
 from contextlib import suppress
 
-from service.settings import available_cpus
 
-_PROCESSORS = tuple(sorted(os.sched_getaffinity(0)))
-_next_processor = itertools.cycle(_PROCESSORS)
-# With a quota of a larger machine's time, the processor chosen could be one that somebody else keeps busy.
-_may_choose = available_cpus() == len(_PROCESSORS)
+class Processors:
+    """Hands out processors to decoders, always one of those that have the fewest."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._lock = threading.Lock()
+        self._users = dict.fromkeys(sorted(numbers), 0)
+
+    def take(self) -> int:
+        """A processor for one more decoder."""
+        with self._lock:
+            chosen = min(self._users, key=self._users.__getitem__)
+            self._users[chosen] += 1
+        return chosen
+
+    def give_back(self, processor: int) -> None:
+        """The decoder that took it has ended."""
+        with self._lock:
+            self._users[processor] -= 1
 
 
-def settle(pid: int) -> None:
-    """Let a process that has just begun run as a batch job (sched(7)), on the next processor in turn.
+def settle(pid: int, processor: int | None = None) -> None:
+    """Let a process that has just begun run as a batch job (sched(7)), and on that processor if one is given.
 
     Without the right to do so, or once the process has ended, nothing happens.
     """
     with suppress(OSError):
         os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
-        if _may_choose:
-            os.sched_setaffinity(pid, {next(_next_processor)})
+        if processor is not None:
+            os.sched_setaffinity(pid, {processor})

@@ -16,12 +16,11 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from service.audio.decoder import DecodedAudio, FfmpegDecoder
-from service.audio.ffmpeg import find_ffmpeg
-from service.audio.scheduling import settle
+from service.audio.decoder import DecodedAudio, Decoding, FfmpegDecoder
+from service.audio.ffmpeg import Ffmpeg, find_ffmpeg
+from service.audio.scheduling import Processors, settle
 from service.contracts import WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
-from service.settings import available_cpus
 from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
 
 RATE = 22050
@@ -39,6 +38,13 @@ def refusal(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> ErrorK
         decode(decoder, path, limit_s)
     assert str(path) not in caught.value.detail
     return caught.value.kind
+
+
+@pytest.fixture(scope="session")
+def long_song(tmp_path_factory: pytest.TempPathFactory, tune: NDArray[np.float32]) -> Path:
+    song = tmp_path_factory.mktemp("long") / "song.wav"
+    song.write_bytes(wav_bytes(np.tile(tune, 60), 22050))
+    return song
 
 
 @pytest.fixture
@@ -360,22 +366,36 @@ def test_ffmpeg_on_the_path_is_preferred(
     assert find_ffmpeg().origin == "imageio-ffmpeg"
 
 
-def test_a_decoder_runs_as_a_batch_job_on_one_processor_and_decoders_take_all_in_turn(
-    decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
-) -> None:
-    song = tmp_path / "song.wav"
-    song.write_bytes(wav_bytes(np.tile(tune, 60), 22050))
-    allowed, seen = os.sched_getaffinity(0), set()
-    for _ in range(len(allowed)):
-        with decoder.open(song, sample_rate=22050, max_duration_s=3600) as decoding:
-            next(decoding.blocks())
-            pid = decoding._process.pid
-            for thread in (int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()):
-                assert os.sched_getscheduler(thread) == os.SCHED_BATCH
-                seen |= os.sched_getaffinity(thread)
-                if available_cpus() == len(allowed):
-                    assert len(os.sched_getaffinity(thread)) == 1
-    assert seen == allowed
+def test_a_decoder_is_a_batch_job(decoder: FfmpegDecoder, long_song: Path) -> None:
+    with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as decoding:
+        next(decoding.blocks())
+        threads = decoder_threads(decoding)
+        assert len(threads) > 1
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
+        assert all(os.sched_getaffinity(thread) == os.sched_getaffinity(0) for thread in threads)
+
+
+def test_decoders_share_the_processors_evenly(ffmpeg: Ffmpeg, long_song: Path) -> None:
+    numbers = sorted(os.sched_getaffinity(0))
+    decoder = FfmpegDecoder(ffmpeg, Processors(numbers))
+
+    def processor_of(decoding: Decoding) -> int:
+        next(decoding.blocks())
+        (processor,) = set[int]().union(*(os.sched_getaffinity(thread) for thread in decoder_threads(decoding)))
+        return processor
+
+    with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as first:
+        taken = processor_of(first)
+        # However many come and go meanwhile, they go where the first one is not.
+        for _ in range(3):
+            with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as other:
+                assert processor_of(other) != taken or len(numbers) == 1
+    assert decoder._processors
+    assert set(decoder._processors._users.values()) == {0}
+
+
+def decoder_threads(decoding: Decoding) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{decoding._process.pid}/task").iterdir()]
 
 
 def test_settling_a_process_that_has_ended_does_nothing() -> None:
