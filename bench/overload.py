@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ from bench.clients import Load, load
 from bench.report import arguments, make_song, print_report
 from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
+from service.settings import available_cpus
 
 _CLIP_SECONDS = 30
 _TIMES = 4
@@ -85,7 +85,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
-    cores = os.cpu_count() or 1
+    cores = available_cpus()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         song, clip = folder / "song.mp3", folder / "clip.mp3"

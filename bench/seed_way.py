@@ -11,6 +11,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import onnxruntime as ort
+from threadpoolctl import threadpool_limits
 
 from bench.clients import Ask
 from service.contracts import RelativeToMax
@@ -55,7 +56,7 @@ def predict(song: Path, bundle_folder: Path) -> str:
 @contextmanager
 def seed_way(song: Path, bundle_folder: Path, *, processes: int) -> Iterator[Ask]:
     """A pool of processes, one thread each, that answer the song the seeds' way; warmed up."""
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=threadpool_limits, initargs=(1,)) as pool:
         for done in [pool.submit(predict, song, bundle_folder) for _ in range(processes)]:
             done.result()
         yield lambda: pool.submit(predict, song, bundle_folder).result()

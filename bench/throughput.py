@@ -5,7 +5,6 @@ The two are measured in turn, round after round, so that the ratio holds where t
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from bench.clients import Ask, load
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import running_server
 from bench.seed_way import seed_way
-from service.settings import Settings
+from service.settings import Settings, available_cpus
 
 _CLIENTS = (1, 4, 16)
 
@@ -41,7 +40,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    settings, cores = Settings(), os.cpu_count() or 1
+    settings, cores = Settings(), available_cpus()
     bundles = settings.models_dir / settings.default_model
     bundle = max(bundles.iterdir())
     with tempfile.TemporaryDirectory() as folder:

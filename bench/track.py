@@ -7,6 +7,7 @@ after round, so that ratios hold where the machine's speed drifts.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -43,15 +44,15 @@ def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
     """The service's ffmpeg command, its output thrown away, run as the service does or as the kernel would."""
     with song.open("rb") as file:
         command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=3600)
-        before, began = os.times(), time.perf_counter()
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         decoder = subprocess.Popen(
             command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         if settled:
             settle(decoder.pid, min(os.sched_getaffinity(0)))
         assert decoder.wait() == 0
-    after = os.times()
-    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Cost(cpu_s, time.perf_counter() - began)
 
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,14 @@ import psutil
 
 from bench.clients import Load, load
 from bench.environments import ENVIRONMENTS, environment
+from bench.peers import SETUPS
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import PROJECT, running_server
 
 _CLIENTS = (1, 4, 16)
+_ANSWERS = {1: 10, 4: 20, 16: 48}
+_WARM_UP = 14
+_OWN = "service"
 _START_S, _ANSWER_S = 120, 600
 _SAME_SHARE = 1e-3
 
@@ -46,14 +50,14 @@ PEERS = {
 
 
 @contextmanager
-def running(programs: Path, peer: Peer, log: Path, song: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+def running(programs: Path, peer: Peer, setup: str, log: Path, song: Path) -> Iterator[Callable[[], dict[str, Any]]]:
     """Start a framework, give a function that has it answer the song, and stop it and all its processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [part.format(port=port) for part in peer.command]
     command[0] = str(programs / command[0])
-    variables = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "BENTOML_DO_NOT_TRACK": "true"}
+    variables = {"PATH": f"{programs}:{os.environ['PATH']}", "PEER_SETUP": setup, "BENTOML_DO_NOT_TRACK": "true"}
     content = song.read_bytes()
 
     def ask() -> dict[str, Any]:
@@ -64,16 +68,19 @@ def running(programs: Path, peer: Peer, log: Path, song: Path) -> Iterator[Calla
         return answer
 
     with log.open("wb") as words:
-        process = psutil.Popen(command, cwd=PROJECT, env=variables, stdout=words, stderr=subprocess.STDOUT)
+        process = psutil.Popen(command, cwd=PROJECT, env=os.environ | variables, stdout=words, stderr=subprocess.STDOUT)
+        family: list[psutil.Process] = [process]
         try:
             _wait_for(ask, process, log)
+            family += process.children(recursive=True)
             yield ask
         finally:
-            family = [process, *process.children(recursive=True)]
             for member in family:
-                member.terminate()
+                with suppress(psutil.NoSuchProcess):
+                    member.terminate()
             for member in psutil.wait_procs(family, timeout=20)[1]:
-                member.kill()
+                with suppress(psutil.NoSuchProcess):
+                    member.kill()
 
 
 def _wait_for(ask: Callable[[], object], process: psutil.Popen, log: Path) -> None:
@@ -90,28 +97,56 @@ def _wait_for(ask: Callable[[], object], process: psutil.Popen, log: Path) -> No
 
 
 def loads(ask: Callable[[], object]) -> dict[int, Load]:
-    """What each number of clients saw, after every process had a chance to warm up."""
-    load(ask, clients=4, answers=4)
-    return {clients: load(ask, clients=clients, answers=max(2 * clients, 8)) for clients in _CLIENTS}
+    """What each number of clients saw, after every one had a chance to warm up and to learn its batches."""
+    for clients in _CLIENTS:
+        load(ask, clients=clients, answers=_WARM_UP)
+    return {clients: load(ask, clients=clients, answers=_ANSWERS[clients]) for clients in _CLIENTS}
 
 
-def measure(folder: Path, programs: Path, peer: Peer, song: Path) -> tuple[dict[int, Load], dict[int, Load]]:
-    """One round: the service alone, then the framework alone; both must give the same shares."""
+def measure(folder: Path, programs: Path, peer: Peer, song: Path, *, own_first: bool) -> dict[str, dict[int, Load]]:
+    """One round of the service and of both set-ups, each alone; all must give the same shares."""
     folder.mkdir()
-    with running_server(folder) as server:
+    found: dict[str, dict[int, Load]] = {}
+    expected: dict[str, float] = {}
 
-        def ask() -> dict[str, Any]:
-            response = server.post(song, windows="none", top_k=10)
-            response.raise_for_status()
-            answer: dict[str, Any] = response.json()
-            return answer
+    def measure_own() -> None:
+        with running_server(folder) as server:
 
-        own = loads(ask)
-        expected = {each["genre"]: each["share"] for each in ask()["prediction"]["summed_score"]["top_k"]}
-    with running(programs, peer, folder / "peer.log", song) as ask_peer:
-        found = ask_peer()["summed_score"]
-        assert all(abs(found[genre] - share) < _SAME_SHARE for genre, share in expected.items()), (found, expected)
-        return own, loads(ask_peer)
+            def ask() -> dict[str, Any]:
+                response = server.post(song, windows="none", top_k=10)
+                response.raise_for_status()
+                answer: dict[str, Any] = response.json()
+                return answer
+
+            found[_OWN] = loads(ask)
+            expected.update((each["genre"], each["share"]) for each in ask()["prediction"]["summed_score"]["top_k"])
+
+    if own_first:
+        measure_own()
+    answers = []
+    for setup in SETUPS:
+        with running(programs, peer, setup, folder / f"{setup}.log", song) as ask_peer:
+            answers.append(ask_peer()["summed_score"])
+            found[setup] = loads(ask_peer)
+    if not own_first:
+        measure_own()
+    for answer in answers:
+        assert all(abs(answer[genre] - share) < _SAME_SHARE for genre, share in expected.items()), (answer, expected)
+    return found
+
+
+def compared(rounds: list[dict[str, dict[int, Load]]], setup: str) -> dict[str, Any]:
+    """The service's figures over those of a framework set up in one way, by number of clients."""
+
+    def ratios(figure: Callable[[Load], float]) -> dict[str, Any]:
+        return {str(n): spread([figure(one[_OWN][n]) / figure(one[setup][n]) for one in rounds]) for n in _CLIENTS}
+
+    return {
+        "loads": [[one[setup][n].as_dict() for n in _CLIENTS] for one in rounds],
+        "throughput_ratio": ratios(lambda load: load.per_second),
+        "median_ratio": ratios(lambda load: load.percentile_s(50)),
+        "p95_ratio": ratios(lambda load: load.percentile_s(95)),
+    }
 
 
 def main() -> None:
@@ -129,22 +164,14 @@ def main() -> None:
         for key in options.peers:
             peer = PEERS[key]
             programs = environment(options.environments / key, peer.package)
-            rounds = [measure(folder / f"{key}-{i}", programs, peer, song) for i in range(options.rounds)]
+            rounds = [
+                measure(folder / f"{key}-{i}", programs, peer, song, own_first=i % 2 == 0)
+                for i in range(options.rounds)
+            ]
             figures["peers"][key] = {
                 "package": peer.package,
-                "service": [[own[n].as_dict() for n in _CLIENTS] for own, _ in rounds],
-                "peer": [[its[n].as_dict() for n in _CLIENTS] for _, its in rounds],
-                "throughput_ratio": {
-                    str(n): spread([own[n].per_second / its[n].per_second for own, its in rounds]) for n in _CLIENTS
-                },
-                "median_ratio": {
-                    str(n): spread([own[n].percentile_s(50) / its[n].percentile_s(50) for own, its in rounds])
-                    for n in _CLIENTS
-                },
-                "p95_ratio": {
-                    str(n): spread([own[n].percentile_s(95) / its[n].percentile_s(95) for own, its in rounds])
-                    for n in _CLIENTS
-                },
+                "service": [[one[_OWN][n].as_dict() for n in _CLIENTS] for one in rounds],
+                "setups": {setup: compared(rounds, setup) for setup in SETUPS},
             }
     print_report("peers", figures, record=options.record)
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import bentoml
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.peers.work import CORES, Work
+from bench.peers.work import CORES, WORKERS, Work
 
 _MOST_WINDOWS, _LATENCY_MS, _TIMEOUT_S = 1024, 60_000, 600
 
 
-@bentoml.service(workers=CORES, traffic={"timeout": _TIMEOUT_S})
+@bentoml.service(workers=1, traffic={"timeout": _TIMEOUT_S})
 class Classifier:
     """Windows of several requests share a call: arrays are joined along their first axis."""
 
@@ -25,16 +24,32 @@ class Classifier:
 
 
 @bentoml.service(workers=CORES, traffic={"timeout": _TIMEOUT_S})
-class Genres:
-    """Decodes in threads, so that its event loop stays free."""
+class Batching:
+    """Decodes one recording at a time in a thread, so that its event loop stays free."""
 
     classifier = bentoml.depends(Classifier)
 
     def __init__(self) -> None:
         self.work = Work()
+        self.turn = asyncio.Semaphore(1)
 
     @bentoml.api
     async def predict(self, request: Path) -> dict:
-        windows = await asyncio.to_thread(self.work.windows, request)
-        probabilities: NDArray[np.float32] = await self.classifier.to_async.classify(windows)
-        return self.work.answer(probabilities)
+        async with self.turn:
+            windows = await asyncio.to_thread(self.work.windows, request)
+        return self.work.answer(await self.classifier.to_async.classify(windows))
+
+
+@bentoml.service(workers=CORES, traffic={"timeout": _TIMEOUT_S})
+class Alone:
+    """Every worker does all of it, one recording at a time."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    @bentoml.api
+    def predict(self, request: Path) -> dict:
+        return self.work.answer(self.work.classify(self.work.windows(request)))
+
+
+Genres = Alone if WORKERS else Batching

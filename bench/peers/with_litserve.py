@@ -1,14 +1,13 @@
-"""LitServe: a worker process per core, each decodes and classifies the requests of its batch (lightning.ai/docs)."""
+"""LitServe: worker processes that decode and classify the requests of their batch (lightning.ai/docs/litserve)."""
 
 import sys
-from typing import Any
 
 import litserve
 import numpy as np
 from fastapi import UploadFile
 from numpy.typing import NDArray
 
-from bench.peers.work import CORES, Work
+from bench.peers.work import CORES, MOST_TRACKS, WORKERS, Work
 
 Windows = NDArray[np.float32]
 
@@ -26,10 +25,8 @@ class Genres(litserve.LitAPI):
     def batch(self, inputs: list[Windows]) -> list[Windows]:
         return inputs
 
-    def predict(self, x: Windows | list[Windows]) -> Any:
-        if isinstance(x, list):
-            return self.work.classify_together(x)
-        return self.work.classify(x)
+    def predict(self, x: Windows | list[Windows]) -> Windows | list[Windows]:
+        return self.work.classify_together(x) if isinstance(x, list) else self.work.classify(x)
 
     def unbatch(self, output: list[Windows]) -> list[Windows]:
         return output
@@ -39,6 +36,9 @@ class Genres(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    api = Genres(max_batch_size=4, batch_timeout=0.01, api_path="/predict")
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES, timeout=False)
+    if WORKERS:
+        api = Genres(api_path="/predict")
+    else:
+        api = Genres(max_batch_size=MOST_TRACKS, batch_timeout=0.01, api_path="/predict")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES if WORKERS else 1, timeout=False)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

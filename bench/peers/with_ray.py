@@ -1,6 +1,4 @@
-"""Ray Serve: replicas that decode, and behind them replicas that classify dynamic batches of tracks (docs.ray.io)."""
-
-from __future__ import annotations
+"""Ray Serve: replicas that decode, and behind them one that classifies dynamic batches of tracks (docs.ray.io)."""
 
 import asyncio
 import sys
@@ -13,42 +11,57 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 
-from bench.peers.work import CORES, Work
+from bench.peers.work import CORES, MOST_TRACKS, WORKERS, Work
 
 Windows = NDArray[np.float32]
 _MOST_AT_ONCE = 64
 
 
-@serve.deployment(num_replicas=CORES, max_ongoing_requests=_MOST_AT_ONCE, ray_actor_options={"num_cpus": 0.5})
+@serve.deployment(max_ongoing_requests=_MOST_AT_ONCE, ray_actor_options={"num_cpus": 0.5})
 class Classifier:
     """Tracks that wait are classified together."""
 
     def __init__(self) -> None:
         self.work = Work()
 
-    @serve.batch(max_batch_size=4, batch_wait_timeout_s=0.01)
+    @serve.batch(max_batch_size=MOST_TRACKS, batch_wait_timeout_s=0.01)
     async def __call__(self, tracks: list[Windows]) -> list[Windows]:
         return await asyncio.to_thread(self.work.classify_together, tracks)
 
 
 @serve.deployment(num_replicas=CORES, max_ongoing_requests=_MOST_AT_ONCE, ray_actor_options={"num_cpus": 0.5})
-class Genres:
-    """Decodes in threads, so that its event loop stays free."""
+class Batching:
+    """Decodes one recording at a time in a thread, so that its event loop stays free."""
 
     def __init__(self, classifier: DeploymentHandle) -> None:
         self.work = Work()
+        self.turn = asyncio.Semaphore(1)
         self.classifier = classifier
 
     async def __call__(self, request: Request) -> dict[str, dict[str, float]]:
         form = await request.form()
-        content = await form["request"].read()  # type: ignore[union-attr]
-        windows = await asyncio.to_thread(self.work.windows, content)
+        content = await form["request"].read()
+        async with self.turn:
+            windows = await asyncio.to_thread(self.work.windows, content)
         return self.work.answer(await self.classifier.remote(windows))
+
+
+@serve.deployment(num_replicas=CORES, max_ongoing_requests=1, ray_actor_options={"num_cpus": 1})
+class Alone:
+    """Every replica does all of it, one recording at a time."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    async def __call__(self, request: Request) -> dict[str, dict[str, float]]:
+        form = await request.form()
+        content = await form["request"].read()
+        return await asyncio.to_thread(lambda: self.work.answer(self.work.classify(self.work.windows(content))))
 
 
 if __name__ == "__main__":
     ray.init(num_cpus=CORES, include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-    serve.run(Genres.bind(Classifier.bind()), route_prefix="/predict")
+    serve.run(Alone.bind() if WORKERS else Batching.bind(Classifier.bind()), route_prefix="/predict")
     while True:
         time.sleep(60)

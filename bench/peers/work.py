@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -20,10 +21,12 @@ from service.features.logmel import LogMel
 from service.features.normalise import normalise
 from service.features.windows import WindowCutter
 from service.inference.bundle import load_bundles
-from service.inference.device import open_session
-from service.settings import DeviceChoice, Settings
+from service.inference.device import Session
+from service.settings import DeviceChoice, Settings, available_cpus
 
-CORES = os.cpu_count() or 1
+CORES = available_cpus()
+WORKERS = os.environ.get("PEER_SETUP") == "workers"
+MOST_TRACKS = 4
 _LONGEST_S = 3600.0
 
 
@@ -38,7 +41,11 @@ class Work:
         self.features = LogMel(self.card.features, self.card.audio.sample_rate)
         self.grid = WindowGrid.of(self.card.windows, self.features.grid)
         self.decoder = FfmpegDecoder(find_ffmpeg())
-        self.session = open_session(bundle, settings)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1 if WORKERS else CORES
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        network = ort.InferenceSession(bundle.onnx, options, providers=["CPUExecutionProvider"])
+        self.session = Session(network, bundle, device=DeviceChoice.CPU, batch_sizes=[settings.cpu_batch])
 
     def windows(self, recording: bytes | Path) -> NDArray[np.float32]:
         """Decode a recording and give its normalised windows ``[n, frames, n_mels]``."""
