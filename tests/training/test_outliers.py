@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
+from service.audio.decoder import FfmpegDecoder
 from training.fitting import classifier
 from training.outliers import KINDS, outlier, outlier_frames
 from training.recipe import Source
 from training.runs import Question, Run
+from training.speech import LANGUAGES, heard, speak, speech_frames
 from training.splits import Protocol, random_split
 from training.systems.wholetrack_crnn import WholetrackCrnn
 from training.tracks import TrackSet
@@ -36,9 +38,30 @@ def test_every_kind_is_a_sound_of_half_the_scale_and_never_twice_the_same(kind: 
 
 def test_the_bank_of_frames_is_the_same_on_every_machine_and_covers_every_kind() -> None:
     bank = outlier_frames(RECIPE.audio, RECIPE.features)
-    assert len(bank) == 24 * (len(KINDS) - 1) + 96
+    assert len(bank) == 24 * len(KINDS) + 240
     assert {frames.shape for frames in bank} == {(78, 128)}
     assert all(np.isfinite(frames).all() for frames in bank)
+
+
+def test_speech_is_kept_in_one_grid_of_features_only() -> None:
+    with pytest.raises(ValueError, match="set outliers=0"):
+        outlier_frames(RECIPE.audio, RECIPE.features.model_copy(update={"n_mels": 64}))
+
+
+def test_nobody_is_judged_by_a_voice_that_was_learned_from() -> None:
+    assert not {language.partition("-")[0] for language in LANGUAGES} & {"en", "de", "fr", "es"}
+
+
+@pytest.mark.espeak
+def test_speech_can_be_made_anew(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    speak(np.random.default_rng(1), tmp_path / "spoken.wav")
+    frames = heard(tmp_path / "spoken.wav", decoder)
+    kept = speech_frames()
+    assert frames.shape == kept.shape[1:]
+    assert frames.dtype == np.uint8
+    # Speech has pauses and a spectrum that falls: like those that are kept, and unlike noise.
+    assert frames.max() == 255
+    assert frames.mean() / 255 * 80 - 80 == pytest.approx(kept.mean(), abs=15)
 
 
 def test_a_network_that_heard_them_does_not_decide(toys: TrackSet, tmp_path: Path) -> None:
