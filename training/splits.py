@@ -6,7 +6,7 @@ Every split keeps exact duplicates together, stratifies by genre, and is a funct
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -85,8 +85,10 @@ def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 
     judged = tuple(track.name for track in filtered if track.fold == fold)
     if not judged:
         raise ValueError(f"no track is in fold {fold}")
-    rest = [track for track in filtered if track.fold != fold]
-    groups = _groups(rest, lambda track: (track.genre, track.artist) if track.artist else track.name)
+    together = _united(filtered)
+    judged_by = {together[name] for name in judged}
+    rest = [track for track in filtered if track.fold != fold and together[track.name] not in judged_by]
+    groups = _groups(rest, lambda track: together[track.name])
     drawn = _draw(groups, len(tracks.labels), seed=seed, validation=validation, test=0.0)
     return Split(train=drawn.train, validation=drawn.validation, test=judged)
 
@@ -131,9 +133,8 @@ def deal_folds(tracks: Sequence[Track], *, n_folds: int = 3) -> dict[str, int]:
         DataError: if a genre has fewer artists than there are folds.
     """
     named = [track for track in tracks if track.artist is not None]
-    recording = _recordings(named)
-    artist_of = {recording[track.name]: track.artist for track in named}
-    groups = _groups(named, lambda track: artist_of[recording[track.name]])
+    together = _united(named)
+    groups = _groups(named, lambda track: together[track.name])
     folds: dict[str, int] = {}
     counts: dict[int, list[int]] = defaultdict(lambda: [0] * n_folds)
     dealt: dict[int, set[int]] = defaultdict(set)
@@ -151,7 +152,19 @@ def deal_folds(tracks: Sequence[Track], *, n_folds: int = 3) -> dict[str, int]:
 
 
 def _recordings(tracks: Sequence[Track]) -> dict[str, str]:
-    """For each track a name that it shares with all its duplicates, found by uniting every pair in the table."""
+    """For each track a name that it shares with all its duplicates."""
+    return _leaders(tracks, [(track.name, track.duplicate_of) for track in tracks if track.duplicate_of])
+
+
+def _united(tracks: Sequence[Track]) -> dict[str, str]:
+    """For each track a name that it shares with all tracks of its artist, in any genre, and with their duplicates."""
+    first_of: dict[str, str] = {}
+    pairs = [(track.name, first_of.setdefault(track.artist, track.name)) for track in tracks if track.artist]
+    return _leaders(tracks, pairs + [(track.name, track.duplicate_of) for track in tracks if track.duplicate_of])
+
+
+def _leaders(tracks: Sequence[Track], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One name for all tracks that pairs connect; pairs with a track that is not there count for nothing."""
     leader = {track.name: track.name for track in tracks}
 
     def find(name: str) -> str:
@@ -159,9 +172,9 @@ def _recordings(tracks: Sequence[Track]) -> dict[str, str]:
             name = leader[name]
         return name
 
-    for track in tracks:
-        if track.duplicate_of in leader:
-            leader[find(track.name)] = find(track.duplicate_of)
+    for one, other in pairs:
+        if other in leader:
+            leader[find(one)] = find(other)
     return {track.name: find(track.name) for track in tracks}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from tests.training.conftest import toy_track
 from training.splits import Split, artist_split, random_split
 from training.tracks import TrackSet, load_precomputed
+
+ARTISTS = [f"artist {i}" for i in range(6)]
 
 
 def sides(split: Split) -> dict[str, str]:
@@ -61,6 +64,26 @@ def test_no_artist_is_on_two_sides(toys: TrackSet) -> None:
     assert all(len(where) == 1 for where in artists.values())
     assert {track.name for track in toys.tracks if track.fold == 2} == set(split.test)
     assert split.validation
+
+
+def test_an_artist_of_two_genres_and_a_recording_of_two_artists_stay_on_one_side() -> None:
+    tracks = []
+    for genre, name in enumerate(("low", "high")):
+        tracks += [
+            replace(toy_track(f"{name}.{i:05}", genre, i), artist=f"artist {i % 6}", fold=1 + i % 6 // 2)
+            for i in range(30)
+        ]
+    # The same recording, sold under another name; it leads from one artist to another, and into the fold judged by.
+    tracks.append(replace(toy_track("low.cover", 0, 1), artist="cover band", fold=2, duplicate_of="high.00000"))
+    tracks.append(replace(toy_track("low.other", 0, 1), artist="artist 5", fold=3, duplicate_of="low.cover"))
+    split = artist_split(TrackSet(("low", "high"), tuple(tracks)), fold=1, seed=3, validation=0.4)
+    found = sides(split)
+    where = {name: {found[t.name] for t in tracks if t.artist == name and t.name in found} for name in ARTISTS}
+    assert all(len(sides_) <= 1 for sides_ in where.values()), where
+    assert split.validation
+    # Whoever shares a recording with the fold that is judged by is learned from by nobody.
+    assert "low.cover" not in found
+    assert where["artist 5"] == set()
 
 
 def test_a_fold_that_does_not_exist(toys: TrackSet) -> None:
