@@ -28,6 +28,13 @@ _ROWS = (
 )
 
 
+_OF_GTZAN = " GTZAN, which it learned from, is a research data set of commercial recordings without a licence."
+_AGE_OF_GTZAN = (
+    "It learned them from clips recorded around the year 2000 from radio, CD and tape, without folk, electronic dance "
+    "music, or music of most of the world. "
+)
+
+
 def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str, Any]) -> str:
     """The card of a bundle as Markdown, every number from the runs' own records.
 
@@ -54,8 +61,7 @@ def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str,
         f"minutes, the weights of epoch {training['best_epoch']} of {training['epochs']}.",
         "- ONNX against PyTorch on real windows: probabilities differ by at most "
         f"{card.metrics['export_max_difference']:.1e}.",
-        f"- Licence of the network: {card.licence}. GTZAN, which it learned from, is a research data set of commercial "
-        "recordings without a licence.",
+        f"- Licence of the network: {card.licence}.{_OF_GTZAN if _learned_from_gtzan(trained) else ''}",
         "",
         "## How good it is",
         "",
@@ -76,13 +82,17 @@ def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str,
         "",
         "## Where not to trust it",
         "",
-        f"It names one of {len(card.labels)} genres for anything, music or not, and learned them from clips recorded "
-        "around the year 2000 from radio, CD and tape. Genres that it never met (folk, electronic dance music, music "
-        "of most of the world) come out as their nearest neighbour among those it knows. "
+        f"It names one of {len(card.labels)} genres for anything, music or not. "
+        + (_AGE_OF_GTZAN if _learned_from_gtzan(trained) else "")
+        + "Genres that it never met come out as their nearest neighbour among those it knows. "
         + " ".join((_confidence(card), *_domain(card))),
         "",
     ]
     return "\n".join(lines)
+
+
+def _learned_from_gtzan(trained: Mapping[str, Any]) -> bool:
+    return str(trained["data"]).startswith("gtzan")
 
 
 def _tracks(trained: Mapping[str, Any]) -> str:

@@ -134,6 +134,8 @@ def fit(
     try:
         recipe = _system(system).of(_source(data), window_s=window_s).changed(dict(map(_change, changes or [])))
         tracks = _load(data, recipe)
+        if given is not None:
+            protocol = Protocol.GIVEN
         sides = divide(tracks, protocol, part) if given is None else read_split(given, tracks)
         if recipe.schedule.keep == "last":
             sides = sides.without_validation()

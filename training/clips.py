@@ -79,7 +79,7 @@ def cut_folder(root: Path, to: Path, cutting: Cutting, ffmpeg: Ffmpeg) -> Iterat
                 if not path.exists():
                     _write(clip, path, cutting)
                 yield path
-        except ServiceError as error:
+        except (OSError, ServiceError) as error:
             _log.warning("%s gives no more clips: %s", recording, error)
 
 

@@ -179,6 +179,8 @@ class _Hearing:
             return known
         try:
             found = self._hear(recording.path, version)
+        except OSError as error:
+            return Heard(_NO_FRAMES, "", f"it cannot be read: {error.strerror}")
         except ServiceError as error:
             found = Heard(_NO_FRAMES, "", f"{error.kind.code}: {error.detail}")
             if error.kind.status >= 500:  # ffmpeg died; next time it may live

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ from training.tracks import TrackSet
 _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_SECONDS = 10.0
+_UNFINISHED = ".unfinished"
 # Some of the tracks are enough to compare two ways of computing the same.
 _EVERY = 10
 
@@ -112,13 +114,19 @@ def publish(
         calibration=calibration and CalibrationSpec(temperature=calibration.temperature),
         domain=domain and DomainSpec(least_peak=domain.least_peak),
     )
-    folder = models / name / version
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).write_bytes(onnx)
-    (folder / card.golden.file).write_bytes(golden)
-    write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
-    (folder / "CARD.md").write_text(card_text(card, records, served.figures()))
-    load_bundle(folder)
+    folder, unfinished = models / name / version, models / _UNFINISHED / name / version
+    # Put in its place whole: who is killed here leaves the old bundle, or none.
+    shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    (unfinished / MODEL_FILE).write_bytes(onnx)
+    (unfinished / card.golden.file).write_bytes(golden)
+    write_json(unfinished / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
+    (unfinished / "CARD.md").write_text(card_text(card, records, served.figures()))
+    load_bundle(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    unfinished.replace(folder)
+    shutil.rmtree(models / _UNFINISHED)
     return folder
 
 

@@ -127,7 +127,8 @@ def summarise(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """Mean and standard deviation over runs: ``random_split`` and ``artist_filtered``."""
     by_protocol: dict[Protocol, list[Record]] = {}
     for record in records:
-        by_protocol.setdefault(record.protocol, []).append(record)
+        if record.protocol in METRICS:
+            by_protocol.setdefault(record.protocol, []).append(record)
     return {METRICS[protocol]: _summary(group) for protocol, group in sorted(by_protocol.items())}
 
 

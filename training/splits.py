@@ -18,7 +18,7 @@ from training.tracks import DataError, Track, TrackSet
 
 
 class Protocol(StrEnum):
-    """How tracks are divided: at random, with no artist on two sides, or not at all.
+    """How tracks are divided: at random, with no artist on two sides, not at all, or as somebody wrote down.
 
     ``all`` keeps nothing to judge by: for a network to be served, whose recipe other runs have judged.
     """
@@ -26,6 +26,7 @@ class Protocol(StrEnum):
     RANDOM = "random"
     ARTIST_FILTERED = "artist-filtered"
     ALL = "all"
+    GIVEN = "given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def divide(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
     """The random split or the fold of that number, or all tracks to learn from.
 
     Raises:
-        ValueError: if no track has that fold.
+        ValueError: if no track has that fold, or nothing says how to divide.
     """
     match protocol:
         case Protocol.RANDOM:
@@ -54,6 +55,8 @@ def divide(tracks: TrackSet, protocol: Protocol, part: int) -> Split:
             return artist_split(tracks, fold=part, seed=part)
         case Protocol.ALL:
             return all_tracks(tracks)
+        case Protocol.GIVEN:
+            raise ValueError("a given split is in a file: name it with --split")
 
 
 def random_split(tracks: TrackSet, *, seed: int, validation: float = 0.1, test: float = 0.1) -> Split:

@@ -63,9 +63,11 @@ class TrackSet:
         """The tracks called ``names``, in that order.
 
         Raises:
-            KeyError: if a name is not in the set.
+            DataError: if a name is not in the set.
         """
         by_name = {track.name: track for track in self.tracks}
+        if missing := [name for name in names if name not in by_name]:
+            raise DataError(f"{len(missing)} tracks are no longer there, such as {missing[0]}")
         return TrackSet(self.labels, tuple(by_name[name] for name in names))
 
 

@@ -131,8 +131,9 @@ def verify(
 ) -> None:
     """Answer a recording a second time by the reference road, and print how far the two are apart.
 
-    The reference is the way of the published systems: pydub decodes, librosa computes the features of every window by
-    itself, and the network hears one window at a time. Exits with 1 if a probability differs by more than 0.005.
+    The reference is the way of the published systems: pydub reads what ffmpeg decoded, librosa computes the features of
+    every window by itself, and the network hears one window at a time. Exits with 1 if a probability differs by more
+    than 0.005.
     """
     from service.cli.verify import compare
 

@@ -88,7 +88,7 @@ class TrackQueue:
             self._forget(self)
 
     def put(self, windows: Windows) -> None:
-        """Hand over the next windows; waits while too many of the track wait for the device.
+        """Hand over the next windows; waits while too many wait for the device.
 
         Args:
             windows: normalised, ``[n, frames, n_mels]``.

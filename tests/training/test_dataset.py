@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,6 +144,23 @@ def test_recordings_become_tracks_and_what_cannot_be_used_is_listed(
     assert "even/broken.mp3 is left out: " in caplog.text
 
 
+def test_a_recording_that_may_not_be_read_is_left_out_and_tried_again(
+    load: Load, tmp_path: Path, decoder: FfmpegDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = decoder.open
+
+    def refusing(path: Path, **options: Any) -> Decoding:
+        if path.name == "1.ogg":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder, "open", refusing)
+        assert "odd/1.ogg" not in {track.name for track in load().tracks}
+    assert "odd/1.ogg,it cannot be read: Permission denied" in (tmp_path / "cache" / "left-out.csv").read_text()
+    assert "odd/1.ogg" in {track.name for track in load().tracks}
+
+
 def test_features_are_those_of_the_service(load: Load, tune: NDArray[np.float32]) -> None:
     stream = LogMel(FEATURES, 22050).stream()
     expected = np.concatenate((stream.push(tune), stream.finish()))
@@ -187,7 +205,7 @@ def test_other_features_have_other_entries_but_not_another_normalisation(tmp_pat
 BUILD = """
 import sys
 from pathlib import Path
-from service.audio.decoder import FfmpegDecoder
+from service.audio.decoder import Decoding, FfmpegDecoder
 from service.audio.ffmpeg import find_ffmpeg
 from training.dataset import load_folder
 from tests.training.test_dataset import AUDIO, FEATURES
