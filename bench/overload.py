@@ -22,7 +22,7 @@ from service.settings import available_cpus
 
 _CLIP_SECONDS = 30
 _TIMES = 4
-_PLACES_PER_CORE = 2
+_PLACES_BEYOND_CORES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def main() -> None:
         make_song(song)
         command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-i", str(song), "-t", str(_CLIP_SECONDS)]
         subprocess.run([*command, "-c", "copy", str(clip)], check=True)
-        places = _PLACES_PER_CORE * cores
+        places = cores + _PLACES_BEYOND_CORES
         with running_server(folder, max_requests=places) as server:
             content = clip.read_bytes()
 
