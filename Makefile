@@ -32,13 +32,13 @@ imports: $(VENV)/.test ## Check who imports whom
 unit: $(VENV)/.test ## Run the tests
 	$(BIN)/python -m pytest $(PYTEST)
 
-bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 10 minutes); records go to docs/bench
+bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 5 minutes); records go to docs/bench
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record
 
-bench-peers: $(VENV)/.test ## Measure beside LitServe, BentoML, Ray Serve and PyAV (some 20 minutes, 2 GB of packages)
+bench-peers: $(VENV)/.test ## Measure beside LitServe, BentoML, Ray Serve and PyAV (some 40 minutes, 2 GB of packages)
 	for name in decoding peers; do $(BIN)/python -m bench.$$name --record || exit 1; done
 
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the records of all benchmarks

@@ -15,9 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
-"""The version of the ``model.json`` contract that this code reads and writes."""
-
 
 class Spec(BaseModel):
     """A frozen part of ``model.json``; an unknown field is an error, not a surprise."""

@@ -36,7 +36,7 @@ _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _GOLDEN_SECONDS = 10.0
 _UNFINISHED = ".unfinished"
-# Some of the tracks are enough to compare two ways of computing the same.
+# Where every track was learned from, some of them are enough to compare two ways of computing the same.
 _EVERY = 10
 
 
@@ -66,7 +66,7 @@ def publish(
     network = served.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
     classify = classifier(network)
-    checked = (question.split.test or question.split.train)[::_EVERY]
+    checked = question.split.test or question.split.train[::_EVERY]
     worst = _largest_difference(onnx, classify, tracks.named(checked), recipe)
     golden_windows = golden_sound_windows(recipe)
     golden_probabilities = classify(golden_windows)

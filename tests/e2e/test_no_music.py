@@ -27,7 +27,7 @@ TEXT = (
 )
 
 
-# The best network so far takes these for hip-hop; those that learn from espeak's own voices are being trained.
+# A known fault of the published network, which learned speech from a synthesiser of vowels.
 TAKEN_FOR_HIP_HOP = pytest.mark.xfail(reason="speech of these voices is taken for hip-hop")
 
 

@@ -36,16 +36,17 @@ def test_every_kind_is_a_sound_of_half_the_scale_and_never_twice_the_same(kind: 
     assert not np.array_equal(one, other)
 
 
-def test_the_bank_of_frames_is_the_same_on_every_machine_and_covers_every_kind() -> None:
-    bank = outlier_frames(RECIPE.audio, RECIPE.features)
-    assert len(bank) == 24 * len(KINDS) + 240
+@pytest.mark.parametrize(("speech", "voices"), [(False, 96), (True, 240)])
+def test_the_bank_of_frames_is_the_same_on_every_machine_and_covers_every_kind(speech: bool, voices: int) -> None:  # noqa: FBT001
+    bank = outlier_frames(RECIPE.audio, RECIPE.features, speech=speech)
+    assert len(bank) == 24 * (len(KINDS) - 1) + voices
     assert {frames.shape for frames in bank} == {(78, 128)}
     assert all(np.isfinite(frames).all() for frames in bank)
 
 
 def test_speech_is_kept_in_one_grid_of_features_only() -> None:
-    with pytest.raises(ValueError, match="set outliers=0"):
-        outlier_frames(RECIPE.audio, RECIPE.features.model_copy(update={"n_mels": 64}))
+    with pytest.raises(ValueError, match="set speech=false"):
+        outlier_frames(RECIPE.audio, RECIPE.features.model_copy(update={"n_mels": 64}), speech=True)
 
 
 def test_nobody_is_judged_by_a_voice_that_was_learned_from() -> None:

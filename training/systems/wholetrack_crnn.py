@@ -98,6 +98,7 @@ class WholetrackCrnn(Recipe):
         augmentation: how far windows are changed.
         windows_per_track: drawn in each epoch.
         outliers: how many windows of every batch are no music, with every genre as likely as any other.
+        speech: whether those who speak in them are voices of espeak-ng, in place of a synthesiser of vowels.
     """
 
     system = "wholetrack-crnn"
@@ -107,6 +108,7 @@ class WholetrackCrnn(Recipe):
     augmentation: Augmentation = field(default_factory=Augmentation)
     windows_per_track: int = 8
     outliers: int = 0
+    speech: bool = False
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> WholetrackCrnn:
@@ -155,7 +157,7 @@ class WholetrackCrnn(Recipe):
     def batches(self, tracks: TrackSet, rng: np.random.Generator) -> Iterator[Batch]:
         """Windows from random positions, each track as often as any other."""
         batch, change = self.schedule.batch, self.augmentation
-        outliers = outlier_frames(self.audio, self.features) if self.outliers else ()
+        outliers = outlier_frames(self.audio, self.features, speech=self.speech) if self.outliers else ()
         order = rng.permutation(np.repeat(np.arange(len(tracks)), self.windows_per_track))
         for begin in range(0, len(order), batch):
             chosen = [tracks.tracks[i] for i in order[begin : begin + batch]]
