@@ -1,4 +1,8 @@
-"""Four times as many requests as the service can answer: what is accepted, how late, and how fast the rest hear no."""
+"""Four times as many requests as the service can answer: what is accepted, how late, and how fast the rest hear no.
+
+By how many are admitted at a time (``WHOLETRACK_MAX_REQUESTS``), the default among them, which is also what capacity is
+measured with.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,9 @@ import http.client
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +23,10 @@ from bench.clients import Load, load
 from bench.report import arguments, make_song, print_report
 from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
-from service.settings import available_cpus
+from service.settings import Settings, available_cpus
 
 _CLIP_SECONDS = 30
 _TIMES = 4
-_PLACES_BEYOND_CORES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +69,29 @@ def figures(arrivals: list[Arrival], *, seconds: float, capacity: Load, unloaded
     refused = [one for one in arrivals if one.status == 429]
     p95 = float(np.percentile(accepted, 95))
     return {
-        "capacity": capacity.as_dict(),
-        "unloaded": unloaded.as_dict(),
-        "seconds": seconds,
         "arrivals": len(arrivals),
         "accepted": len(accepted),
         "refused": len(refused),
         "other": len(arrivals) - len(accepted) - len(refused),
         "accepted_share_of_capacity": round(len(accepted) / seconds / capacity.per_second, 3),
         "accepted_p95_s": round(p95, 3),
-        "p95_ratio_to_unloaded": round(p95 / float(np.percentile(unloaded.waits_s, 95)), 3),
+        "p95_ratio_to_unloaded": round(p95 / unloaded.percentile_s(95), 3),
         "refused_p95_ms": round(1e3 * float(np.percentile([one.seconds for one in refused], 95)), 1),
         "retry_after_median_s": float(np.median([one.retry_after_s or 0 for one in refused])),
     }
+
+
+@contextmanager
+def serving(folder: Path, clip: bytes, **settings: Any) -> Iterator[tuple[Server, Callable[[], None]]]:
+    """A fresh service that has answered once, and what has it answer again."""
+    folder.mkdir()
+    with running_server(folder, **settings) as server:
+
+        def one() -> None:
+            assert ask(server, clip).status == 200
+
+        one()
+        yield server, one
 
 
 def main() -> None:
@@ -92,19 +106,23 @@ def main() -> None:
         make_song(song)
         command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-i", str(song), "-t", str(_CLIP_SECONDS)]
         subprocess.run([*command, "-c", "copy", str(clip)], check=True)
-        places = cores + _PLACES_BEYOND_CORES
-        with running_server(folder, max_requests=places) as server:
-            content = clip.read_bytes()
-
-            def one() -> None:
-                assert ask(server, content).status == 200
-
-            one()
+        content = clip.read_bytes()
+        with serving(folder / "capacity", content) as (_, one):
             unloaded = load(one, clients=1, answers=30)
-            capacity = load(one, clients=places, answers=30 * places)
-            arrivals = storm(server, content, per_second=_TIMES * capacity.per_second, seconds=options.seconds)
-        found = figures(arrivals, seconds=options.seconds, capacity=capacity, unloaded=unloaded)
-        print_report("overload", {"clip_seconds": _CLIP_SECONDS, "places": places, **found}, record=options.record)
+            capacity = load(one, clients=2 * cores, answers=60 * cores)
+        by_places = {}
+        for places in (cores + 1, 2 * cores, Settings().max_requests):
+            with serving(folder / str(places), content, max_requests=places) as (server, _):
+                arrivals = storm(server, content, per_second=_TIMES * capacity.per_second, seconds=options.seconds)
+            by_places[str(places)] = figures(arrivals, seconds=options.seconds, capacity=capacity, unloaded=unloaded)
+        found = {
+            "clip_seconds": _CLIP_SECONDS,
+            "seconds": options.seconds,
+            "capacity": capacity.as_dict(),
+            "unloaded": unloaded.as_dict(),
+            "by_places": by_places,
+        }
+        print_report("overload", found, record=options.record)
 
 
 if __name__ == "__main__":
