@@ -55,6 +55,7 @@ train: $(VENV)/.test ## Train, judge and publish the bundled model and its folds
 	done
 	$(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-all --data $(DATA) --protocol all
 	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --data $(DATA) --results docs/results/$(LABEL)
+	$(BIN)/wholetrack-train quantise models/wholetrack-crnn/1 --data $(DATA) --folds tests/folds
 
 systems: $(VENV)/.test ## Train, record and publish the four published systems and the baseline anew (days; goes on)
 	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \

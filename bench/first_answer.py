@@ -32,7 +32,8 @@ class _Noting:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.max_batch, self.device, self.answer_shape = session.max_batch, session.device, session.answer_shape
+        self.max_batch, self.answer_shape = session.max_batch, session.answer_shape
+        self.device, self.precision = session.device, session.precision
         self.answered = 0.0
         self.cancellation = Cancellation()
 

@@ -36,6 +36,7 @@ def summary(found: dict[str, Record]) -> Record:
         "cpu_ratio_to_floor": found["track"]["cpu_ratio_to_floor"],
         "cpu_share_of_service": found["track"]["cpu_share_of_service"],
         "throughput_ratio_to_seed_way": found["throughput"]["throughput_ratio_to_seed_way"],
+        "throughput_ratio_of_int8": found["throughput"]["throughput_ratio_of_int8"],
         "throughput_ratio_to_peers": _of_peers(found["peers"], "throughput_ratio"),
         "median_ratio_to_peers": _of_peers(found["peers"], "median_ratio"),
         "p95_ratio_to_peers": _of_peers(found["peers"], "p95_ratio"),
@@ -89,19 +90,20 @@ def page(found: dict[str, Record]) -> str:
         "",
         "## Batches",
         "",
-        "CPU milliseconds per window of the default model in one thread, by windows in a batch.",
+        "CPU milliseconds per window of the default model in one thread, by windows in a batch, in float32 and in",
+        "int8 (`WHOLETRACK_CPU_PRECISION`; the model's card says what that costs in accuracy).",
         "",
         *markdown_table(*_batches(found["session"]["cpu_ms_per_window"]["wholetrack-crnn"])),
         "",
         "## Throughput beside the seeds' own way",
         "",
         "The seeds' way: librosa loads, computes every window by itself, one call of the same network per track, as",
-        "many processes as cores. Times its throughput; the bar is 6.",
+        "many processes as cores. Times its throughput; the bar is 6. In the last column the service beside itself.",
         "",
         *markdown_table(
-            ("clients", "tracks a second", "times the seeds' way"),
+            ("clients", "tracks a second", "times the seeds' way", "int8 over float32"),
             [
-                [str(n), _middle(found["throughput"], i), _spread(ratio)]
+                [n, _middle(found["throughput"], i), _spread(ratio), _spread(figures["throughput_ratio_of_int8"][n])]
                 for i, (n, ratio) in enumerate(figures["throughput_ratio_to_seed_way"].items())
             ],
         ),
@@ -182,7 +184,8 @@ def _decoding(decoding: Record) -> Iterable[list[str]]:
 
 
 def _batches(costs: Record) -> tuple[list[str], list[list[str]]]:
-    return ["windows", *costs], [["ms", *(f"{cost['median']:.2f}" for cost in costs.values())]]
+    rows = [[name, *(f"{cost['median']:.2f}" for cost in by_size.values())] for name, by_size in costs.items()]
+    return ["windows", *costs["float32"]], rows
 
 
 def _middle(throughput: Record, i: int) -> str:

@@ -1,32 +1,37 @@
-"""What the network costs per window, by the size of its batches, in one thread: whether larger ones pay."""
+"""What the network costs per window in one thread, by the size of its batches and the precision of its numbers."""
 
 from __future__ import annotations
 
 import time
+from itertools import product
 
 import numpy as np
 
 from bench.report import arguments, print_report, spread
 from service.inference.bundle import Bundle, load_bundles
 from service.inference.device import open_session
-from service.settings import DeviceChoice, Settings
+from service.settings import DeviceChoice, Precision, Settings
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _WINDOWS = max(_SIZES)
 
 
-def milliseconds(bundle: Bundle, repeats: int) -> dict[str, object]:
-    """CPU time per window for each size, all sizes by turns."""
-    session = open_session(bundle, Settings(device=DeviceChoice.CPU, cpu_batch=_WINDOWS))
+def milliseconds(bundle: Bundle, repeats: int) -> dict[str, dict[str, object]]:
+    """CPU time per window for each precision that the bundle has and each size, all by turns."""
+    precisions = list(Precision) if bundle.int8 else [Precision.FLOAT32]
+    sessions = {
+        precision: open_session(bundle, Settings(device=DeviceChoice.CPU, cpu_batch=_WINDOWS, cpu_precision=precision))
+        for precision in precisions
+    }
     windows = np.resize(bundle.golden.windows, (_WINDOWS, *bundle.golden.windows.shape[1:]))
-    found: dict[int, list[float]] = {size: [] for size in _SIZES}
+    found: dict[tuple[Precision, int], list[float]] = {way: [] for way in product(precisions, _SIZES)}
     for _ in range(repeats):
-        for size in _SIZES:
+        for (precision, size), costs in found.items():
             began = time.process_time()
             for first in range(0, _WINDOWS, size):
-                session.run(windows[first : first + size])
-            found[size].append(1e3 * (time.process_time() - began) / _WINDOWS)
-    return {str(size): spread(costs) for size, costs in found.items()}
+                sessions[precision].run(windows[first : first + size])
+            costs.append(1e3 * (time.process_time() - began) / _WINDOWS)
+    return {str(precision): {str(size): spread(found[precision, size]) for size in _SIZES} for precision in precisions}
 
 
 def main() -> None:

@@ -1,38 +1,64 @@
 """Tracks a second by number of clients, through HTTP, beside the way of the published systems on as many cores.
 
-The two are measured in turn, round after round, so that the ratio holds where the machine's speed drifts.
+The service answers with the same network as they do, in float32, and once more in int8. All are measured in turn, round
+after round, so that the ratios hold where the machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.clients import Ask, load
+from bench.clients import Ask, Load, load
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import running_server
+from bench.running import Server, running_server
 from bench.seed_way import seed_way
-from service.settings import Settings, available_cpus
+from service.settings import Precision, Settings, available_cpus
 
 _CLIENTS = (1, 4, 16)
 
 
-def measure(service: Ask, seeds: Ask, *, cores: int, rounds: int) -> dict[str, Any]:
-    """Both by turns; the service with every number of clients, the seeds' way with as many as there are cores."""
-    loads = [
-        {n: load(service, clients=n, answers=max(2 * n, 8)) for n in _CLIENTS}
-        | {0: load(seeds, clients=cores, answers=2 * cores)}
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One turn of each: the service in both precisions by clients, and the seeds' way."""
+
+    float32: dict[int, Load]
+    int8: dict[int, Load]
+    seeds: Load
+
+
+def measure(float32: Ask, int8: Ask, seeds: Ask, *, cores: int, rounds: int) -> dict[str, Any]:
+    """All by turns; the service with every number of clients, the seeds' way with as many as there are cores."""
+    found = [
+        _Round(_by_clients(float32), _by_clients(int8), load(seeds, clients=cores, answers=2 * cores))
         for _ in range(rounds)
     ]
     return {
         "song_seconds": SONG_SECONDS,
-        "service": [[one[n].as_dict() for n in _CLIENTS] for one in loads],
-        "seed_way": [one[0].as_dict() for one in loads],
+        "service": [[one.as_dict() for one in turn.float32.values()] for turn in found],
+        "service_int8": [[one.as_dict() for one in turn.int8.values()] for turn in found],
+        "seed_way": [turn.seeds.as_dict() for turn in found],
         "throughput_ratio_to_seed_way": {
-            str(n): spread([one[n].per_second / one[0].per_second for one in loads]) for n in _CLIENTS
+            str(n): spread([turn.float32[n].per_second / turn.seeds.per_second for turn in found]) for n in _CLIENTS
+        },
+        "throughput_ratio_of_int8": {
+            str(n): spread([turn.int8[n].per_second / turn.float32[n].per_second for turn in found]) for n in _CLIENTS
         },
     }
+
+
+def _by_clients(ask: Ask) -> dict[int, Load]:
+    return {n: load(ask, clients=n, answers=max(2 * n, 8)) for n in _CLIENTS}
+
+
+def _asking(server: Server, song: Path) -> Ask:
+    def ask() -> None:
+        server.post(song, windows="none").raise_for_status()
+
+    ask()
+    return ask
 
 
 def main() -> None:
@@ -46,15 +72,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         song = Path(folder) / "song.mp3"
         make_song(song)
-        with running_server(Path(folder)) as server, seed_way(song, bundle, processes=cores) as seeds:
-
-            def service() -> None:
-                server.post(song, windows="none").raise_for_status()
-
-            service()
-            print_report(
-                "throughput", measure(service, seeds, cores=cores, rounds=options.rounds), record=options.record
-            )
+        homes = [Path(folder, precision) for precision in Precision]
+        for home in homes:
+            home.mkdir()
+        with (
+            running_server(homes[0]) as float32,
+            running_server(homes[1], cpu_precision=Precision.INT8) as int8,
+            seed_way(song, bundle, processes=cores) as seeds,
+        ):
+            found = measure(_asking(float32, song), _asking(int8, song), seeds, cores=cores, rounds=options.rounds)
+            print_report("throughput", found, record=options.record)
 
 
 if __name__ == "__main__":

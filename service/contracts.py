@@ -145,6 +145,15 @@ class GoldenSpec(Spec):
     tolerance: float = Field(gt=0, description="largest difference of a probability that passes")
 
 
+class Int8Spec(Spec):
+    """The same network with its convolutions and products in integers of 8 bits, for the CPU."""
+
+    file: str = "model.int8.onnx"
+    sha256: str
+    tolerance: float = Field(gt=0, description="largest difference of a golden probability that passes")
+    metrics: dict[str, Any] = Field(description="what it costs on tracks that the networks compared never saw")
+
+
 class CalibrationSpec(Spec):
     """How a track's summed shares become a confidence: each to the power of ``1 / temperature``, the leading one."""
 
@@ -176,6 +185,7 @@ class ModelCard(Spec):
     golden: GoldenSpec
     calibration: CalibrationSpec | None = Field(default=None, description="none: the confidence is the bare share")
     domain: DomainSpec | None = Field(default=None, description="none: the model cannot tell what it does not know")
+    int8: Int8Spec | None = Field(default=None, description="none: the network is there in float32 only")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:
@@ -304,6 +314,7 @@ class TrackPrediction:
     duration_s: float
     card: ModelCard
     device: str
+    precision: str
     hop_s: float
     summed_score: Ranking
     majority_vote: Ranking

@@ -252,6 +252,7 @@ def _prediction(
         duration_s=audio.duration_s,
         card=card,
         device=served.engine.classifier.device,
+        precision=served.engine.classifier.precision,
         hop_s=float(grid.hop),
         summed_score=summed,
         majority_vote=majority_vote(scores, card.labels),

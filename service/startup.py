@@ -54,7 +54,13 @@ def build_pipeline(settings: Settings) -> Pipeline:
             despair=_leave_it_to_the_supervisor,
         )
         models[name] = ServedModel(bundle, engine)
-        _log.info("model %s version %s answers rightly on %s", name, bundle.card.version, session.device)
+        _log.info(
+            "model %s version %s answers rightly on %s in %s",
+            name,
+            bundle.card.version,
+            session.device,
+            session.precision,
+        )
     return Pipeline(decoder, models, default_model=settings.default_model, decoding_at_once=settings.tracks_at_once)
 
 

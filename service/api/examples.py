@@ -21,6 +21,7 @@ PREDICTION: dict[str, Any] = {
         "name": "wholetrack-crnn",
         "version": "1",
         "device": "cpu",
+        "precision": "float32",
         "window_s": 3.0,
         "hop_s": 1.0,
         "labels": _LABELS,
@@ -66,6 +67,7 @@ MODEL: dict[str, Any] = {
     "name": "wholetrack-crnn",
     "version": "1",
     "device": "cpu",
+    "precision": "float32",
     "default": True,
     "card": {
         "schema_version": 1,

@@ -35,5 +35,6 @@ def _summary(pipeline: Pipeline, served: ServedModel) -> ModelSummary:
     return ModelSummary.of(
         served.card,
         device=served.engine.classifier.device,
+        precision=served.engine.classifier.precision,
         default=served.card.name == pipeline.default_model,
     )

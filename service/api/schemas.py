@@ -91,6 +91,7 @@ class Model(BaseModel):
     name: str
     version: str
     device: str = Field(description="Where the network ran: cpu, or cuda:N.")
+    precision: str = Field(description="In what numbers it computed: float32, or int8.")
     window_s: float
     hop_s: float
     step_s: float | None = Field(
@@ -205,14 +206,20 @@ class ModelSummary(BaseModel):
     name: str
     version: str
     device: str
+    precision: str
     default: bool = Field(description="Whether it answers requests that name no model.")
     card: dict[str, Any] = Field(description="The bundle's model.json: labels, features, windows, metrics, licence.")
 
     @classmethod
-    def of(cls, card: ModelCard, *, device: str, default: bool) -> ModelSummary:
+    def of(cls, card: ModelCard, *, device: str, precision: str, default: bool) -> ModelSummary:
         """The summary of a bundle on its device."""
         return cls(
-            name=card.name, version=card.version, device=device, default=default, card=card.model_dump(mode="json")
+            name=card.name,
+            version=card.version,
+            device=device,
+            precision=precision,
+            default=default,
+            card=card.model_dump(mode="json"),
         )
 
 
@@ -240,6 +247,7 @@ def answer(found: TrackPrediction, received: Received, *, top_k: int, detail: Wi
             name=card.name,
             version=card.version,
             device=found.device,
+            precision=found.precision,
             window_s=card.windows.window_s,
             hop_s=found.hop_s,
             step_s=None if card.onnx.steps is None else card.belief_s,

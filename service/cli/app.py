@@ -103,12 +103,13 @@ def models() -> None:
     configure_logs(level="warning", form="text")
     with _pipeline(_settings()) as pipeline:
         print_rows(
-            ("model", "version", "device", "window", "genres", "summary"),
+            ("model", "version", "device", "precision", "window", "genres", "summary"),
             [
                 (
                     f"{name} (default)" if name == pipeline.default_model else name,
                     served.card.version,
                     served.engine.classifier.device,
+                    served.engine.classifier.precision,
                     f"{served.card.windows.window_s:g} s every {served.card.windows.hop_s:g} s",
                     str(len(served.card.labels)),
                     served.card.summary,

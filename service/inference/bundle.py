@@ -34,11 +34,19 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One published model, checked and in memory."""
+    """One published model, checked and in memory.
+
+    Attributes:
+        card: its contract.
+        onnx: the network.
+        golden: what it must answer.
+        int8: the network in integers, where there is one.
+    """
 
     card: ModelCard
     onnx: bytes
     golden: Golden
+    int8: bytes | None = None
 
 
 def load_bundles(models_dir: Path) -> dict[str, Bundle]:
@@ -68,6 +76,7 @@ def load_bundle(folder: Path) -> Bundle:
         card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
         onnx = _read_checked(folder / MODEL_FILE, card.sha256)
         golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
+        int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
     except ValidationError as error:
         complaints = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
         raise StartupError(f"{folder / CARD_FILE} does not keep the contract: {complaints}") from error
@@ -75,7 +84,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
     if (card.name, card.version) != (folder.parent.name, folder.name):
         raise StartupError(f"{folder / CARD_FILE} calls itself {card.name}/{card.version}")
-    return Bundle(card, onnx, golden)
+    return Bundle(card, onnx, golden, int8)
 
 
 def _version(folder: Path) -> Version:

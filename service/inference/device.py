@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.errors import StartupError
 from service.inference.bundle import Bundle
-from service.settings import DeviceChoice, Settings
+from service.settings import DeviceChoice, Precision, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -22,12 +22,21 @@ _CUDA_PROVIDER = "CUDAExecutionProvider"
 class Session:
     """A network on a device: normalised windows to probabilities, in any thread."""
 
-    def __init__(self, session: ort.InferenceSession, bundle: Bundle, *, device: str, batch_sizes: list[int]) -> None:
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        bundle: Bundle,
+        *,
+        device: str,
+        batch_sizes: list[int],
+        precision: Precision = Precision.FLOAT32,
+    ) -> None:
         self._session = session
         self._spec = bundle.card.onnx
         self._padded = device != DeviceChoice.CPU
         self._batch_sizes = batch_sizes
         self.device = device
+        self.precision: str = precision
         self.max_batch = batch_sizes[-1]
         self.answer_shape = bundle.card.answer_shape
 
@@ -75,15 +84,17 @@ class Session:
         Raises:
             StartupError: if a probability differs by more than the bundle's tolerance.
         """
-        golden = bundle.golden
+        golden, tolerance = bundle.golden, bundle.card.golden.tolerance
+        if self.precision == Precision.INT8 and bundle.card.int8:
+            tolerance = bundle.card.int8.tolerance
         found = np.concatenate(
             [self.run(golden.windows[i : i + self.max_batch]) for i in range(0, len(golden.windows), self.max_batch)]
         )
         worst = float(np.abs(found - golden.probabilities).max())
-        if not worst <= bundle.card.golden.tolerance:
+        if not worst <= tolerance:
             raise StartupError(
-                f"{bundle.card.name} gives wrong answers on {self.device}: a golden probability is off by {worst:.3g}, "
-                f"allowed are {bundle.card.golden.tolerance:g}"
+                f"{bundle.card.name} gives wrong answers on {self.device} in {self.precision}: a golden probability is "
+                f"off by {worst:.3g}, allowed are {tolerance:g}"
             )
 
 
@@ -124,8 +135,11 @@ def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
     # The engine's threads run a batch each. Threads that share one wait for each other at every layer while decoders
     # take their processors away.
     options = _session_options()
-    session = ort.InferenceSession(bundle.onnx, options, providers=["CPUExecutionProvider"])
-    return Session(session, bundle, device="cpu", batch_sizes=[settings.cpu_batch])
+    onnx, precision = bundle.onnx, Precision.FLOAT32
+    if settings.cpu_precision is Precision.INT8 and bundle.int8 is not None:
+        onnx, precision = bundle.int8, Precision.INT8
+    session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return Session(session, bundle, device="cpu", batch_sizes=[settings.cpu_batch], precision=precision)
 
 
 def _cuda_session(bundle: Bundle, settings: Settings) -> Session:

@@ -43,6 +43,7 @@ class Classifier(Protocol):
 
     max_batch: int
     device: str
+    precision: str
     answer_shape: tuple[int, ...]
 
     def run(self, windows: Windows) -> Probabilities:

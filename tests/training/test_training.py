@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from service.inference.bundle import load_bundles
+from service.inference.bundle import load_bundle, load_bundles
 from service.settings import Settings
 from service.startup import build_pipeline
 from tests.recordings import wav_bytes
@@ -26,6 +26,7 @@ from training.evaluation import evaluate_scores, expected_calibration_error  # n
 from training.export import export_onnx, mflop_per_window  # noqa: E402
 from training.fitting import DifferentRunError, Fit  # noqa: E402
 from training.publishing import golden_sound_windows, publish  # noqa: E402
+from training.quantising import add_int8, quantise  # noqa: E402
 from training.recipe import Source  # noqa: E402
 from training.recurrent import ExportError  # noqa: E402
 from training.results import Record  # noqa: E402
@@ -194,6 +195,59 @@ def test_a_published_bundle_is_served(finished: Run, toys: TrackSet, tmp_path: P
         pipeline.close()
 
 
+@pytest.fixture
+def published(finished: Run, toys: TrackSet, tmp_path: Path) -> Path:
+    """The folder of a bundle of the finished run."""
+    records = [Record.of(finished)]
+    return publish(finished, records, toys, name="toy", version="1", licence="Apache-2.0", models=tmp_path / "models")
+
+
+def test_a_network_in_integers_is_served_where_it_loses_nothing(published: Path, toys: TrackSet) -> None:
+    before = load_bundle(published)
+    spec = add_int8(published, [published], toys)
+    assert spec.metrics["int8"]["track_accuracy_summed"] == spec.metrics["float32"]["track_accuracy_summed"] == 1.0
+    assert spec.metrics["between"]["tracks"] == len(before.card.trained_on["never_seen"])
+    assert 0 < spec.metrics["between"]["largest_difference"] < 0.2
+    bundle = load_bundle(published)
+    assert bundle.card.model_copy(update={"int8": None}) == before.card
+    assert bundle.onnx == before.onnx
+    assert bundle.int8
+    operators = {node.op_type for node in onnx.load_from_string(bundle.int8).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear", "GRU"} <= operators
+    settings = Settings(models_dir=published.parent.parent, default_model="toy", device="cpu", cpu_precision="int8")
+    pipeline = build_pipeline(settings)
+    assert pipeline.model("toy").engine.classifier.precision == "int8"
+    pipeline.close()
+    text = (published / "CARD.md").read_text()
+    assert "| tracks: accuracy by summed score | 1.000 | 1.000 |" in text
+    assert add_int8(published, [published], toys) == spec
+    assert (published / "CARD.md").read_text() == text
+
+
+def test_integers_that_lose_are_refused(published: Path, toys: TrackSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file.name: file.read_bytes() for file in published.iterdir()}
+
+    def coarse(network: bytes, windows: NDArray[np.float32], *, input_name: str) -> bytes:
+        """Of a network that hears windows a tenth as loud: everything above saturates."""
+        return quantise(network, windows / np.float32(10), input_name=input_name)
+
+    monkeypatch.setattr("training.quantising.quantise", coarse)
+    with pytest.raises(ExportError, match=r"int8 loses \d+\.\d points of window_accuracy"):
+        add_int8(published, [published], toys)
+    assert {file.name: file.read_bytes() for file in published.iterdir()} == before
+
+
+def test_integers_are_judged_by_the_same_recipe_on_unseen_tracks(published: Path, toys: TrackSet) -> None:
+    bundled = Settings().models_dir / "wholetrack-crnn" / "1"
+    with pytest.raises(ExportError, match="not of the recipe"):
+        add_int8(published, [bundled], toys)
+    card = json.loads((published / "model.json").read_text())
+    card["trained_on"]["never_seen"] = []
+    (published / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ExportError, match="no tracks that they never saw"):
+        add_int8(published, [published], toys)
+
+
 def test_figures_of_another_recipe_are_refused(finished: Run, toys: TrackSet, tmp_path: Path) -> None:
     other = Run(tmp_path / "other")
     other.fit(toys, question(toys), SMALL.changed({"schedule.epochs": 1}))
@@ -237,6 +291,10 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     published = runner.invoke(app, ["publish", run, *arguments])
     assert published.exit_code == 0, published.output
     assert load_bundles(tmp_path / "models")["wholetrack-crnn"].card.labels == ("a", "b")
+    bundle = str(tmp_path / "models" / "wholetrack-crnn" / "1")
+    quantised = runner.invoke(app, ["quantise", bundle, "--data", str(music)])
+    assert ("float32" in quantised.stdout) == (quantised.exit_code == 0)
+    assert ("int8 loses" in quantised.output) == (quantised.exit_code == 1)
     built = runner.invoke(app, ["build", "--data", str(music), "--system", "hilsdorf-crnn"])
     assert built.stdout == "20 tracks of 2 genres, 0 duplicates\n"
     divided = str(tmp_path / "split.json")

@@ -54,6 +54,7 @@ def test_the_bundled_models_keep_the_contract() -> None:
         (lambda card: card["features"].update(log="ln"), "needs features in dB, not ln"),
         (lambda card: card.update(sha256="0" * 64), "the SHA-256 of model.onnx is"),
         (lambda card: card["golden"].update(sha256="0" * 64), "the SHA-256 of golden.npz is"),
+        (lambda card: card["int8"].update(sha256="0" * 64), "the SHA-256 of model.int8.onnx is"),
         (lambda card: card.update(labels=["rock", "jazz"]), "golden's arrays do not have the shapes"),
         (lambda card: card.update(name="other"), "calls itself other/1"),
     ],

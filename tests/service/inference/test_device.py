@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.errors import StartupError
 from service.inference.bundle import Bundle, load_bundles
 from service.inference.device import Session, open_session
-from service.settings import DeviceChoice, Settings
+from service.settings import DeviceChoice, Precision, Settings
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,38 @@ def test_cuda_that_opens_and_cannot_run(bundle: Bundle, monkeypatch: pytest.Monk
     with pytest.raises(StartupError, match=r"cannot open shared object file\); on a GPU check.*WHOLETRACK_DEVICE=cpu$"):
         open_session(bundle, Settings(device=DeviceChoice.CUDA))
     assert open_session(bundle, Settings(device=DeviceChoice.AUTO)).device == "cpu"
+
+
+@pytest.fixture(scope="module")
+def in_integers(bundle: Bundle) -> Session:
+    return open_session(bundle, Settings(device=DeviceChoice.CPU, cpu_precision=Precision.INT8))
+
+
+def test_integers_where_they_are_asked_for(bundle: Bundle, session: Session, in_integers: Session) -> None:
+    assert (session.precision, in_integers.precision) == ("float32", "int8")
+    windows = bundle.golden.windows
+    off = np.abs(in_integers.run(windows) - session.run(windows)).max()
+    assert bundle.card.int8
+    assert 1e-5 < off <= bundle.card.int8.tolerance
+
+
+def test_batch_mates_do_not_change_an_answer_in_integers(bundle: Bundle, in_integers: Session) -> None:
+    windows = np.resize(bundle.golden.windows, (16, *bundle.golden.windows.shape[1:]))
+    together = in_integers.run(windows)
+    for i in range(0, len(windows), 3):
+        np.testing.assert_allclose(in_integers.run(windows[i : i + 1])[0], together[i], atol=1e-5)
+
+
+def test_a_bundle_without_integers_answers_in_float32(bundle: Bundle) -> None:
+    found = open_session(replace(bundle, int8=None), Settings(device=DeviceChoice.CPU, cpu_precision=Precision.INT8))
+    assert found.precision == "float32"
+
+
+def test_integers_are_proven_by_their_own_tolerance(bundle: Bundle) -> None:
+    assert bundle.card.int8
+    strict = bundle.card.model_copy(update={"int8": bundle.card.int8.model_copy(update={"tolerance": 1e-5})})
+    with pytest.raises(StartupError, match="gives wrong answers on cpu in int8"):
+        open_session(replace(bundle, card=strict), Settings(device=DeviceChoice.CPU, cpu_precision=Precision.INT8))
 
 
 def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:

@@ -23,7 +23,7 @@ class FakeDevice:
     """Answers with each window's own number; runs only when the test says so."""
 
     max_batch = 4
-    device = "fake"
+    device, precision = "fake", "float32"
     answer_shape: tuple[int, ...] = (2,)
 
     def __init__(self) -> None:
@@ -280,7 +280,7 @@ import numpy as np
 from service.inference.engine import Engine
 
 class Slow:
-    max_batch, device, answer_shape = 4, "slow", (2,)
+    max_batch, device, precision, answer_shape = 4, "slow", "float32", (2,)
 
     def run(self, windows):
         print("running", flush=True)
