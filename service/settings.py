@@ -32,6 +32,14 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class SandboxChoice(StrEnum):
+    """What holds decoders back."""
+
+    AUTO = "auto"
+    REQUIRED = "required"
+    OFF = "off"
+
+
 def available_cpus() -> int:
     """Processors that this process may keep busy: its affinity and the quota of its control group, at least 1."""
     return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus() or 1 << 20))
@@ -103,6 +111,12 @@ class Settings(BaseSettings):
     ffmpeg: Path | None = Field(
         default=None,
         description="The ffmpeg to decode with; unset for the one on PATH, else the one of the package imageio-ffmpeg.",
+    )
+    sandbox: SandboxChoice = Field(
+        default=SandboxChoice.AUTO,
+        description="What holds a decoder back that a file has taken over: auto for the layers that this machine has "
+        "(landlock, seccomp, limits; the log and /readyz say which), required to start only if it has all of them, off "
+        "for none.",
     )
     temp_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()),

@@ -10,14 +10,15 @@ from functools import partial
 from threadpoolctl import threadpool_limits
 
 from service.audio.decoder import FfmpegDecoder
-from service.audio.ffmpeg import find_ffmpeg
+from service.audio.ffmpeg import Ffmpeg, find_ffmpeg
+from service.audio.sandbox import ALL_LAYERS, Sandbox, missing
 from service.audio.scheduling import Processors
 from service.errors import StartupError
 from service.inference.bundle import load_bundles
 from service.inference.device import open_session
 from service.inference.engine import Engine
 from service.pipeline import Pipeline, ServedModel
-from service.settings import Settings
+from service.settings import SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ def build_pipeline(settings: Settings) -> Pipeline:
     threadpool_limits(limits=1, user_api="blas")
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    decoder = FfmpegDecoder(ffmpeg, Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None)
+    processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
+    decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
     decoder.prove()
     bundles = load_bundles(settings.models_dir)
     if settings.default_model not in bundles:
@@ -62,6 +64,16 @@ def build_pipeline(settings: Settings) -> Pipeline:
             session.precision,
         )
     return Pipeline(decoder, models, default_model=settings.default_model, decoding_at_once=settings.tracks_at_once)
+
+
+def _sandbox(ffmpeg: Ffmpeg, choice: SandboxChoice) -> Sandbox:
+    sandbox = Sandbox(ffmpeg.path, wanted=() if choice is SandboxChoice.OFF else ALL_LAYERS)
+    _log.info("decoders are held by %s", ", ".join(sorted(sandbox.layers)) or "nothing")
+    if choice is not SandboxChoice.OFF and (lacking := "; ".join(missing(sandbox.layers))):
+        if choice is SandboxChoice.REQUIRED:
+            raise StartupError(f"WHOLETRACK_SANDBOX is required, but this machine lacks {lacking}")
+        _log.warning("the sandbox of decoders lacks %s", lacking)
+    return sandbox
 
 
 def _leave_it_to_the_supervisor() -> None:

@@ -80,7 +80,11 @@ MODEL: dict[str, Any] = {
 }
 
 MODELS: dict[str, Any] = {"models": [MODEL]}
-READY: dict[str, Any] = {"status": "ready", "models": {"wholetrack-crnn": "cpu"}}
+READY: dict[str, Any] = {
+    "status": "ready",
+    "models": {"wholetrack-crnn": "cpu"},
+    "sandbox": ["landlock", "limits", "seccomp"],
+}
 HEALTHY: dict[str, Any] = {"status": "ok"}
 METRICS = """# HELP wholetrack_predictions_total Predictions by outcome: ok, or an error code.
 # TYPE wholetrack_predictions_total counter

@@ -27,6 +27,9 @@ class Readiness(BaseModel):
 
     status: str
     models: dict[str, str] = Field(description="Device of each model.")
+    sandbox: list[str] = Field(
+        description="What holds decoders back: landlock, limits, seccomp, as far as it is there."
+    )
 
 
 @router.get("/healthz", summary="Is the process alive?", responses=answered(HEALTHY))
@@ -52,6 +55,7 @@ async def readyz(request: Request) -> Readiness:
     return Readiness(
         status="ready",
         models={name: served.engine.classifier.device for name, served in sorted(pipeline.models.items())},
+        sandbox=sorted(pipeline.decoder.sandbox.layers),
     )
 
 

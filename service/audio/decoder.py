@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import Ffmpeg
 from service.audio.report import Report
+from service.audio.sandbox import Sandbox
 from service.audio.scheduling import Processors, settle
 from service.contracts import StreamInfo, TrackWarning, WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
@@ -49,9 +50,9 @@ _MISSING_S = 0.5
 
 # By a person, a supervisor, or a kernel that ran out of memory; any other signal is the decoder's own fall over a file.
 _STOPPED_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-
-# A child needs none of the service's environment, least of all its secrets.
-_ENVIRONMENT = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1"}
+# Decoding takes hundredths of a recording's length, even on a slow processor; a file can make it take for ever.
+_PROCESSOR_SHARE = 1 / 20
+_PROCESSOR_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,15 @@ class FfmpegDecoder:
     Args:
         ffmpeg: the program.
         processors: to choose from for every process; None to leave that to the kernel.
+        sandbox: to start it in; None for one with all layers that this machine has.
+
+    Attributes:
+        sandbox: as it is used.
     """
 
-    def __init__(self, ffmpeg: Ffmpeg, processors: Processors | None = None) -> None:
+    def __init__(self, ffmpeg: Ffmpeg, processors: Processors | None = None, *, sandbox: Sandbox | None = None) -> None:
         self.ffmpeg = ffmpeg
+        self.sandbox = sandbox or Sandbox(ffmpeg.path)
         self._processors = processors
 
     def prove(self) -> None:
@@ -92,8 +98,12 @@ class FfmpegDecoder:
                 with self.open(Path(file.name), sample_rate=_PROOF_RATE // 2, max_duration_s=10) as decoding:
                     heard = np.concatenate([np.zeros(0, dtype=np.float32), *decoding.blocks()])
                     decoding.summary()
-            except ServiceError as error:
-                raise StartupError(f"{self.ffmpeg.path} cannot decode a WAV: {error}") from error
+            except (ServiceError, OSError) as error:
+                held = f" under {', '.join(sorted(self.sandbox.layers))}" if self.sandbox.layers else ""
+                raise StartupError(
+                    f"{self.ffmpeg.path} cannot decode a WAV{held}: {error}; name the program itself, not a script "
+                    "that starts it, or try WHOLETRACK_SANDBOX=off"
+                ) from error
         # The mean of the channels, every other sample; but for the ends, where the resampler meets what is not there.
         inner, expected = slice(200, -200), tone[::2] / 4
         if heard.shape != expected.shape or not np.allclose(heard[inner], expected[inner], atol=1e-4):
@@ -108,7 +118,12 @@ class FfmpegDecoder:
             max_duration_s: a longer recording is refused, while it is being decoded.
         """
         return Decoding(
-            self.ffmpeg, path, sample_rate=sample_rate, max_duration_s=max_duration_s, processors=self._processors
+            self.ffmpeg,
+            path,
+            sample_rate=sample_rate,
+            max_duration_s=max_duration_s,
+            sandbox=self.sandbox,
+            processors=self._processors,
         )
 
 
@@ -125,7 +140,8 @@ class Decoding:
         *,
         sample_rate: int,
         max_duration_s: float,
-        processors: Processors | None = None,
+        sandbox: Sandbox,
+        processors: Processors | None,
     ) -> None:
         self._path = path
         self._sample_rate = sample_rate
@@ -135,15 +151,10 @@ class Decoding:
         self._killed = False
         self._impossible = False
         with path.open("rb") as file:
-            self._process = subprocess.Popen(
+            self._process = sandbox.start(
                 ffmpeg.decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                env=_ENVIRONMENT,
-                pass_fds=(file.fileno(),),
-                start_new_session=True,
+                input_file=file.fileno(),
+                processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
             )
         self._processors = processors
         self._processor = processors.take() if processors else None
@@ -254,16 +265,24 @@ class Decoding:
             return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped; try again.", retry_after_s=1)
         return ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The file broke the decoder: it is corrupt or made to.")
 
+    def _reason_for_not_opening(self) -> ServiceError:
+        if has_accepted_signature(self._path):
+            return ServiceError(
+                ErrorKind.UNDECODABLE_AUDIO,
+                "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a complete file.",
+            )
+        return _not_audio()
+
     def _reason_for_nothing(self, report: Report) -> ServiceError:
         if self._path.stat().st_size == 0:
             return ServiceError(ErrorKind.EMPTY_AUDIO, "The file has no bytes; send a recording.")
         if not report.opened:
-            if has_accepted_signature(self._path):
-                return ServiceError(
-                    ErrorKind.UNDECODABLE_AUDIO,
-                    "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a complete file.",
-                )
-            return _not_audio()
+            return self._reason_for_not_opening()
+        if report.refused:
+            return ServiceError(
+                ErrorKind.UNSUPPORTED_MEDIA,
+                f"The file holds {report.refused} sound, which is not accepted; convert it to flac, mp3, ogg or m4a.",
+            )
         if report.stream is None:
             return ServiceError(ErrorKind.NO_AUDIO_STREAM, "The file was opened but has no audio stream.")
         if report.decode_errors or not report.started:

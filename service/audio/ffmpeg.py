@@ -15,6 +15,15 @@ from service.errors import StartupError
 # a playlist renamed .mp3 reads any file that the service may read.
 FORMATS = ("wav", "w64", "flac", "mp3", "ogg", "mov", "aac", "matroska", "aiff", "asf")
 
+# Decoders by ffmpeg's names, of the codecs that those containers usually hold. None for pictures: cover art and film
+# are hostile input as well, and ffmpeg would decode some of them only to describe them.
+CODECS = (
+    *("mp3float", "mp3", "mp2float", "mp2", "mp1float", "mp1", "aac", "aac_latm", "alac", "flac", "vorbis", "opus"),
+    *("wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms"),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be"),
+    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+)
+
 # The mean over whatever channels there are, as librosa.to_mono: "<" divides by the sum of the gains of the channels
 # that the input has. Plain "-ac 1" would sum a stereo pair 3 dB too loud.
 _CHANNELS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR TSL TSR BFC BFL BFR"
@@ -61,6 +70,7 @@ class Ffmpeg:
             *("-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"),
             *("-threads", "1", "-filter_threads", "1"),
             *("-protocol_whitelist", "file", "-format_whitelist", ",".join(FORMATS)),
+            *("-codec_whitelist", ",".join(CODECS)),
             *("-i", f"file:/dev/fd/{descriptor}"),
             *("-map", "0:a:0", "-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"),
             *("-t", f"{max_duration_s + 1:.3f}", "-af", filters, "-f", "f32le", "pipe:1"),

@@ -19,6 +19,7 @@ _AUDIO = re.compile(
 _STREAM = re.compile(r"^\[info\]   Stream #0:\d+\S*: .*$", re.MULTILINE)
 _PICTURE = "(attached pic)"
 _ERROR = re.compile(r"^(\[[^\]]+\] )?\[(error|fatal)\] ", re.MULTILINE)
+_REFUSED = re.compile(r"^\[(?P<codec>\w+) @ \w+\] \[error\] Codec \((?P=codec)\) not on whitelist", re.MULTILINE)
 _ESTIMATED = "Estimating duration from bitrate"
 _OUTPUT = "[info] Output #0"
 
@@ -49,6 +50,7 @@ class Report:
         declared_s: duration of the sound that the file itself states; None where it states none, where ffmpeg
             guessed, or where another stream may be the longer one.
         decode_errors: complaints after the file was opened.
+        refused: name of the sound's codec if it is none of those accepted.
     """
 
     opened: bool
@@ -56,6 +58,7 @@ class Report:
     stream: StreamInfo | None
     declared_s: float | None
     decode_errors: int
+    refused: str | None
 
     @classmethod
     def parse(cls, text: str) -> Report:
@@ -64,6 +67,8 @@ class Report:
         opened = _INPUT.search(before)
         audio = _AUDIO.search(before, opened.end()) if opened else None
         streams = [line for line in _STREAM.findall(before, opened.end()) if _PICTURE not in line] if opened else []
+        # Of other streams it is said earlier, when they are looked at: only the sound's decoder is opened after that.
+        refused = _REFUSED.search(text, opened.end()) if opened else None
         stated = _DURATION.search(before, opened.end()) if opened else None
         return cls(
             opened=opened is not None,
@@ -81,6 +86,7 @@ class Report:
             else None,
             # ffmpeg's threads speak in any order: a decoder may complain before the output is announced.
             decode_errors=len(_ERROR.findall(text, opened.end())) if opened else 0,
+            refused=refused["codec"] if refused else None,
         )
 
 

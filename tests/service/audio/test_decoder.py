@@ -154,6 +154,29 @@ def test_damage_in_the_middle_is_reported(
     assert summary.warnings
 
 
+def test_a_codec_that_is_not_accepted_in_a_container_that_is(
+    decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
+) -> None:
+    for codec in ("ac3", "adpcm_yamaha"):
+        film = tmp_path / "film.mkv"
+        recorder.run("-y", "-i", wav, "-c:a", codec, film)
+        with pytest.raises(ServiceError, match=f"holds {codec} sound, which is not accepted") as caught:
+            decode(decoder, film)
+        assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
+
+
+def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path) -> None:
+    """Not even to describe them: a picture that breaks its decoder breaks nothing."""
+    song, picture = tmp_path / "song.mp3", tmp_path / "cover.png"
+    recorder.picture(picture)
+    recorder.run("-i", wav, "-i", picture, "-map", "0", "-map", "1", "-disposition:v", "attached_pic", song)
+    command = decoder.ffmpeg.decode_command(0, sample_rate=RATE, max_duration_s=10)
+    with song.open("rb") as file:
+        words = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
+    assert "Codec (png) not on whitelist" in words
+    assert decode(decoder, song)[1].warnings == ()
+
+
 def test_what_is_not_audio_is_refused(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
     text = tmp_path / "text.mp3"
     text.write_text("La la la.\n" * 10_000)
