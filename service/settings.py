@@ -157,6 +157,20 @@ class Settings(BaseSettings):
     max_duration_s: PositiveFloat = Field(
         default=3 * 3600.0, description="Longest recording, in seconds of decoded audio."
     )
+    max_connections: PositiveInt = Field(
+        default=512, description="Connections of clients at the same time; more get a 429. Each takes a descriptor."
+    )
+    max_header_bytes: PositiveInt = Field(
+        default=32 << 10, description="Largest head of a request, its line and headers, in bytes."
+    )
+    min_upload_bytes_per_s: PositiveInt = Field(
+        default=4096, description="Slowest upload, in bytes a second on average after client_timeout_s."
+    )
+    client_timeout_s: PositiveFloat = Field(
+        default=10.0,
+        description="How long a client may keep the service waiting, in seconds: for a request's headers, before the "
+        "rate of an upload counts, and without taking anything of its answer.",
+    )
     request_timeout_s: PositiveFloat = Field(
         default=600.0, description="Time limit of a request from its first byte to its answer, in seconds."
     )

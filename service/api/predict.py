@@ -20,7 +20,7 @@ from service.api.problems import PREDICT_PATH, documented
 from service.api.repeats import Question, Repeats
 from service.api.schemas import PredictionAnswer, PredictParameters, Received, answer
 from service.api.tracing import Tracing
-from service.api.upload import Upload, received
+from service.api.upload import Upload, UploadLimits, received
 from service.cancellation import Cancellation
 from service.contracts import TrackPrediction
 from service.errors import ErrorKind, ServiceError
@@ -63,6 +63,11 @@ class Predictions:
         self._metrics = metrics
         self._tracing = tracing
         self._folder = folder
+        self._limits = UploadLimits(
+            max_bytes=settings.max_upload_bytes,
+            least_bytes_per_s=settings.min_upload_bytes_per_s,
+            patience_s=settings.client_timeout_s,
+        )
         self._threads = ThreadPoolExecutor(settings.tracks_open, thread_name_prefix="track")
         self._repeats = Repeats(settings.repeats_mb << 20)
         self.admission = Admission(settings.max_requests)
@@ -85,9 +90,8 @@ class Predictions:
         with self.admission.one(), self._metrics.in_progress.track_inprogress():
             try:
                 async with asyncio.timeout(limit_s) as limit, AsyncExitStack() as stack:
-                    max_bytes = self._settings.max_upload_bytes
                     with self._tracing.span("receive"):
-                        upload = await stack.enter_async_context(received(request, self._folder, max_bytes=max_bytes))
+                        upload = await stack.enter_async_context(received(request, self._folder, self._limits))
                     # From here on it is not this task that must be stopped, but the thread that it waits for.
                     limit.reschedule(None)
                     return await self._heard(request, upload, parameters, began)
@@ -200,6 +204,7 @@ router = APIRouter(tags=["prediction"])
     | documented(
         ErrorKind.MALFORMED_REQUEST,
         ErrorKind.UNKNOWN_MODEL,
+        ErrorKind.REQUEST_TOO_SLOW,
         ErrorKind.UPLOAD_TOO_LARGE,
         ErrorKind.AUDIO_TOO_LONG,
         ErrorKind.UNSUPPORTED_MEDIA,
@@ -208,6 +213,7 @@ router = APIRouter(tags=["prediction"])
         ErrorKind.EMPTY_AUDIO,
         ErrorKind.INVALID_PARAMETER,
         ErrorKind.OVERLOADED,
+        ErrorKind.HEADERS_TOO_LARGE,
         ErrorKind.INTERNAL_ERROR,
         ErrorKind.DRAINING,
         ErrorKind.DEVICE_FAILED,

@@ -45,12 +45,14 @@ class Problem(BaseModel):
         )
 
 
-def problem_response(error: ServiceError, *, headers: Mapping[str, str] | None = None) -> Response:
-    """The response for an error."""
+def problem_response(
+    error: ServiceError, *, headers: Mapping[str, str] | None = None, request_id: str | None = None
+) -> Response:
+    """The response for an error; of the request under way if ``request_id`` names no other."""
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
         all_headers["Retry-After"] = str(error.retry_after_s)
-    problem = Problem.of(error.kind, error.detail, request_id=correlation_id.get())
+    problem = Problem.of(error.kind, error.detail, request_id=request_id or correlation_id.get())
     return JSONResponse(problem.model_dump(), error.kind.status, headers=all_headers, media_type=MEDIA_TYPE)
 
 
@@ -115,6 +117,7 @@ _EXAMPLES = {
     ErrorKind.UNKNOWN_MODEL: "Choose one of the models served: wholetrack-crnn.",
     ErrorKind.NOT_FOUND: "See /docs for the addresses of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this address.",
+    ErrorKind.REQUEST_TOO_SLOW: "The upload came too slowly: less than 4096 bytes a second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds; send a shorter one, or ask the "
     "operator to raise max_duration_s.",
@@ -124,6 +127,7 @@ _EXAMPLES = {
     ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
     ErrorKind.EMPTY_AUDIO: "The file has no bytes; send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
+    ErrorKind.HEADERS_TOO_LARGE: "The request's headers are too large.",
     ErrorKind.OVERLOADED: "64 predictions are under way; try again when Retry-After says.",
     ErrorKind.INTERNAL_ERROR: "The service failed; give the request id to its operator.",
     ErrorKind.NOT_READY: "The service is starting; try again in a moment.",

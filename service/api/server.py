@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.api.connections import ConnectionLimits, GuardedProtocol
 from service.api.predict import Predictions
 from service.settings import Settings
 
@@ -24,6 +26,11 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
+        limits = ConnectionLimits(
+            most=settings.max_connections,
+            head_bytes=settings.max_header_bytes,
+            stalled_s=settings.client_timeout_s,
+        )
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -31,6 +38,8 @@ class DrainingServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
+            http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # called as a class is
+            ws="none",
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
         super().__init__(config)

@@ -54,25 +54,40 @@ class Upload:
     receive_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """How large and how slow a recording may come.
+
+    Attributes:
+        max_bytes: of the recording.
+        least_bytes_per_s: of the body on average.
+        patience_s: so many seconds may pass before that counts.
+    """
+
+    max_bytes: int
+    least_bytes_per_s: int
+    patience_s: float
+
+
 @asynccontextmanager
-async def received(request: Request, folder: Path, *, max_bytes: int) -> AsyncIterator[Upload]:
+async def received(request: Request, folder: Path, limits: UploadLimits) -> AsyncIterator[Upload]:
     """The recording in a request's body, in a file of its own that is gone when the block is left.
 
     Args:
         request: multipart with exactly one part, the file ``file``, or with the recording as its whole body.
         folder: a private folder to put it in.
-        max_bytes: of the recording.
+        limits: of size and patience.
 
     Raises:
-        ServiceError: ``malformed_request``, ``upload_too_large``, or ``client_gone``.
+        ServiceError: ``malformed_request``, ``upload_too_large``, ``request_too_slow`` or ``client_gone``.
     """
     began = time.monotonic()
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > max_bytes + _ENVELOPE_BYTES:
-        raise _too_large(max_bytes)
-    spool = _Spool(folder, max_bytes)
+    if stated.isdigit() and int(stated) > limits.max_bytes + _ENVELOPE_BYTES:
+        raise _too_large(limits.max_bytes)
+    spool = _Spool(folder, limits.max_bytes)
     try:
-        filename = await _receive(request, spool)
+        filename = await _receive(_pieces(request, limits), request.headers.get("content-type"), spool)
         await to_thread.run_sync(spool.flush)
         yield Upload(spool.path, filename, spool.sha256.hexdigest(), spool.n_bytes, time.monotonic() - began)
     finally:
@@ -80,15 +95,15 @@ async def received(request: Request, folder: Path, *, max_bytes: int) -> AsyncIt
         await asyncio.get_running_loop().run_in_executor(None, spool.discard)
 
 
-async def _receive(request: Request, spool: _Spool) -> str | None:
+async def _receive(pieces: AsyncIterator[bytes], content_type: str | None, spool: _Spool) -> str | None:
     """Stream the body into the spool; the file's name, if the client gave one."""
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    kind, options = parse_options_header(content_type)
     try:
         if kind == b"multipart/form-data":
             form = _OneFileForm(options.get(b"boundary", b""), spool.add)
-            await _stream(request, form.write, spool)
+            await _stream(pieces, form.write, spool)
             return form.finished()
-        await _stream(request, spool.add, spool)
+        await _stream(pieces, spool.add, spool)
     except ClientDisconnect as error:
         raise ServiceError(ErrorKind.CLIENT_GONE, "The client left during the upload.") from error
     except FormParserError as error:
@@ -101,12 +116,30 @@ async def _receive(request: Request, spool: _Spool) -> str | None:
     return None
 
 
-async def _stream(request: Request, take: Callable[[bytes], None], spool: _Spool) -> None:
-    n_bytes = 0
-    async for piece in request.stream():
+async def _pieces(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:
+    """The body as it comes, if it comes at the slowest rate allowed or faster."""
+    loop = asyncio.get_running_loop()
+    n_bytes, latest = 0, loop.time() + limits.patience_s
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout_at(latest + n_bytes / limits.least_bytes_per_s):
+                piece = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise ServiceError(
+                ErrorKind.REQUEST_TOO_SLOW,
+                f"The upload came too slowly: less than {limits.least_bytes_per_s} bytes a second.",
+            ) from error
         n_bytes += len(piece)
-        if n_bytes > spool.max_bytes + _ENVELOPE_BYTES:
-            raise _too_large(spool.max_bytes)
+        if n_bytes > limits.max_bytes + _ENVELOPE_BYTES:
+            raise _too_large(limits.max_bytes)
+        yield piece
+
+
+async def _stream(pieces: AsyncIterator[bytes], take: Callable[[bytes], None], spool: _Spool) -> None:
+    async for piece in pieces:
         take(piece)
         if spool.waiting >= _BUFFER_BYTES:
             await to_thread.run_sync(spool.flush)

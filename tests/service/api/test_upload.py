@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from service.api.upload import Upload, received
+from service.api.upload import Upload, UploadLimits, received
 from service.errors import ErrorKind, ServiceError
 
 CONTENT = b"RIFF\r\n--boundary-like\r\n\x00\xff" * 50
@@ -23,6 +23,10 @@ MULTIPART = "multipart/form-data; boundary=XX"
 def part(name: str = "file", filename: str = "song.mp3", content: bytes = CONTENT) -> bytes:
     head = f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n\r\n'
     return head.encode() + content + b"\r\n"
+
+
+def limits(max_bytes: int, *, patience_s: float = 60.0, least_bytes_per_s: int = 1) -> UploadLimits:
+    return UploadLimits(max_bytes, least_bytes_per_s, patience_s)
 
 
 def receive(
@@ -47,7 +51,7 @@ def receive(
 
     async def go() -> tuple[Upload, bytes]:
         request = Request({"type": "http", "method": "POST", "headers": headers}, next_message)
-        async with received(request, folder, max_bytes=limit) as received_:
+        async with received(request, folder, limits(limit)) as received_:
             return received_, received_.path.read_bytes()
 
     try:
@@ -119,7 +123,7 @@ def test_a_stated_length_beyond_the_limit_is_refused_unread(tmp_path: Path) -> N
 
     async def go() -> AsyncIterator[None]:
         request = Request({"type": "http", "method": "POST", "headers": [(b"content-length", b"99999999")]}, never)
-        async with received(request, tmp_path, max_bytes=1000):
+        async with received(request, tmp_path, limits(1000)):
             yield
 
     with pytest.raises(ServiceError) as caught:
@@ -162,7 +166,7 @@ def test_a_request_cancelled_while_its_bytes_are_written_harms_no_other_file(
     async def go() -> None:
         async def upload() -> None:
             request = Request({"type": "http", "method": "POST", "headers": []}, body)
-            async with received(request, folder, max_bytes=1 << 30):
+            async with received(request, folder, limits(1 << 30)):
                 pass
 
         task = asyncio.create_task(upload())
@@ -178,3 +182,41 @@ def test_a_request_cancelled_while_its_bytes_are_written_harms_no_other_file(
     asyncio.run(go())
     assert list(folder.iterdir()) == []
     assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_an_upload_must_come_as_fast_as_the_slowest_allowed(tmp_path: Path) -> None:
+    """Counted on average: 100 bytes at once are credit for a second at 100 bytes a second."""
+
+    def pieces(pauses: list[float]) -> Request:
+        waiting = iter(pauses)
+
+        async def next_message() -> Message:
+            try:
+                await asyncio.sleep(next(waiting))
+            except StopIteration:
+                return {"type": "http.request", "body": b""}
+            return {"type": "http.request", "body": b"x" * 100, "more_body": True}
+
+        return Request({"type": "http", "method": "POST", "headers": []}, next_message)
+
+    async def go(pauses: list[float]) -> int:
+        slow = limits(10**6, patience_s=0.3, least_bytes_per_s=100)
+        async with received(pieces(pauses), tmp_path, slow) as upload:
+            return upload.n_bytes
+
+    assert asyncio.run(go([0, 0, 0, 1.0])) == 400
+    for pauses in ([60.0], [0, 60.0], [0, 0.1, 60.0]):
+        with pytest.raises(ServiceError, match="less than 100 bytes a second") as caught:
+            asyncio.run(go(pauses))
+        assert caught.value.kind is ErrorKind.REQUEST_TOO_SLOW
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_header_of_a_part_does_not_grow_without_end(tmp_path: Path) -> None:
+    head = b'--XX\r\nContent-Disposition: form-data; name="file"; filename="' + b"x" * 200_000 + b'"\r\n\r\n'
+    with pytest.raises(ServiceError, match="does not keep its format") as caught:
+        receive(tmp_path, head + CONTENT + b"\r\n--XX--\r\n", MULTIPART)
+    assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
+    many = b"--XX\r\n" + b"X-Nothing: here\r\n" * 1000 + part()[4:]
+    with pytest.raises(ServiceError, match="does not keep its format"):
+        receive(tmp_path, many + b"--XX--\r\n", MULTIPART)
