@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "WHOLETRACK_"
@@ -145,6 +145,30 @@ class Settings(BaseSettings):
         default=0,
         description="Memory for predictions of recordings heard before, in MiB: the same bytes are then answered "
         "without being decoded again. 0 for none.",
+    )
+
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="API keys as name:key, with spaces or commas between them; make one with `wholetrack key NAME`. "
+        "With keys from here or from the file, requests to /v1 need one. Unset for none.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="A TOML file with a table for each key: [name], sha256, and if they differ from the settings below "
+        "requests_per_minute and concurrent. Unset for none.",
+    )
+    key_requests_per_minute: PositiveInt | None = Field(
+        default=None, description="Requests that each key may make in a minute; unset for any number."
+    )
+    key_concurrent: PositiveInt | None = Field(
+        default=None, description="Predictions that each key may have under way; unset for any number."
+    )
+    open_health: bool = Field(default=True, description="Whether /healthz and /readyz answer without a key.")
+    open_metrics: bool = Field(default=False, description="Whether /metrics answers without a key.")
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        description="Origins whose pages may read answers in a browser, as a JSON list such as "
+        '["https://example.org"]; empty for none.',
     )
 
     otlp_endpoint: str | None = Field(

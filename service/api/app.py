@@ -9,15 +9,20 @@ from pathlib import Path
 
 from anyio import to_thread
 from asgi_correlation_id import CorrelationIdMiddleware
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
 from service.api import health, models, predict, problems
+from service.api.headers import SecurityHeaders
+from service.api.keys import Gate, Keys
 from service.api.metrics import Metrics
 from service.api.predict import Predictions
+from service.api.problems import documented
 from service.api.requests import InFlight, RequestRecords
 from service.api.tracing import Tracing
+from service.errors import ErrorKind
 from service.pipeline import Pipeline
 from service.settings import Settings
 
@@ -57,10 +62,35 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     )
     app.state.pipeline = pipeline
     app.state.metrics = Metrics(pipeline.models)
-    for module in (predict, models, health):
-        app.include_router(module.router)
+    _include_routers(app, settings)
     problems.install(app)
     app.add_middleware(RequestRecords, in_flight=in_flight)
     app.add_middleware(CorrelationIdMiddleware)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+        )
+    app.add_middleware(SecurityHeaders, for_other_origins=bool(settings.cors_origins))
     tracing = Tracing(app, settings.otlp_endpoint)
     return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    """All routes, those that are not open behind a gate where keys are configured."""
+    keys = Keys.load(settings)
+    routers = (
+        (predict.router, False),
+        (models.router, False),
+        (health.router, settings.open_health),
+        (health.metrics_router, settings.open_metrics),
+    )
+    for router, is_open in routers:
+        if keys is None or is_open:
+            app.include_router(router)
+        else:
+            answers = documented(ErrorKind.UNAUTHORISED, ErrorKind.OVERLOADED)
+            app.include_router(router, dependencies=[Depends(Gate(keys))], responses=answers)

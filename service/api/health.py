@@ -14,6 +14,7 @@ from service.errors import ErrorKind, ServiceError
 from service.pipeline import Pipeline
 
 router = APIRouter(tags=["operation"])
+metrics_router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
@@ -59,7 +60,7 @@ async def readyz(request: Request) -> Readiness:
     )
 
 
-@router.get(
+@metrics_router.get(
     "/metrics",
     summary="Metrics for Prometheus",
     response_class=Response,

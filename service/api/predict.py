@@ -7,7 +7,7 @@ import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api.admission import Admission
 from service.api.examples import PREDICTION, answered
+from service.api.keys import key_of
 from service.api.metrics import Metrics
 from service.api.problems import PREDICT_PATH, documented
 from service.api.repeats import Question, Repeats
@@ -87,7 +88,8 @@ class Predictions:
         """
         began, limit_s = time.monotonic(), self._settings.request_timeout_s
         self._check(parameters)
-        with self.admission.one(), self._metrics.in_progress.track_inprogress():
+        key = key_of(request.scope)
+        with key.place() if key else nullcontext(), self.admission.one(), self._metrics.in_progress.track_inprogress():
             try:
                 async with asyncio.timeout(limit_s) as limit, AsyncExitStack() as stack:
                     with self._tracing.span("receive"):

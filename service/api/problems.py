@@ -83,7 +83,9 @@ def install(app: FastAPI) -> None:
     async def _service_error(request: Request, error: ServiceError) -> Response:
         if error.kind is ErrorKind.CLIENT_GONE:
             _log.info("the client left")
-        return answered(request, error)
+        # Which scheme, as RFC 9110 wants to be told with every 401.
+        headers = {"WWW-Authenticate": "Bearer"} if error.kind is ErrorKind.UNAUTHORISED else None
+        return answered(request, error, headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -113,7 +115,7 @@ _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 _EXAMPLES = {
     ErrorKind.MALFORMED_REQUEST: "Send exactly one file, as the multipart field 'file' or as the raw body.",
-    ErrorKind.UNAUTHORISED: "Send a valid key in the header Authorization: Bearer KEY.",
+    ErrorKind.UNAUTHORISED: "Send a valid key in the header Authorization, as a bearer token.",
     ErrorKind.UNKNOWN_MODEL: "Choose one of the models served: wholetrack-crnn.",
     ErrorKind.NOT_FOUND: "See /docs for the addresses of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this address.",

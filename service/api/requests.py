@@ -8,6 +8,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.api.keys import key_of
+
 _access = logging.getLogger("service.access")
 
 
@@ -71,4 +73,6 @@ class RequestRecords:
                 "status": status,
                 "ms": round((time.monotonic() - began) * 1e3, 1),
             }
+            if key := key_of(scope):
+                facts["key"] = key.identifier
             _access.info("%s %s %d", scope["method"], scope["path"], status, extra=facts)

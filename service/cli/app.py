@@ -120,6 +120,16 @@ def models() -> None:
 
 
 @app.command()
+def key(name: Annotated[str, typer.Argument(help="What logs shall call its holder.")]) -> None:
+    """Make an API key: the key itself for its holder, and the table for the service's file of keys."""
+    from service.api.keys import new_key
+
+    secret, digest = new_key()
+    typer.echo(f"# {secret} is the key, for its holder alone; the rest is for WHOLETRACK_API_KEYS_FILE", err=True)
+    typer.echo(f'[{name}]\nsha256 = "{digest}"')
+
+
+@app.command()
 def settings() -> None:
     """Print every setting, its value, where that comes from, and what it means."""
     print_rows(("variable", "value", "source", "meaning"), settings_with_sources(_settings()))

@@ -1,0 +1,204 @@
+"""Who gets in, what browsers are told, and that no secret comes out anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.running import PROJECT, Server, running_server
+from service.api.keys import Keys
+from service.settings import Settings
+from tests.recordings import wav_bytes
+
+_ALICE, _BOB = "alices-key-of-enough-characters", "bobs-key-of-enough-characters"
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that asks for keys."""
+    keys = tmp_path_factory.mktemp("keys") / "keys.toml"
+    digest = hashlib.sha256(_BOB.encode()).hexdigest()
+    keys.write_text(f'[bob]\nsha256 = "{digest}"\nrequests_per_minute = 5\nconcurrent = 1\n')
+    folder = tmp_path_factory.mktemp("closed")
+    with running_server(folder, api_keys=f"alice:{_ALICE}", api_keys_file=keys) as started:
+        yield started
+
+
+@pytest.fixture
+def song(tune: NDArray[np.float32]) -> bytes:
+    return wav_bytes(tune, 22050)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def ask(server: Server, path: str, headers: Mapping[str, str] | Mapping[bytes, bytes] | None = None) -> httpx.Response:
+    return httpx.get(server.url + path, headers=headers, timeout=30)
+
+
+WRONG = {
+    "none": {},
+    "wrong": {b"Authorization": b"Bearer wrong"},
+    "cut": {b"Authorization": b"Bearer " + _ALICE[:-1].encode()},
+    "empty": {b"Authorization": b"Bearer"},
+    "no text": {b"Authorization": b"Bearer \xff\xfe"},
+    "no scheme": {b"Authorization": _ALICE.encode()},
+    "other scheme": {b"Authorization": b"Basic " + base64.b64encode(f"alice:{_ALICE}".encode())},
+    "other header": {b"X-API-Key": _ALICE.encode()},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_without_a_key_nothing_is_heard(closed: Server, song: bytes, wrong: str) -> None:
+    headers = WRONG[wrong]
+    for response in (
+        httpx.post(f"{closed.url}/v1/predict", content=song, headers=headers),
+        httpx.post(f"{closed.url}/v1/predict?top_k=wrong", headers=headers),
+        ask(closed, "/v1/models", headers),
+        ask(closed, "/v1/models/nobody", headers),
+        ask(closed, "/metrics", headers),
+    ):
+        assert response.status_code == 401, response.text
+        assert response.json()["code"] == "unauthorised"
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_with_a_key_all_is_as_without(closed: Server, song: bytes) -> None:
+    response = httpx.post(f"{closed.url}/v1/predict", content=song, headers=bearer(_ALICE), timeout=60)
+    assert response.status_code == 200
+    assert ask(closed, "/v1/models", {"authorization": f"bearer {_ALICE}"}).status_code == 200
+    assert b"wholetrack_predictions_total" in ask(closed, "/metrics", bearer(_ALICE)).content
+
+
+def test_probes_and_documentation_are_open(closed: Server) -> None:
+    for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert ask(closed, path).status_code == 200
+    schema = ask(closed, "/openapi.json").json()
+    assert schema["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert schema["paths"]["/v1/predict"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert "401" in schema["paths"]["/v1/predict"]["post"]["responses"]
+    assert "security" not in schema["paths"]["/healthz"]["get"]
+
+
+def test_a_key_has_a_place_at_a_time_and_a_rate(closed: Server, song: bytes) -> None:
+    long = wav_bytes(np.tile(np.frombuffer(song[44:], dtype="<i2").astype(np.float32) / 32768, 60), 22050)
+    answers: list[httpx.Response] = []
+
+    def post(content: bytes) -> None:
+        response = httpx.post(
+            f"{closed.url}/v1/predict?windows=none", content=content, headers=bearer(_BOB), timeout=90
+        )
+        answers.append(response)
+
+    slow = threading.Thread(target=post, args=(long,))
+    slow.start()
+    while "wholetrack_predictions_in_progress 1.0" not in ask(closed, "/metrics", bearer(_ALICE)).text:
+        assert slow.is_alive()
+    post(song)
+    assert answers[0].status_code == 429
+    assert "under way" in answers[0].json()["detail"]
+    slow.join()
+    assert answers[1].status_code == 200
+    statuses = [ask(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(5)]
+    assert statuses == [200, 200, 200, 429, 429]
+    assert int(ask(closed, "/v1/models", bearer(_BOB)).headers["retry-after"]) >= 1
+    assert ask(closed, "/v1/models", bearer(_ALICE)).status_code == 200
+
+
+def test_logs_know_whose_requests_they_are_and_no_secret(closed: Server) -> None:
+    ask(closed, "/v1/models", bearer(_ALICE))
+    ask(closed, "/v1/models", bearer("secret-guess-of-a-key"))
+    log = closed.log.read_text()
+    assert '"key": "alice"' in log
+    for secret in (_ALICE, _BOB, "secret-guess"):
+        assert secret not in log
+        assert secret not in ask(closed, "/metrics", bearer(_ALICE)).text
+        assert secret not in ask(closed, "/v1/models", bearer("secret-guess-of-a-key")).text
+
+
+def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "service", "key", "carol"], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    key = made.stderr.split()[1]
+    file = tmp_path / "keys.toml"
+    file.write_text(made.stdout)
+    keys = Keys.load(Settings(api_keys_file=file))
+    assert keys
+    assert keys.of(key)
+    assert made.stdout == f'[carol]\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+    settings = subprocess.run(
+        [sys.executable, "-m", "service", "settings"],
+        cwd=PROJECT,
+        env={"WHOLETRACK_API_KEYS": f"carol:{key}", "PATH": "", "COLUMNS": "500"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "WHOLETRACK_API_KEYS" in settings.stdout
+    assert key not in settings.stdout
+    file.write_text("[carol]")
+    refused = subprocess.run(
+        [sys.executable, "-m", "service", "serve", "--port", "0"],
+        cwd=PROJECT,
+        env=os.environ | {"WHOLETRACK_API_KEYS_FILE": str(file)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("wholetrack: the file of API keys")
+
+
+def test_browsers_are_told_to_do_nothing_but_show(closed: Server, song: bytes) -> None:
+    predicted = httpx.post(f"{closed.url}/v1/predict", content=song, headers=bearer(_ALICE), timeout=60)
+    for response in (predicted, ask(closed, "/healthz"), ask(closed, "/v1/models"), ask(closed, "/nowhere")):
+        headers = response.headers
+        assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" not in headers
+        assert "server" not in headers
+
+
+def test_the_documentation_runs_its_own_scripts_and_no_others(closed: Server) -> None:
+    page = ask(closed, "/docs")
+    policy = page.headers["content-security-policy"]
+    (inline,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}';" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert address.startswith("/")
+        assert ask(closed, address).status_code == 200
+
+
+def test_pages_of_other_origins_read_answers_only_where_configured(closed: Server, tmp_path: Path) -> None:
+    origin = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in httpx.options(f"{closed.url}/v1/predict", headers=origin).headers
+    with running_server(tmp_path, cors_origins='["https://example.org"]') as server:
+        allowed = httpx.options(f"{server.url}/v1/predict", headers=origin)
+        assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+        assert "access-control-allow-credentials" not in allowed.headers
+        other = httpx.options(f"{server.url}/v1/predict", headers=origin | {"Origin": "https://example.com"})
+        assert "access-control-allow-origin" not in other.headers
+        answer = httpx.get(f"{server.url}/healthz", headers={"Origin": "https://example.org"})
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
