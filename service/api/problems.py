@@ -71,8 +71,9 @@ def documented(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of the application with a problem."""
+    """Answer every error of the application with a problem, and have its documentation say what that is."""
     metrics: Metrics = app.state.metrics
+    _document(app)
 
     def answered(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
         if request.url.path == PREDICT_PATH:
@@ -109,6 +110,17 @@ def install(app: FastAPI) -> None:
             request,
             ServiceError(ErrorKind.INTERNAL_ERROR, "The service failed; give the request id to its operator."),
         )
+
+
+def _document(app: FastAPI) -> None:
+    openapi_of_routes = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = openapi_of_routes()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it
 
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
