@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results sbom audit lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -17,7 +17,7 @@ setup: $(VENV)/.service ## Set up the service in .venv, its own dependencies che
 serve: setup ## Serve on 127.0.0.1:8000 with the bundled model
 	$(BIN)/wholetrack serve
 
-test: lint types imports unit ## Run every check: style, types, import contracts, tests
+test: lint types imports unit audit ## Run every check: style, types, import contracts, tests, known vulnerabilities
 
 lint: $(VENV)/.test ## Check style and docstrings
 	$(BIN)/ruff check .
@@ -83,6 +83,15 @@ robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transpose
 results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs
 	$(BIN)/wholetrack-train report
 
+sbom: $(VENV)/.service $(VENV)/.tools ## Write bills of materials (CycloneDX) of the service to build/
+	for device in cpu gpu; do \
+	    $(VENV)/tools/bin/python requirements/sbom.py requirements/service-$$device.txt --to build/sbom-$$device.json \
+	        --ffmpeg $(VENV)/lib/python3*/site-packages/imageio_ffmpeg/binaries/ffmpeg-* || exit 1; \
+	done
+
+audit: $(VENV)/.tools ## Look for known vulnerabilities of what the service needs (AUDIT=--complete: be sure that it was done)
+	$(VENV)/tools/bin/python requirements/audit.py $(AUDIT) requirements/service-cpu.txt requirements/service-gpu.txt
+
 lock: ## Pin every dependency anew (needs uv)
 	for device in cpu gpu; do \
 	    uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
@@ -90,6 +99,8 @@ lock: ## Pin every dependency anew (needs uv)
 	done
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	    --extra cpu --extra gpu --extra reference --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
+	    --output-file requirements/supply-chain.txt requirements/supply-chain.in
 
 clean: ## Remove what set-up and tests left
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -102,4 +113,9 @@ $(VENV)/.service: pyproject.toml constraints.txt requirements/service-cpu.txt
 
 $(VENV)/.test: $(VENV)/.service
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference,train,test]'
+	touch $@
+
+$(VENV)/.tools: requirements/supply-chain.txt
+	$(PYTHON) -m venv --clear $(VENV)/tools
+	$(VENV)/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/supply-chain.txt
 	touch $@

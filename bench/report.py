@@ -30,8 +30,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def print_report(name: str, figures: dict[str, Any], *, record: bool) -> None:
-    """Print one JSON object: the figures, the machine, the versions, the date."""
+def print_report(name: str, figures: dict[str, Any], *, record: bool, folder: Path = RECORDED) -> None:
+    """Print one JSON object: the figures, the machine, the versions, the date; keep it in ``folder`` if asked to."""
     machine = {
         "cpus": os.cpu_count(),
         "processor": _processor(),
@@ -43,8 +43,8 @@ def print_report(name: str, figures: dict[str, Any], *, record: bool) -> None:
     report = json.dumps({"benchmark": name, "date": now, "machine": machine, **figures}, indent=2)
     print(report)
     if record:
-        RECORDED.mkdir(parents=True, exist_ok=True)
-        (RECORDED / f"{name}.json").write_text(report + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(report + "\n")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

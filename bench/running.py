@@ -46,7 +46,7 @@ class Server:
     def leftovers(self) -> dict[str, Any]:
         """What the service holds beyond itself: uploads, child processes."""
         return {
-            "files": [str(path) for path in self.temp_dir.rglob("*") if path.is_file()],
+            "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
             "children": [child.name() for child in self.process.children(recursive=True)],
         }
 

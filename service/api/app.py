@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from anyio import to_thread
 from asgi_correlation_id import CorrelationIdMiddleware
@@ -22,6 +20,7 @@ from service.api.predict import Predictions
 from service.api.problems import documented
 from service.api.requests import InFlight, RequestRecords
 from service.api.tracing import Tracing
+from service.api.uploads import upload_folder
 from service.errors import ErrorKind
 from service.pipeline import Pipeline
 from service.settings import Settings
@@ -40,8 +39,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with tempfile.TemporaryDirectory(prefix="wholetrack-", dir=settings.temp_dir) as folder:
-            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, tracing, Path(folder))
+        with upload_folder(settings.temp_dir) as folder:
+            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, tracing, folder)
             yield
             # uvicorn has waited for the requests under way, or cancelled them: those are about to be told why.
             await in_flight.wait_for_none(_LAST_WORDS_S)

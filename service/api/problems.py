@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,13 +97,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        if error.status_code == ErrorKind.METHOD_NOT_ALLOWED.status:
-            found = ServiceError(ErrorKind.METHOD_NOT_ALLOWED, "See /docs for the methods of this address.")
-        elif error.status_code == ErrorKind.NOT_FOUND.status:
-            found = ServiceError(ErrorKind.NOT_FOUND, "See /docs for the addresses of this service.")
-        else:
-            found = ServiceError(ErrorKind.MALFORMED_REQUEST, "The request could not be read.")
-        return answered(request, found, error.headers)
+        return answered(request, _of_http(error), error.headers)
+
+    @app.exception_handler(OSError)
+    async def _no_room(request: Request, error: OSError) -> Response:
+        return answered(request, _exhausted(error))
 
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> Response:
@@ -110,6 +110,26 @@ def install(app: FastAPI) -> None:
             request,
             ServiceError(ErrorKind.INTERNAL_ERROR, "The service failed; give the request id to its operator."),
         )
+
+
+def _of_http(error: HTTPException) -> ServiceError:
+    if error.status_code == ErrorKind.METHOD_NOT_ALLOWED.status:
+        return ServiceError(ErrorKind.METHOD_NOT_ALLOWED, "See /docs for the methods of this address.")
+    if error.status_code == ErrorKind.NOT_FOUND.status:
+        return ServiceError(ErrorKind.NOT_FOUND, "See /docs for the addresses of this service.")
+    return ServiceError(ErrorKind.MALFORMED_REQUEST, "The request could not be read.")
+
+
+def _exhausted(error: OSError) -> ServiceError:
+    """What is said where the machine has no more of something; any other error is raised again."""
+    if error.errno not in _EXHAUSTED:
+        raise error
+    _log.error("the machine has no more of something: %s", os.strerror(error.errno))
+    return ServiceError(
+        ErrorKind.OVERLOADED,
+        "The service has no room for the request; try again when Retry-After says.",
+        retry_after_s=5,
+    )
 
 
 def _document(app: FastAPI) -> None:
@@ -122,6 +142,9 @@ def _document(app: FastAPI) -> None:
 
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI's documentation has it
 
+
+# Disk, descriptors, memory, processes: used up for now, by this service or its neighbours.
+_EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
