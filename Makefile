@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results sbom audit lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos sbom audit lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -82,6 +82,12 @@ robustness: $(VENV)/.test ## Judge real clips re-encoded, filtered and transpose
 
 results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md anew from the recorded runs
 	$(BIN)/wholetrack-train report
+
+fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (some 15 minutes); the record goes to docs/reliability
+	$(BIN)/python -m tests.fuzz.campaign --files 20000 --seed 1 --clients 4 --keep $(RUNS)/fuzz --record
+
+chaos: $(VENV)/.test ## Let parts of the service die under load (some 12 minutes); the record goes to docs/reliability
+	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record
 
 sbom: $(VENV)/.service $(VENV)/.tools ## Write bills of materials (CycloneDX) of the service to build/
 	for device in cpu gpu; do \

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import signal
 import struct
 import subprocess
@@ -150,9 +151,12 @@ class Decoding:
         self._n_samples = 0
         self._killed = False
         self._impossible = False
+        self._mark = f"{secrets.token_hex(8)}:"
         with path.open("rb") as file:
             self._process = sandbox.start(
-                ffmpeg.decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s),
+                ffmpeg.decode_command(
+                    file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s, mark=self._mark
+                ),
                 input_file=file.fileno(),
                 processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
             )
@@ -196,7 +200,7 @@ class Decoding:
         while True:
             buffer = bytearray(_BLOCK_BYTES)
             filled = _read_into(self._pcm, memoryview(buffer))
-            if not filled:
+            if filled < _SAMPLE_BYTES:
                 return
             block = np.frombuffer(buffer, dtype="<f4", count=filled // _SAMPLE_BYTES)
             self._n_samples += len(block)
@@ -228,7 +232,7 @@ class Decoding:
             self.kill()
             status = self._process.wait()
         text = self._words.close()
-        report = Report.parse(text)
+        report = Report.parse(text, self._mark)
         if status < 0 and not self._killed:
             _log.error("ffmpeg was ended by signal %d: %s", -status, text[-2000:])
             raise self._reason_for_dying(-status)

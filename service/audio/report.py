@@ -1,7 +1,8 @@
 """What ffmpeg says on its standard error, at ``-loglevel level+info``, while it decodes one file.
 
 Everything here is read for classification and for the descriptive fields of an answer; none of it is passed on.
-Tags of the file may imitate these lines, so nothing that matters depends on a single one of them.
+Names of tags are printed as they are, line ends included, so a file can imitate any of these lines: what an answer
+tells of a stream is read only where ffmpeg put a mark that no file knows, and every expression is bounded.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ from dataclasses import dataclass
 
 from service.contracts import StreamInfo
 
-_INPUT = re.compile(r"^\[info\] Input #0, (?P<container>[\w,]+), from ", re.MULTILINE)
-_DURATION = re.compile(r"^\[info\]   Duration: (?P<h>\d+):(?P<m>\d\d):(?P<s>\d\d\.\d+)", re.MULTILINE)
+_INPUT = re.compile(r"^\[info\] Input #0, (?P<container>[\w,]{1,60}), from ", re.MULTILINE)
+_DURATION = re.compile(r"^\[info\]   Duration: (?P<h>\d{1,7}):(?P<m>\d\d):(?P<s>\d\d\.\d{1,6})\b", re.MULTILINE)
 _AUDIO = re.compile(
-    r"^\[info\]   Stream #0:\d+\S*: Audio: (?P<codec>\w+).*?, (?P<rate>\d+) Hz, (?P<layout>[^,\n]+)", re.MULTILINE
+    r"^\[info\]   Stream #0:\d{1,5}[^\n]{0,80}?: Audio: (?P<codec>\w{1,40})[^\n]{0,80}?, (?P<mark>[0-9a-f]{16}:)?"
+    r"(?P<rate>\d{1,10}) Hz, (?P<layout>[^,\n]{1,200})",
+    re.MULTILINE,
 )
-_STREAM = re.compile(r"^\[info\]   Stream #0:\d+\S*: .*$", re.MULTILINE)
+_STREAM = re.compile(r"^\[info\]   Stream #0:\d{1,5}.*$", re.MULTILINE)
 _PICTURE = "(attached pic)"
-_ERROR = re.compile(r"^(\[[^\]]+\] )?\[(error|fatal)\] ", re.MULTILINE)
-_REFUSED = re.compile(r"^\[(?P<codec>\w+) @ \w+\] \[error\] Codec \((?P=codec)\) not on whitelist", re.MULTILINE)
+_ERROR = re.compile(r"^(\[[^\]\n]{1,200}\] )?\[(error|fatal)\] ", re.MULTILINE)
+_REFUSED = re.compile(
+    r"^\[(?P<codec>\w{1,40}) @ \w{1,40}\] \[error\] Codec \((?P=codec)\) not on whitelist", re.MULTILINE
+)
 _ESTIMATED = "Estimating duration from bitrate"
-_OUTPUT = "[info] Output #0"
+_OUTPUT = ": Audio: pcm_f32le, {mark}="
 
 # Channels of the layouts whose names do not say it as front.low(.height), as "5.1" and "7.1.4" do.
 _LAYOUTS = {
@@ -36,7 +41,8 @@ _LAYOUTS = {
     "cube": 8,
     "hexadecagonal": 16,
 }
-_COUNTED = re.compile(r"^(\d+) channels")
+_COUNTED = re.compile(r"^(\d{1,5}) channels")
+_AMBISONIC = re.compile(r"^ambisonic (\d{1,3})(?:\+(.*))?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +67,36 @@ class Report:
     refused: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Report:
-        """Read the text that ffmpeg wrote."""
-        before, started, _ = text.partition(_OUTPUT)
-        opened = _INPUT.search(before)
-        audio = _AUDIO.search(before, opened.end()) if opened else None
-        streams = [line for line in _STREAM.findall(before, opened.end()) if _PICTURE not in line] if opened else []
+    def parse(cls, text: str, mark: str = "") -> Report:
+        """Read the text that ffmpeg wrote, which puts ``mark`` where only it writes."""
+        opened = _INPUT.search(text)
+        if not opened:
+            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, refused=None)
+        described = _AUDIO.finditer(text, opened.end())
+        audio = next((found for found in described if (found["mark"] or "") == mark), None)
+        of_others = (_PICTURE, " -> #0:", f", {mark}=")
+        streams = [
+            line for line in _STREAM.findall(text, opened.end()) if not any(words in line for words in of_others)
+        ]
+        stated = _DURATION.search(text, opened.end())
         # Of other streams it is said earlier, when they are looked at: only the sound's decoder is opened after that.
-        refused = _REFUSED.search(text, opened.end()) if opened else None
-        stated = _DURATION.search(before, opened.end()) if opened else None
+        refused = _REFUSED.search(text, opened.end())
         return cls(
-            opened=opened is not None,
-            started=bool(started),
+            opened=True,
+            started=_OUTPUT.format(mark=mark) in text,
             stream=StreamInfo(
                 codec=audio["codec"],
                 container=opened["container"],
                 sample_rate_hz=int(audio["rate"]),
                 channels=_channels(audio["layout"].strip()),
             )
-            if opened and audio
+            if audio
             else None,
             declared_s=int(stated["h"]) * 3600 + int(stated["m"]) * 60 + float(stated["s"])
-            if stated and _ESTIMATED not in before and len(streams) == 1
+            if stated and _ESTIMATED not in text and len(streams) == 1
             else None,
             # ffmpeg's threads speak in any order: a decoder may complain before the output is announced.
-            decode_errors=len(_ERROR.findall(text, opened.end())) if opened else 0,
+            decode_errors=len(_ERROR.findall(text, opened.end())),
             refused=refused["codec"] if refused else None,
         )
 
@@ -96,5 +107,7 @@ def _channels(layout: str) -> int:
         return _LAYOUTS[layout]
     if counted := _COUNTED.match(layout):
         return int(counted[1])
+    if around := _AMBISONIC.match(layout):
+        return (int(around[1]) + 1) ** 2 + (_channels(around[2]) if around[2] else 0)
     digits = re.match(r"^\d+(\.\d+)*", layout)
     return sum(map(int, digits[0].split("."))) if digits else 0

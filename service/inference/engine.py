@@ -36,6 +36,8 @@ _RETRY_S = 2.0
 _LONGEST_OPENING_S = 60.0
 _LOOKS_PER_HANG = 4
 _REPLACEMENTS = 3
+# Each holds its session and its batch for as long as it hangs.
+_MOST_HANGING_PER_THREAD = 4
 
 
 class Classifier(Protocol):
@@ -95,7 +97,8 @@ class Engine:
         windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
         hang_s: a run that takes longer is given up, in seconds.
         reopen: a fresh classifier in place of one that died or hung; None to go on with the same.
-        despair: called when three replacements in a row were in vain; None to stay unhealthy.
+        despair: called when three replacements in a row were in vain, or too many threads hang that were given up;
+            None to go on.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Engine:
         self._last_shape: tuple[int, ...] | None = None
         self._failing = self._stopping = False
         self._in_vain = 0
+        self._given_up: list[_Worker] = []
         self._workers = [self._hire(classifier) for _ in range(threads)]
         self._watch = threading.Thread(target=self._supervise, name=f"watch-{classifier.device}", daemon=True)
         self._watch.start()
@@ -341,8 +345,15 @@ class Engine:
             len(troubled) - len(dead),
             self._hang_s,
         )
-        if self._in_vain > _REPLACEMENTS and self._despair:
-            _log.critical("%s was replaced %d times in vain", self.classifier.device, _REPLACEMENTS)
+        self._given_up = [worker for worker in (*self._given_up, *troubled) if worker.alive]
+        too_many = len(self._given_up) > _MOST_HANGING_PER_THREAD * len(self._workers)
+        if self._despair and (self._in_vain > _REPLACEMENTS or too_many):
+            _log.critical(
+                "%s was replaced %d times in vain, %d of its threads hang",
+                self.classifier.device,
+                self._in_vain - 1,
+                len(self._given_up),
+            )
             self._despair()
         self._lock.release()
         try:

@@ -15,7 +15,7 @@ SPOKEN = """[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x':
 [info] Stream mapping:
 [info]   Stream #0:1 -> #0:0 (aac (native) -> pcm_f32le (native))
 [info] Output #0, f32le, to 'pipe:1':
-[info]   Stream #0:0: Audio: pcm_f32le, 22050 Hz, mono, flt, 705 kb/s
+[info]   Stream #0:0: Audio: pcm_f32le, =22050 Hz, mono, flt, 705 kb/s
 """
 
 
@@ -31,6 +31,8 @@ SPOKEN = """[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x':
         ("7.1.4", 12),
         ("10 channels (FL+FR)", 10),
         ("hexadecagonal", 16),
+        ("ambisonic 1", 4),
+        ("ambisonic 3+stereo", 18),
         ("something new", 0),
     ],
 )

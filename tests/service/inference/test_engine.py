@@ -400,6 +400,39 @@ def test_a_device_that_cannot_be_opened_again_is_tried_until_it_can(
     engine.close()
 
 
+class HangsOverTwo(FakeDevice):
+    """Answers at once, but never about the window 2."""
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        if windows[0, 0, 0] != 2:
+            self.may_run.release()
+        return super().run(windows)
+
+
+def test_threads_that_hang_again_and_again_end_in_despair() -> None:
+    """Each replacement answers, so none was in vain; but each thread that hangs keeps what it holds."""
+    despaired, devices = threading.Event(), [HangsOverTwo()]
+
+    def reopen() -> FakeDevice:
+        devices.append(HangsOverTwo())
+        return devices[-1]
+
+    engine = Engine(devices[0], hang_s=0.5, reopen=reopen, despair=despaired.set)
+    for _ in range(5):
+        assert not despaired.is_set()
+        with engine.open_track() as track:
+            track.put(numbered(1))
+            assert track.finish()[:, 0].tolist() == [1]
+            track.put(numbered(2))
+            with pytest.raises(ServiceError):
+                track.finish()
+        until(lambda: despaired.is_set() or engine.healthy)
+    assert despaired.is_set()
+    for hanging in devices:
+        hanging.may_run.release(10)
+    engine.close()
+
+
 def test_opening_that_hangs_ends_in_despair_too(device: FakeDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
     monkeypatch.setattr("service.inference.engine._LONGEST_OPENING_S", 0.1)

@@ -1,0 +1,122 @@
+"""What is done to the service while clients ask it, each for a number of seconds."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import psutil
+
+from tests.chaos.supervisor import Supervisor
+
+Act = Callable[[Supervisor, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which parts die.
+
+    Attributes:
+        act: does it to a service under load for so many seconds.
+        expected: codes of errors that clients may get meanwhile, beside ``ok``.
+        may_be_cut: whether connections may end, the process being killed.
+        leavers: clients who never wait for an answer.
+        settings: of the service.
+        memory_mib: that may be taken beyond what was. Python and onnxruntime keep what they once had; what requests
+            would leave behind, thousands of them would make seen.
+        small_disk: whether uploads lie where there is hardly room.
+    """
+
+    act: Act
+    expected: frozenset[str]
+    may_be_cut: bool = False
+    leavers: int = 0
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    memory_mib: float = 96.0
+    small_disk: bool = False
+
+
+def _every(pause_s: float, seconds: float) -> Iterator[int]:
+    began, number = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        yield number
+        number += 1
+        time.sleep(pause_s)
+
+
+def _signal_decoders(number: signal.Signals, pause_s: float) -> Act:
+    def act(supervisor: Supervisor, seconds: float) -> None:
+        rng = np.random.default_rng(0)
+        for _ in _every(pause_s, seconds):
+            with suppress(psutil.NoSuchProcess):
+                if children := supervisor.server.process.children():
+                    children[int(rng.integers(len(children)))].send_signal(number)
+
+    return act
+
+
+def _order(what: str, pause_s: float) -> Act:
+    def act(supervisor: Supervisor, seconds: float) -> None:
+        for _ in _every(pause_s, seconds):
+            supervisor.order(what)
+
+    return act
+
+
+def _kill_process(supervisor: Supervisor, seconds: float) -> None:
+    for _ in _every(3.0, seconds):
+        supervisor.wait_until_ready()
+        time.sleep(1.0)
+        supervisor.send(signal.SIGKILL)
+    supervisor.wait_until_ready()
+
+
+def _stop_process(supervisor: Supervisor, seconds: float) -> None:
+    for _ in _every(2.0, seconds):
+        ended = len(supervisor.ended)
+        supervisor.wait_until_ready()
+        time.sleep(1.0)
+        supervisor.send(signal.SIGTERM)
+        while len(supervisor.ended) == ended:
+            time.sleep(0.02)
+        assert supervisor.ended[-1] == 0, f"told to stop, it ended with {supervisor.ended[-1]}"
+    supervisor.wait_until_ready()
+
+
+def _take_descriptors(supervisor: Supervisor, seconds: float) -> None:
+    for number in _every(0.5, seconds):
+        supervisor.limit_descriptors(None if number % 2 else supervisor.server.process.num_fds() + number % 8)
+    supervisor.limit_descriptors(None)
+
+
+def _only_wait(_: Supervisor, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+FAULTS: Mapping[str, Fault] = {
+    "decoders killed": Fault(_signal_decoders(signal.SIGKILL, 0.05), frozenset({"internal_error"})),
+    "decoders stopped": Fault(
+        _signal_decoders(signal.SIGSTOP, 0.5), frozenset({"deadline_exceeded"}), settings={"request_timeout_s": 3}
+    ),
+    "device thread dies": Fault(_order("die", 2.0), frozenset({"device_failed"})),
+    # Threads that hang cannot be ended: when there are too many, the process ends for its supervisor.
+    "device thread hangs": Fault(
+        _order("hang", 2.0),
+        frozenset({"device_failed"}),
+        may_be_cut=True,
+        settings={"device_timeout_s": 1},
+        memory_mib=512.0,
+    ),
+    "process killed": Fault(_kill_process, frozenset(), may_be_cut=True),
+    # Who stands in the kernel's queue when the door closes was never let in, and is cut.
+    "process told to stop": Fault(_stop_process, frozenset({"draining"}), may_be_cut=True),
+    "no room on the disk": Fault(_only_wait, frozenset({"overloaded"}), small_disk=True),
+    "no descriptors left": Fault(_take_descriptors, frozenset({"overloaded"}), may_be_cut=True),
+    "clients who leave": Fault(_only_wait, frozenset({"overloaded"}), leavers=40),
+}
