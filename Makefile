@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos sbom audit lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak sbom audit lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -88,6 +88,9 @@ fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (some 15 minutes
 
 chaos: $(VENV)/.test ## Let parts of the service die under load (some 12 minutes); the record goes to docs/reliability
 	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record
+
+soak: $(VENV)/.test ## Mixed traffic for half an hour: does anything grow? The record goes to docs/reliability
+	$(BIN)/python -m tests.chaos.soak --minutes 30 --record
 
 sbom: $(VENV)/.service $(VENV)/.tools ## Write bills of materials (CycloneDX) of the service to build/
 	for device in cpu gpu; do \

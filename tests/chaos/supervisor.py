@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,13 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._watch.join(30)
+        self._shut()
+
+    def _shut(self) -> None:
+        """Close the pipe of a process that has ended."""
+        with suppress(BrokenPipeError):
+            if self._process.stdin:
+                self._process.stdin.close()
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.chaos.sabotaged", "serve", "--port", str(self._port)]
@@ -115,4 +122,5 @@ class Supervisor:
             if self._stopping:
                 return
             self.ended.append(status)
+            self._shut()
             self._process = self._start()

@@ -1,4 +1,4 @@
-"""Clients that post recordings without pause and look at every answer, some of whom leave in the middle."""
+"""Clients that post recordings without pause and look at every answer, some of whom leave or dawdle."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ import numpy as np
 
 from bench.running import Server
 from service.errors import ErrorKind
+
+Recordings = Mapping[str, tuple[bytes, dict[str, Any] | None]]
+"""What is posted, by name: the bytes, and the right answer; None where an error is."""
 
 _CODES = {kind.code: kind.status for kind in ErrorKind}
 _TOLERANCE = 1e-4
@@ -45,18 +48,20 @@ class Traffic:
 
     Args:
         server: whom they ask.
-        recordings: what they post, by name, with the answer that is right.
+        recordings: what they post in turn.
         clients: how many at a time.
         leavers: how many more there are who never wait for an answer.
+        dawdlers: how many more there are who send a byte now and then.
     """
 
     def __init__(
         self,
         server: Server,
-        recordings: Mapping[str, tuple[bytes, dict[str, Any]]],
+        recordings: Recordings,
         *,
         clients: int,
         leavers: int = 0,
+        dawdlers: int = 0,
     ) -> None:
         self.server = server
         self.seen = Seen()
@@ -65,6 +70,7 @@ class Traffic:
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(clients)]
         self._threads += [threading.Thread(target=self._leaver, args=(number,)) for number in range(leavers)]
+        self._threads += [threading.Thread(target=self._dawdler) for _ in range(dawdlers)]
 
     @contextmanager
     def flowing(self) -> Iterator[Seen]:
@@ -94,7 +100,7 @@ class Traffic:
             if outcome != "ok":
                 self._stopping.wait(0.02)
 
-    def _ask(self, content: bytes, right: dict[str, Any]) -> tuple[str, list[str]]:
+    def _ask(self, content: bytes, right: dict[str, Any] | None) -> tuple[str, list[str]]:
         connection = http.client.HTTPConnection(self.server.url.removeprefix("http://"), timeout=HANG_S)
         with closing(connection):
             try:
@@ -109,7 +115,7 @@ class Traffic:
             except (OSError, http.client.HTTPException, ValueError):
                 return "cut", []
         if response.status == 200:
-            return "ok", list(differences(answer, right))
+            return "ok", list(differences(answer, right)) if right else ["a 200 about what is no recording"]
         code = answer.get("code", "none")
         return code, [] if _CODES.get(code) == response.status else [f"{response.status} with code {code}"]
 
@@ -133,6 +139,18 @@ class Traffic:
             with self._lock:
                 self.seen.outcomes["left"] += 1
             time.sleep(0.01)
+
+    def _dawdler(self) -> None:
+        host, port = self.server.url.removeprefix("http://").split(":")
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+        while not self._stopping.is_set():
+            with suppress(OSError), closing(socket.create_connection((host, int(port)), timeout=HANG_S)) as client:
+                for byte in (head, *[b"R"] * 100):
+                    client.sendall(byte)
+                    if self._stopping.wait(0.5):
+                        break
+            with self._lock:
+                self.seen.outcomes["dawdled"] += 1
 
 
 def differences(answer: dict[str, Any], right: dict[str, Any]) -> Iterator[str]:
