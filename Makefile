@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak sbom audit lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak reliability sbom audit lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -91,6 +91,9 @@ chaos: $(VENV)/.test ## Let parts of the service die under load (some 12 minutes
 
 soak: $(VENV)/.test ## Mixed traffic for half an hour: does anything grow? The record goes to docs/reliability
 	$(BIN)/python -m tests.chaos.soak --minutes 30 --record
+
+reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos and soak
+	$(BIN)/python -m bench.reliability
 
 sbom: $(VENV)/.service $(VENV)/.tools ## Write bills of materials (CycloneDX) of the service to build/
 	for device in cpu gpu; do \
