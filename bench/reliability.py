@@ -50,8 +50,8 @@ def page(found: Mapping[str, Record]) -> str:
     lines = [
         "# Reliability",
         *_paragraph(
-            "Written by `make reliability` from the records in [reliability](reliability). CI runs a short form of each: seconds "
-            " of every fault, some hundred damaged files, a quarter of a minute of mixed traffic. "
+            "Written by `make reliability` from the records in [reliability](reliability). CI runs a short form of "
+            "each: seconds of every fault, some hundred damaged files, a quarter of a minute of mixed traffic. "
             "[SECURITY.md](../SECURITY.md) says what is defended against what."
         ),
         *(line for name, record in found.items() for line in parts[name](record)),
