@@ -92,13 +92,12 @@ def survive(fault: Fault, *, seconds: float, contents: Mapping[str, bytes]) -> S
                     wrong.append(str(error))
                 began = time.monotonic()
                 supervisor.wait_until_ready()
-            wrong += _not_as_before(supervisor, heard, wrong)
+            wrong += _not_as_before(supervisor, heard)
             ready_again_s = time.monotonic() - began
             wrong += sorted(set(seen.wrong)) + _unexpected(fault, seen.outcomes)
             memory_mib, left = _left_over(supervisor.server, before, fault.memory_mib)
             wrong += left
-            if "Traceback" in supervisor.words() and "die" not in str(fault):
-                wrong += [line for line in supervisor.words().splitlines() if "Traceback" in line][:3]
+            wrong += [line[:2000] for line in supervisor.words().splitlines() if "Traceback" in line][:3]
             restarts = len(supervisor.ended)
     return Survived(
         seconds=seconds,
@@ -129,9 +128,8 @@ def _at_rest(server: Server) -> _Rest:
     return _Rest(server.descriptors(), server.process.memory_info().rss)
 
 
-def _not_as_before(supervisor: Supervisor, heard: Recordings, wrong: list[str]) -> list[str]:
+def _not_as_before(supervisor: Supervisor, heard: Recordings) -> list[str]:
     """Whether it answers rightly once more, soon after the fault."""
-    del wrong
     deadline = time.monotonic() + _CALM_S
     problem = ""
     while time.monotonic() < deadline:

@@ -98,7 +98,7 @@ class WholetrackCrnn(Recipe):
         augmentation: how far windows are changed.
         windows_per_track: drawn in each epoch.
         outliers: how many windows of every batch are no music, with every genre as likely as any other.
-        speech: whether those who speak in them are voices of espeak-ng, in place of a synthesiser of vowels.
+        speech: whether voices of espeak-ng are among them.
     """
 
     system = "wholetrack-crnn"
@@ -136,9 +136,10 @@ class WholetrackCrnn(Recipe):
                 frames=window_frames(features, GTZAN_AUDIO, length_s),
                 last_window="align_to_end",
             ),
-            shape=CrnnShape(centred=True),
+            shape=CrnnShape(centred=True, deaf_bands=6),
             augmentation=Augmentation(style=0.5, damage=0.15),
             outliers=4,
+            speech=True,
         )
 
     def network(self, n_labels: int) -> Crnn:
