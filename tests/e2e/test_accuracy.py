@@ -32,22 +32,30 @@ def test_the_clips_are_as_often_right_from_audio_as_from_their_spectrograms(tmp_
         clips = [row for row in csv.DictReader(table) if row["audio"] and row["fold"]]
     assert len(clips) >= 40
     pipeline = build_pipeline(Settings(models_dir=FOLDS, default_model=cards[1].name, device="cpu"))
-    right_from_audio = right_from_spectrogram = agreed = 0
+    right_from_audio = right_from_spectrogram = 0
+    distances, leads = [], []
     with running_server(tmp_path, models_dir=FOLDS, default_model=cards[1].name) as server:
         for clip, track in zip(clips, tracks.named([clip["track"] for clip in clips]).tracks, strict=True):
             card = cards[int(clip["fold"])]
             assert clip["track"] in card.trained_on["never_seen"]
-            response = server.post(music / clip["audio"], model=card.name, windows="none")
+            response = server.post(music / clip["audio"], model=card.name, windows="none", top_k=10)
             assert response.status_code == 200
-            by_audio = response.json()["prediction"]["summed_score"]["genre"]
+            heard = {entry["genre"]: entry["share"] for entry in response.json()["prediction"]["summed_score"]["top_k"]}
             windows = cut_windows(track, card.features, card.windows, card.audio)
             classifier = pipeline.model(card.name).engine.classifier
             rows = np.concatenate([classifier.run(windows[i : i + 8]) for i in range(0, len(windows), 8)])
-            by_spectrogram = card.labels[int(rows.sum(axis=0, dtype=np.float64).argmax())]
-            right_from_audio += by_audio == clip["genre"]
-            right_from_spectrogram += by_spectrogram == clip["genre"]
-            agreed += by_audio == by_spectrogram
+            by_audio = np.array([heard[label] for label in card.labels])
+            by_spectrogram = rows.mean(axis=0, dtype=np.float64)
+            right_from_audio += card.labels[int(by_audio.argmax())] == clip["genre"]
+            right_from_spectrogram += card.labels[int(by_spectrogram.argmax())] == clip["genre"]
+            distances.append(float(np.abs(by_audio - by_spectrogram).sum() / 2))
+            if by_audio.argmax() != by_spectrogram.argmax():
+                leads.append(float(np.diff(np.sort(by_spectrogram))[-1]))
     pipeline.close()
     print(f"of {len(clips)}: {right_from_audio} right from audio, {right_from_spectrogram} from spectrograms")
     assert abs(right_from_audio - right_from_spectrogram) <= 2
-    assert agreed >= len(clips) - 5
+    # The audio was compressed, the spectrograms were not: shares of a track move by some hundredths, and where that
+    # changes the genre, the first two were nearly equal.
+    assert np.mean(distances) < 0.09
+    assert max(leads, default=0.0) < 0.15
+    assert len(leads) <= 8
