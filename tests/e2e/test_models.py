@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.running import Server
+from service.audio.ffmpeg import find_ffmpeg
+from service.audio.sandbox import Sandbox
 from service.cli.verify import compare
 from service.inference.bundle import load_bundles
 from service.pipeline import Pipeline
@@ -81,4 +83,6 @@ def test_a_model_states_how_good_it_is_by_both_protocols(name: str, server: Serv
 def test_all_models_are_listed_and_ready(server: Server) -> None:
     listed = {model["name"] for model in server.get("/v1/models").json()["models"]}
     assert listed == set(BUNDLES)
-    assert server.get("/readyz").json() == {"status": "ready", "models": dict.fromkeys(BUNDLES, "cpu")}
+    layers = sorted(Sandbox(find_ffmpeg().path).layers)
+    ready = {"status": "ready", "models": dict.fromkeys(BUNDLES, "cpu"), "sandbox": layers}
+    assert server.get("/readyz").json() == ready
