@@ -276,7 +276,8 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     runner, run = CliRunner(), str(tmp_path / "run")
     done = runner.invoke(app, ["fit", run, "--data", str(music), "--set", "schedule.epochs=1"])
     assert done.exit_code == 0, done.output
-    judged = json.loads(done.stdout.splitlines()[-1])
+    # A network that was read from its file has its weights in another order in memory, and sums in another.
+    judged = pytest.approx(json.loads(done.stdout.splitlines()[-1]), abs=1e-6)
     again = runner.invoke(app, ["evaluate", run, "--data", str(music)])
     assert json.loads(again.stdout.splitlines()[-1]) == judged
     assert runner.invoke(app, ["export", run, str(tmp_path / "x.onnx")]).exit_code == 0
@@ -285,8 +286,8 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     assert recorded.exit_code == 0, recorded.output
     results = tmp_path / "results" / "wholetrack-crnn-3s"
     figures = json.loads((results / "random-1.json").read_text())["figures"]
-    assert {"run": run, **{name: figures[name] for name in judged if name != "run"}} == judged
-    assert len(figures["shares"]) == len(figures["peaks"]) == judged["n_tracks"]
+    assert {"run": run, **{name: figures[name] for name in judged.expected if name != "run"}} == judged
+    assert len(figures["shares"]) == len(figures["peaks"]) == figures["n_tracks"]
     arguments = ["--data", str(music), "--results", str(results), "--models", str(tmp_path / "models")]
     published = runner.invoke(app, ["publish", run, *arguments])
     assert published.exit_code == 0, published.output
