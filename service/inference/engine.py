@@ -21,12 +21,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
 from service.errors import ErrorKind, ServiceError
 from service.inference.tracks import Probabilities, Taken, TrackQueue, Windows
+from service.inference.workers import Classifier, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -38,21 +38,6 @@ _LOOKS_PER_HANG = 4
 _REPLACEMENTS = 3
 # Each holds its session and its batch for as long as it hangs.
 _MOST_HANGING_PER_THREAD = 4
-
-
-class Classifier(Protocol):
-    """What the engine needs of a session."""
-
-    max_batch: int
-    device: str
-    precision: str
-    answer_shape: tuple[int, ...]
-
-    def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *answer_shape]``, for n up to ``max_batch``.
-
-        Called by as many threads at once as the engine has.
-        """
 
 
 @dataclass(slots=True)
@@ -74,18 +59,6 @@ class EngineCounts:
     replacements: int = 0
     waiting: int = 0
     tracks: int = 0
-
-
-@dataclass(slots=True)
-class _Worker:
-    """A device thread; once given up, nothing that it still says counts."""
-
-    classifier: Classifier
-    thread: threading.Thread | None = None
-    busy_since: float | None = None
-    excused_s: float = 0.0
-    alive: bool = True
-    given_up: threading.Event = field(default_factory=threading.Event)
 
 
 class Engine:
@@ -125,7 +98,7 @@ class Engine:
         self._last_shape: tuple[int, ...] | None = None
         self._failing = self._stopping = False
         self._in_vain = 0
-        self._given_up: list[_Worker] = []
+        self._given_up: list[Worker] = []
         self._workers = [self._hire(classifier) for _ in range(threads)]
         self._watch = threading.Thread(target=self._supervise, name=f"watch-{classifier.device}", daemon=True)
         self._watch.start()
@@ -178,14 +151,14 @@ class Engine:
 
     # The device threads.
 
-    def _hire(self, classifier: Classifier) -> _Worker:
-        worker = _Worker(classifier)
+    def _hire(self, classifier: Classifier) -> Worker:
+        worker = Worker(classifier)
         name = f"engine-{classifier.device}"
         worker.thread = threading.Thread(target=self._serve, args=(worker,), name=name, daemon=True)
         worker.thread.start()
         return worker
 
-    def _serve(self, worker: _Worker) -> None:
+    def _serve(self, worker: Worker) -> None:
         # A new thread finds out at once whether the device works again.
         patience_s = 0.0
         try:
@@ -234,7 +207,7 @@ class Engine:
             self._work.notify()
         return batch
 
-    def _run(self, worker: _Worker, batch: list[Taken]) -> bool:
+    def _run(self, worker: Worker, batch: list[Taken]) -> bool:
         """Classify a batch; if that fails, its halves, until what spoils it is alone with its track.
 
         Returns:
@@ -266,7 +239,7 @@ class Engine:
                 begin = end
         return True
 
-    def _try_again(self, worker: _Worker) -> bool:
+    def _try_again(self, worker: Worker) -> bool:
         """See whether a device that failed works again, without waiting for a track to lose by it."""
         if self._last_shape is None or worker.given_up.is_set():
             return not worker.given_up.is_set()
@@ -279,7 +252,7 @@ class Engine:
             _log.info("%s works again", self.classifier.device)
         return True
 
-    def _classify(self, worker: _Worker, windows: Windows) -> tuple[Probabilities, float]:
+    def _classify(self, worker: Worker, windows: Windows) -> tuple[Probabilities, float]:
         """Answers and seconds of one run, under the eyes of the supervisor."""
         self._last_shape = windows.shape[1:]
         worker.excused_s = 0.0
@@ -323,12 +296,12 @@ class Engine:
                     for worker in self._workers:
                         worker.excused_s += overslept_s
 
-    def _is_troubled(self, worker: _Worker) -> bool:
+    def _is_troubled(self, worker: Worker) -> bool:
         busy_since = worker.busy_since
         hangs = busy_since is not None and time.monotonic() - busy_since > self._hang_s + worker.excused_s
         return hangs or not worker.alive
 
-    def _replace(self, troubled: list[_Worker]) -> None:
+    def _replace(self, troubled: list[Worker]) -> None:
         """Tell whoever waits, then start anew; the lock is held, but not while a classifier is opened."""
         for worker in troubled:
             worker.given_up.set()
