@@ -20,7 +20,7 @@ from service.api.predict import Predictions
 from service.api.problems import documented
 from service.api.requests import InFlight, RequestRecords
 from service.api.tracing import Tracing
-from service.api.uploads import upload_folder
+from service.api.upload_folder import upload_folder
 from service.errors import ErrorKind
 from service.pipeline import Pipeline
 from service.settings import Settings

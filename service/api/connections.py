@@ -83,9 +83,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._idle_bytes > self._limits.head_bytes and not self.transport.is_closing():
             self._refuse(_HEAD_TOO_LARGE)
 
-    def eof_received(self) -> None:
-        """The client sends no more; what it has asked is still answered."""
-
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or what a callback of the parser has refused."""
         del msg

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 import secrets
 import time
 import tomllib
@@ -138,7 +139,7 @@ class Gate:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
-    def __call__(self, request: Request, credentials: _Credentials) -> None:
+    async def __call__(self, request: Request, credentials: _Credentials) -> None:
         """Let a request pass, and remember whose it is.
 
         Raises:
@@ -171,7 +172,7 @@ def _from_environment(text: str) -> dict[str, KeySpec]:
     for entry in text.replace(",", " ").split():
         identifier, _, key = entry.partition(":")
         # Whatever is wrong with it, it may be a secret: nothing of it is said.
-        if len(key) < _SHORTEST:
+        if len(key) < _SHORTEST or not re.fullmatch(_IDENTIFIER, identifier):
             raise StartupError(
                 f"WHOLETRACK_API_KEYS holds an entry that is not name:key with a key of at least {_SHORTEST} "
                 "characters; make one with `wholetrack key NAME`"

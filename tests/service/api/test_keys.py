@@ -66,7 +66,10 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, content: str | None, complai
         keys_of(api_keys_file=file)
 
 
-@pytest.mark.parametrize("text", ["alice", "alice:short", "sixteen-secret-characters", "", f"alice:{_ALICE} bob"])
+@pytest.mark.parametrize(
+    "text",
+    ["alice", "alice:short", "sixteen-secret-characters", "", f":{_ALICE}", f"a/b:{_ALICE}", f"alice:{_ALICE} bob"],
+)
 def test_a_bad_environment_stops_the_start_without_telling_it(text: str) -> None:
     with pytest.raises(StartupError) as caught:
         keys_of(api_keys=text)
