@@ -111,7 +111,7 @@ def main() -> None:
             unloaded = load(one, clients=1, answers=30)
             capacity = load(one, clients=2 * cores, answers=60 * cores)
         by_places = {}
-        for places in (cores + 1, 2 * cores, Settings().max_requests):
+        for places in (cores, cores + 1, Settings().max_requests):
             with serving(folder / str(places), content, max_requests=places) as (server, _):
                 arrivals = storm(server, content, per_second=_TIMES * capacity.per_second, seconds=options.seconds)
             by_places[str(places)] = figures(arrivals, seconds=options.seconds, capacity=capacity, unloaded=unloaded)

@@ -102,7 +102,7 @@ def _chosen(origins: Sequence[Origin], rng: np.random.Generator) -> Origin:
     return alike[int(rng.integers(len(alike)))]
 
 
-def few_bits_flipped(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def few_bits_flipped(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """One to eight bits, most of them where the file describes itself."""
     places = {_place(len(content), rng) for _ in range(rng.integers(1, 9))}
     changed = bytearray(content)
@@ -111,7 +111,7 @@ def few_bits_flipped(content: bytes, rng: np.random.Generator, others: Sequence[
     return bytes(changed)
 
 
-def many_bits_flipped(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def many_bits_flipped(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Between one byte of 100,000 and one of ten, anywhere."""
     places = np.flatnonzero(rng.random(len(content)) < 10 ** rng.uniform(-5, -1))
     places = places if len(places) else np.array([rng.integers(len(content))])
@@ -120,26 +120,26 @@ def many_bits_flipped(content: bytes, rng: np.random.Generator, others: Sequence
     return changed.tobytes()
 
 
-def truncated(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def truncated(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Cut off at a random place, in one of four cases within the header."""
     shortest = min(_HEADER, len(content)) if rng.integers(4) == 0 else len(content)
     return content[: max(1, int(rng.integers(shortest)))]
 
 
-def stretch_removed(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def stretch_removed(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Something in the middle is missing."""
     begin, end = _stretch(len(content), rng)
     return content[:begin] + content[end:] or content[:1]
 
 
-def stretch_duplicated(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def stretch_duplicated(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Something comes twice in a row, or more often."""
     begin, end = _stretch(len(content), rng)
     times = int(rng.integers(1, min(64, len(content) // (end - begin)), endpoint=True))
     return content[:end] + content[begin:end] * times + content[end:]
 
 
-def stretches_swapped(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def stretches_swapped(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Two neighbours, of any lengths, in the other order."""
     begin, middle, end = sorted(rng.integers(len(content), size=3, endpoint=True).tolist())
     return content[:begin] + content[middle:end] + content[begin:middle] + content[end:]
@@ -159,25 +159,25 @@ def stretch_inserted(content: bytes, rng: np.random.Generator, others: Sequence[
     return content[:place] + other[begin:end] + content[place:]
 
 
-def overwritten_with_noise(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def overwritten_with_noise(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """A stretch of random bytes."""
     begin, end = _stretch(len(content), rng)
     return content[:begin] + rng.bytes(end - begin) + content[end:]
 
 
-def overwritten_with_zeros(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def overwritten_with_zeros(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """A stretch of zeros, as a disk leaves them."""
     begin, end = _stretch(len(content), rng)
     return content[:begin] + bytes(end - begin) + content[end:]
 
 
-def overwritten_with_ones(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def overwritten_with_ones(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """A stretch of 0xFF, as flash memory leaves it; to mp3 and ADTS it looks like the beginnings of frames."""
     begin, end = _stretch(len(content), rng)
     return content[:begin] + b"\xff" * (end - begin) + content[end:]
 
 
-def fields_at_extremes(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def fields_at_extremes(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """One to four fields with the numbers that programs get wrong, mostly in the header."""
     changed = bytearray(content)
     for _ in range(rng.integers(1, 5)):
@@ -191,7 +191,7 @@ def fields_at_extremes(content: bytes, rng: np.random.Generator, others: Sequenc
     return bytes(changed)
 
 
-def words_written(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def words_written(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Something that means something where it does not belong, half of the time within a text such as a tag."""
     words = (_MARKS, _LINES)[rng.integers(2)]
     texts = [found.span() for found in _TEXT.finditer(content, 0, _LONGEST_HEADER)]
@@ -203,14 +203,14 @@ def words_written(content: bytes, rng: np.random.Generator, others: Sequence[byt
     return content[:place] + word + content[place + len(word) :]
 
 
-def header_repeated(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def header_repeated(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """The beginning again and again, and then the file."""
     header = content[: rng.integers(1, _HEADER, endpoint=True)]
     times = int(rng.integers(1, min(500, len(content) // len(header)), endpoint=True))
     return header * times + content
 
 
-def garbage_appended(content: bytes, rng: np.random.Generator, others: Sequence[bytes]) -> bytes:  # noqa: ARG001
+def garbage_appended(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
     """Random bytes or zeros behind the end."""
     size = int(rng.integers(1, min(len(content), _LONGEST_STRETCH), endpoint=True))
     return content + (rng.bytes(size) if rng.integers(2) else bytes(size))
