@@ -36,13 +36,12 @@ _AGE_OF_GTZAN = (
 )
 
 
-def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str, Any]) -> str:
+def card_text(card: ModelCard, records: Sequence[Record]) -> str:
     """The card of a bundle as Markdown, every number from the runs' own records.
 
     Args:
         card: the bundle's contract.
         records: of all runs of its recipe.
-        training: minutes, epochs and best epoch of the run whose network is served.
     """
     features, windows, trained = card.features, card.windows, card.trained_on
     grid = (
@@ -58,8 +57,8 @@ def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str,
         f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP a window "
         "(a multiplication and an addition are two).",
-        f"- Trained on: {trained['data']}, {_tracks(trained)}, seed {trained['seed']}; {training['minutes']:g} "
-        f"minutes, the weights of epoch {training['best_epoch']} of {training['epochs']}.",
+        f"- Trained on: {trained['data']}, {_tracks(trained)}, seed {trained['seed']}; {trained['minutes']:g} "
+        f"minutes, the weights of epoch {trained['best_epoch']} of {trained['epochs']}.",
         "- ONNX against PyTorch on real windows: probabilities differ by at most "
         f"{card.metrics['export_max_difference']:.1e}.",
         f"- Licence of the network: {card.licence}.{_OF_GTZAN if _learned_from_gtzan(trained) else ''}",
@@ -89,7 +88,8 @@ def card_text(card: ModelCard, records: Sequence[Record], training: Mapping[str,
         + " ".join((_confidence(card), *_domain(card))),
         "",
     ]
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    return with_int8(text, card.int8) if card.int8 else text
 
 
 def with_int8(text: str, spec: Int8Spec) -> str:
@@ -144,6 +144,12 @@ def _confidence(card: ModelCard) -> str:
     calibration = card.metrics.get("calibration")
     if calibration is None:
         return "`confidence` is the leading share of the summed score; it is not calibrated."
+    if card.calibration is None:
+        return (
+            "`confidence` is the leading share of the summed score: on artists that it never heard its expected "
+            f"calibration error is {calibration['ece_before']:.3f}, and would be {calibration['ece_after']:.3f} with a "
+            "temperature."
+        )
     return (
         f"`confidence` is calibrated (temperature {calibration['temperature']:.2f}): on artists that it never heard "
         f"its expected calibration error is {calibration['ece_after']:.3f}, that of the bare leading share "

@@ -21,6 +21,7 @@ from training.evaluation import Evaluation
 from training.export import export_onnx
 from training.fitting import DifferentRunError
 from training.publishing import publish as publish_run
+from training.publishing import restate
 from training.recipe import Recipe, Source
 from training.recurrent import ExportError
 from training.report import experiments_text, is_published, learns, read_results, read_robustness, results_text
@@ -292,6 +293,19 @@ def publish(
     except (DataError, ExportError, StartupError) as error:
         _fail(str(error))
     typer.echo(str(folder))
+
+
+@app.command("restate")
+def restate_bundle(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a published bundle, such as models/wholetrack-crnn/1.")],
+    results: Annotated[Path, typer.Option(help="Folder with the records of all runs whose figures the card states.")],
+) -> None:
+    """State on a bundle's card how good its recipe is by all runs recorded by now; its network stays."""
+    try:
+        card = restate(bundle, read_records(results))
+    except (DataError, ExportError, StartupError) as error:
+        _fail(str(error))
+    typer.echo(json.dumps(card.metrics, indent=2))
 
 
 @app.command("quantise")

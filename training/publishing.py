@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -26,9 +27,10 @@ from training.export import INPUT, OPSET, OUTPUT, export_onnx, mflop_per_window
 from training.fitting import classifier
 from training.recipe import Recipe
 from training.recurrent import ExportError
-from training.results import Record, summarise
+from training.results import METRICS, Record, summarise
 from training.runs import Run, write_json
 from training.splits import Protocol
+from training.systems import SYSTEMS
 from training.tracks import TrackSet
 
 # Rounding differs between PyTorch and onnxruntime; more than this would be another network.
@@ -72,9 +74,7 @@ def publish(
     golden_probabilities = classify(golden_windows)
     steps = golden_probabilities.shape[1] if golden_probabilities.ndim == 3 else None
     golden = _npz(windows=golden_windows, probabilities=golden_probabilities)
-    folds = [record for record in records if record.protocol == Protocol.ARTIST_FILTERED]
-    calibration = calibrate(folds) if len(folds) > 1 else None
-    domain = find_domain(folds) if len(folds) > 1 and recipe.knows_outliers else None
+    training = served.figures()
     card = ModelCard(
         name=name,
         version=version,
@@ -89,14 +89,12 @@ def publish(
             "tracks": len(question.split.train),
             "validation_tracks": len(question.split.validation),
             "never_seen": list(question.split.test),
+            **{key: training[key] for key in ("epochs", "best_epoch", "minutes")},
         },
         metrics={
-            **summarise(records),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": worst,
-            "calibration": calibration and asdict(calibration),
-            "domain": domain and asdict(domain),
         },
         sha256=hashlib.sha256(onnx).hexdigest(),
         audio=recipe.audio,
@@ -111,9 +109,8 @@ def publish(
             steps=steps,
         ),
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
-        calibration=calibration and CalibrationSpec(temperature=calibration.temperature),
-        domain=domain and DomainSpec(least_peak=domain.least_peak),
     )
+    card = _judged(card, records, knows_outliers=recipe.knows_outliers)
     folder, unfinished = models / name / version, models / _UNFINISHED / name / version
     # Put in its place whole: who is killed here leaves the old bundle, or none.
     shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
@@ -121,13 +118,62 @@ def publish(
     (unfinished / MODEL_FILE).write_bytes(onnx)
     (unfinished / card.golden.file).write_bytes(golden)
     write_json(unfinished / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
-    (unfinished / "CARD.md").write_text(card_text(card, records, served.figures()))
+    (unfinished / "CARD.md").write_text(card_text(card, records))
     load_bundle(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)
     unfinished.replace(folder)
     shutil.rmtree(models / _UNFINISHED)
     return folder
+
+
+def restate(folder: Path, records: Sequence[Record]) -> ModelCard:
+    """State how good a published network is anew, by more or other runs of its recipe; the network stays as it is.
+
+    Args:
+        folder: of the bundle.
+        records: of the runs of its recipe by whose figures it is to be judged.
+
+    Returns:
+        The bundle's contract as it is now.
+
+    Raises:
+        ExportError: if there are no records, or they are of another recipe, as far as the bundle tells.
+    """
+    card = load_bundle(folder).card
+    recipes = [SYSTEMS[record.system].from_dict(record.recipe) for record in records if record.system in SYSTEMS]
+    theirs = {(recipe.audio, recipe.features, recipe.windows) for recipe in recipes}
+    sizes = {(record.parameters, record.labels) for record in records}
+    if theirs != {(card.audio, card.features, card.windows)} or sizes != {(card.metrics["parameters"], card.labels)}:
+        raise ExportError(f"the records are not of the recipe of {folder}")
+    if len({json.dumps(recipe.as_dict(), sort_keys=True) for recipe in recipes}) > 1:
+        raise ExportError("the figures of a card must come from runs of one recipe")
+    card = _judged(card, records, knows_outliers=recipes[0].knows_outliers)
+    (folder / "CARD.md").write_text(card_text(card, records))
+    write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
+    return load_bundle(folder).card
+
+
+def _judged(card: ModelCard, records: Sequence[Record], *, knows_outliers: bool) -> ModelCard:
+    """The contract with the figures of these runs, and with what is chosen by them on the artist-filtered folds."""
+    folds = [record for record in records if record.protocol == Protocol.ARTIST_FILTERED]
+    calibration = calibrate(folds) if len(folds) > 1 else None
+    domain = find_domain(folds) if len(folds) > 1 and knows_outliers else None
+    figures = {
+        "calibration": calibration and asdict(calibration),
+        "domain": domain and asdict(domain),
+    }
+    kept = {name: value for name, value in card.metrics.items() if name not in METRICS.values()}
+    return card.model_copy(
+        update={
+            "metrics": {**summarise(records), **kept, **figures},
+            # A temperature only where it helps tracks by which it was not chosen.
+            "calibration": CalibrationSpec(temperature=calibration.temperature)
+            if calibration and calibration.ece_after < calibration.ece_before
+            else None,
+            "domain": domain and DomainSpec(least_peak=domain.least_peak),
+        }
+    )
 
 
 def golden_sound_windows(recipe: Recipe) -> NDArray[np.float32]:

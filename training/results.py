@@ -117,7 +117,8 @@ def read_records(folder: Path) -> list[Record]:
     records = []
     for path in folder.glob("*.json"):
         document = json.loads(path.read_text())
-        record = Record(**{**document, "protocol": Protocol(document["protocol"])})
+        restored = {"protocol": Protocol(document["protocol"]), "labels": tuple(document["labels"])}
+        record = Record(**{**document, **restored})
         system = SYSTEMS.get(record.system)
         records.append(replace(record, recipe=system.from_dict(record.recipe).as_dict()) if system else record)
     return sorted(records, key=lambda record: (record.protocol, record.part))

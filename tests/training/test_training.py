@@ -21,11 +21,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip insta
 from torch import Tensor, nn  # noqa: E402
 
 from training.augmentation import NO_AUGMENTATION, Augmentation, change_colour, mask, mix_style, mix_up, random_window  # noqa: E402
+from training.calibration import Calibration  # noqa: E402
 from training.cli import app  # noqa: E402
 from training.evaluation import evaluate_scores, expected_calibration_error  # noqa: E402
 from training.export import export_onnx, mflop_per_window  # noqa: E402
 from training.fitting import DifferentRunError, Fit  # noqa: E402
-from training.publishing import golden_sound_windows, publish  # noqa: E402
+from training.publishing import golden_sound_windows, publish, restate  # noqa: E402
 from training.quantising import add_int8, quantise  # noqa: E402
 from training.recipe import Source  # noqa: E402
 from training.recurrent import ExportError  # noqa: E402
@@ -224,6 +225,43 @@ def test_a_network_in_integers_is_served_where_it_loses_nothing(published: Path,
     assert (published / "CARD.md").read_text() == text
 
 
+def test_more_runs_are_stated_of_the_same_network(finished: Run, published: Path, toys: TrackSet) -> None:
+    add_int8(published, [published], toys)
+    before, text = load_bundle(published), (published / "CARD.md").read_text()
+    judged = Record.of(finished)
+    assert restate(published, [judged]) == before.card
+    assert (published / "CARD.md").read_text() == text
+    another = replace(judged, part=2, figures={**judged.figures, "track_accuracy_summed": 0.5})
+    card = restate(published, [judged, another])
+    after = load_bundle(published)
+    assert after.card == card
+    assert (after.onnx, after.int8) == (before.onnx, before.int8)
+    stated = card.metrics["random_split"]
+    assert (stated["runs"], stated["track_accuracy_summed"]) == (2, 0.75)
+    assert card.model_copy(update={"metrics": before.card.metrics}) == before.card
+    assert "| tracks: accuracy by summed score | 0.750 | 0.354 |" in (published / "CARD.md").read_text()
+    for strangers in ([], [replace(judged, parameters=1)], [replace(judged, labels=("other", "genres"))]):
+        with pytest.raises(ExportError, match="the records are not of the recipe"):
+            restate(published, strangers)
+    longer = replace(judged, recipe=SMALL.changed({"schedule.epochs": 7}).as_dict())
+    with pytest.raises(ExportError, match="must come from runs of one recipe"):
+        restate(published, [judged, longer])
+
+
+@pytest.mark.parametrize(("after", "is_used"), [(0.03, True), (0.05, False)])
+def test_a_temperature_that_does_not_help_is_left_out(
+    finished: Run, published: Path, monkeypatch: pytest.MonkeyPatch, *, after: float, is_used: bool
+) -> None:
+    monkeypatch.setattr("training.publishing.calibrate", lambda _: Calibration(1.2, ece_before=0.04, ece_after=after))
+    folds = [replace(Record.of(finished), protocol=Protocol.ARTIST_FILTERED, part=part) for part in (1, 2)]
+    card = restate(published, folds)
+    assert (card.calibration is not None) == is_used
+    assert card.metrics["calibration"] == {"temperature": 1.2, "ece_before": 0.04, "ece_after": after}
+    text = (published / "CARD.md").read_text()
+    assert ("is calibrated (temperature 1.20)" in text) == is_used
+    assert f"error is 0.040, and would be {after:.3f} with a temperature" in text or is_used
+
+
 def test_integers_that_lose_are_refused(published: Path, toys: TrackSet, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {file.name: file.read_bytes() for file in published.iterdir()}
 
@@ -293,6 +331,9 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     assert published.exit_code == 0, published.output
     assert load_bundles(tmp_path / "models")["wholetrack-crnn"].card.labels == ("a", "b")
     bundle = str(tmp_path / "models" / "wholetrack-crnn" / "1")
+    restated = runner.invoke(app, ["restate", bundle, "--results", str(results)])
+    assert json.loads(restated.stdout)["random_split"]["runs"] == 1
+    assert runner.invoke(app, ["restate", bundle, "--results", str(tmp_path / "nothing")]).exit_code == 1
     quantised = runner.invoke(app, ["quantise", bundle, "--data", str(music)])
     assert ("float32" in quantised.stdout) == (quantised.exit_code == 0)
     assert ("int8 loses" in quantised.output) == (quantised.exit_code == 1)
