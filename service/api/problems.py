@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from asgi_correlation_id import correlation_id
@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.metrics import Metrics
 from service.errors import ErrorKind, ServiceError
@@ -103,13 +104,38 @@ def install(app: FastAPI) -> None:
     async def _no_room(request: Request, error: OSError) -> Response:
         return answered(request, _exhausted(error))
 
-    @app.exception_handler(Exception)
-    async def _unforeseen(request: Request, error: Exception) -> Response:
-        _log.error("an unforeseen error", exc_info=error)
+    def unforeseen(request: Request) -> Response:
         return answered(
-            request,
-            ServiceError(ErrorKind.INTERNAL_ERROR, "The service failed; give the request id to its operator."),
+            request, ServiceError(ErrorKind.INTERNAL_ERROR, "The service failed; give the request id to its operator.")
         )
+
+    # Added before all others, it is inside them: its answers have their headers, too, and its request a record.
+    app.add_middleware(_UnforeseenErrors, answer=unforeseen)
+
+
+class _UnforeseenErrors:
+    """Middleware that answers what nobody else does; starlette's own would answer outside of all other middleware."""
+
+    def __init__(self, app: ASGIApp, answer: Callable[[Request], Response]) -> None:
+        self._app = app
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; an error that comes back is written to the log and answered, if there is no answer yet."""
+        has_begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise
+            _log.error("an unforeseen error", exc_info=error)
+            await self._answer(Request(scope))(scope, receive, send)
 
 
 def _of_http(error: HTTPException) -> ServiceError:
