@@ -119,6 +119,7 @@ class Pipeline:
         model: str | None = None,
         hop_s: float | None = None,
         max_duration_s: float,
+        weight: int = 1,
         cancellation: Cancellation | None = None,
     ) -> TrackPrediction:
         """Hear a whole recording and say what genre it is.
@@ -128,6 +129,7 @@ class Pipeline:
             model: name of a served model; None for the default.
             hop_s: distance between window starts, in seconds, from one frame to a window; None for the model's.
             max_duration_s: a longer recording is refused.
+            weight: how much of the decoders' and the device's time it gets beside a track of weight 1.
             cancellation: stops the work from another thread.
 
         Raises:
@@ -138,9 +140,9 @@ class Pipeline:
         cancellation = cancellation or Cancellation()
         cancellation.check()
         clock, cut = _Clock(), _Cut()
-        with served.engine.open_track() as queue, cancellation.calling(queue.abandon):
+        with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
             with (
-                self.turns.take(cancellation) as turn,
+                self.turns.take(cancellation, weight=weight) as turn,
                 self.decoder.open(
                     path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
                 ) as decoding,

@@ -155,7 +155,8 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         default=None,
         description="A TOML file with a table for each key: [name], sha256, and if they differ from the settings below "
-        "requests_per_minute and concurrent. Unset for none.",
+        "requests_per_minute and concurrent; weight (1 to 8) for tracks that get so many times the share of others. "
+        "Unset for none.",
     )
     key_requests_per_minute: PositiveInt | None = Field(
         default=None, description="Requests that each key may make in a minute; unset for any number."

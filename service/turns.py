@@ -1,4 +1,4 @@
-"""Who may decode: as many tracks at a time as there are processors, each for one block of audio while others wait.
+"""Who may decode: as many tracks at a time as there are processors, each for a block or a few while others wait.
 
 Without turns a song that arrives during two long mixes would wait until one of them has ended. A decoder whose track
 has no turn stands still, its pipe being full.
@@ -24,9 +24,14 @@ class Turns:
         self._free = most
         self._line: deque[Turn] = deque()
 
-    def take(self, cancellation: Cancellation) -> Turn:
-        """A place in the line, for one track in one thread; a context manager that waits for its turn."""
-        return Turn(self, cancellation)
+    def take(self, cancellation: Cancellation, *, weight: int = 1) -> Turn:
+        """A place in the line, for one track in one thread; a context manager that waits for its turn.
+
+        Args:
+            cancellation: ends the waiting.
+            weight: how many blocks a turn lasts; at least 1.
+        """
+        return Turn(self, cancellation, weight)
 
     def join(self, turn: Turn) -> None:
         """Grant a turn at once if nobody is before it, else let it wait in the line."""
@@ -61,9 +66,10 @@ class Turn:
         granted: set by :class:`Turns` when it has come.
     """
 
-    def __init__(self, turns: Turns, cancellation: Cancellation) -> None:
+    def __init__(self, turns: Turns, cancellation: Cancellation, weight: int) -> None:
         self._turns = turns
         self._cancellation = cancellation
+        self._weight = self._left = weight
         self.waited_s = 0.0
         self.granted = threading.Event()
 
@@ -81,12 +87,14 @@ class Turn:
         self._turns.leave(self)
 
     def pass_on(self) -> None:
-        """Go to the end of the line if there is one, and wait for the next turn.
+        """After as many blocks as the turn lasts, go to the end of the line if there is one, and wait for the next.
 
         Raises:
             ServiceError: the reason of the cancellation, if it comes first.
         """
-        if self._turns.asked_for:
+        self._left -= 1
+        if self._left <= 0 and self._turns.asked_for:
+            self._left = self._weight
             self._turns.leave(self)
             self.granted.clear()
             self._wait()

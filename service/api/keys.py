@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _SHORTEST = 20
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+# A heavier one would have a batch, and a decoder's turn of some seconds, for itself.
+_HEAVIEST = 8
 _WHOSE = "wholetrack.key"
 
 
@@ -41,6 +43,7 @@ class KeySpec(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     requests_per_minute: PositiveInt | None = None
     concurrent: PositiveInt | None = None
+    weight: Annotated[int, Field(ge=1, le=_HEAVIEST)] = 1
 
 
 _FILE = TypeAdapter(dict[Annotated[str, Field(pattern=_IDENTIFIER)], KeySpec])
@@ -52,11 +55,13 @@ class Key:
     Attributes:
         identifier: as logs call it.
         digest: SHA-256 of the key.
+        weight: how much of the machine its tracks get, beside those of weight 1.
     """
 
     def __init__(self, identifier: str, spec: KeySpec, settings: Settings) -> None:
         self.identifier = identifier
         self.digest = bytes.fromhex(spec.sha256)
+        self.weight = spec.weight
         self._per_minute = spec.requests_per_minute or settings.key_requests_per_minute
         self._most = spec.concurrent or settings.key_concurrent
         self._under_way = 0

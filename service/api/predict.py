@@ -96,7 +96,7 @@ class Predictions:
                         upload = await stack.enter_async_context(received(request, self._folder, self._limits))
                     # From here on it is not this task that must be stopped, but the thread that it waits for.
                     limit.reschedule(None)
-                    return await self._heard(request, upload, parameters, began)
+                    return await self._heard(request, upload, parameters, began, weight=key.weight if key else 1)
             except TimeoutError as error:
                 raise self._too_slow() from error
 
@@ -111,7 +111,9 @@ class Predictions:
                 f"{len(served.card.labels)}.",
             )
 
-    async def _heard(self, request: Request, upload: Upload, parameters: PredictParameters, began: float) -> Response:
+    async def _heard(
+        self, request: Request, upload: Upload, parameters: PredictParameters, began: float, *, weight: int
+    ) -> Response:
         cancellation = Cancellation()
         submitted = time.monotonic()
         card = self._pipeline.model(parameters.model).card
@@ -120,7 +122,7 @@ class Predictions:
         def work() -> Response:
             wait_s = time.monotonic() - submitted
             with self._tracing.span("hear") as facts:
-                found = self._found(question, upload, cancellation)
+                found = self._found(question, upload, cancellation, weight=weight)
                 received_ = Received(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s, wait_s)
                 answered = answer(found, received_, top_k=parameters.top_k, detail=parameters.windows)
                 body = answered.model_dump_json(exclude_unset=True).encode()
@@ -139,7 +141,7 @@ class Predictions:
         deadline = began + self._settings.request_timeout_s
         return await self._watched(request, work, cancellation, deadline)
 
-    def _found(self, question: Question, upload: Upload, cancellation: Cancellation) -> TrackPrediction:
+    def _found(self, question: Question, upload: Upload, cancellation: Cancellation, *, weight: int) -> TrackPrediction:
         """What is known of a recording heard before, or what the pipeline hears now."""
         found = self._repeats.get(question)
         if self._settings.repeats_mb:
@@ -150,6 +152,7 @@ class Predictions:
                 model=question.model[0],
                 hop_s=question.hop_s,
                 max_duration_s=self._settings.max_duration_s,
+                weight=weight,
                 cancellation=cancellation,
             )
             self._repeats.put(question, found)

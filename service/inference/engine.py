@@ -119,13 +119,18 @@ class Engine:
             batches = self._counts.batches.copy()
             return replace(self._counts, batches=batches, waiting=waiting, tracks=len(self._open))
 
-    def open_track(self) -> TrackQueue:
+    def open_track(self, *, weight: int = 1) -> TrackQueue:
         """A queue for the windows of one more track.
+
+        Args:
+            weight: its share of every batch, in proportion to those of the other tracks in flight; at least 1.
 
         Raises:
             ServiceError: ``device_failed`` if there is no device thread.
         """
-        track = TrackQueue(self._lock, limit=self._limit, announce=self._announce, forget=self._open.discard)
+        track = TrackQueue(
+            self._lock, limit=self._limit, weight=weight, announce=self._announce, forget=self._open.discard
+        )
         with self._lock:
             if self._stopping or not self._at_work:
                 raise _device_failed()
@@ -189,16 +194,18 @@ class Engine:
                 self._alarm.notify()
 
     def _next_batch(self) -> list[Taken]:
-        """Windows of all waiting tracks in turn, an equal share for each, until the batch is full."""
+        """Windows of all waiting tracks in turn, a share for each by its weight, until the batch is full."""
         batch: list[Taken] = []
         room, now = self.classifier.max_batch, time.monotonic()
         while self._ready and room:
-            share = max(1, room // len(self._ready))
-            for _ in range(min(len(self._ready), room)):
+            share = max(1, room // sum(track.weight for track in self._ready))
+            for _ in range(len(self._ready)):
+                if not room:
+                    break
                 track = self._ready.popleft()
                 if not track.n_waiting:
                     continue
-                taken = track.take(min(share, room), now)
+                taken = track.take(min(share * track.weight, room), now)
                 batch.append(taken)
                 room -= len(taken.windows)
                 if track.n_waiting:

@@ -52,6 +52,7 @@ class TrackQueue:
     Used by one thread, but for :meth:`abandon`.
 
     Attributes:
+        weight: its share of a batch, in proportion to those of the other tracks in it.
         queue_s: the longest that a window waited before the device took it up, in seconds.
         inference_s: the track's share of the device's time, in seconds.
     """
@@ -61,6 +62,7 @@ class TrackQueue:
         lock: threading.Lock,
         *,
         limit: int,
+        weight: int,
         announce: Callable[[TrackQueue], None],
         forget: Callable[[TrackQueue], None],
     ) -> None:
@@ -74,6 +76,7 @@ class TrackQueue:
         self._taken = 0
         self._answers: dict[int, Probabilities] = {}
         self._failure: ServiceError | None = None
+        self.weight = weight
         self.queue_s = 0.0
         self.inference_s = 0.0
 

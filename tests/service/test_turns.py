@@ -17,11 +17,14 @@ from tests.recordings import wav_bytes
 from tests.waiting import until
 
 
-def test_turns_go_round() -> None:
+@pytest.mark.parametrize(
+    ("weights", "expected"), [((1, 1, 1), "abcabcabc"), ((1, 2, 1), "abbcabcac"), ((9, 1, 1), "aaabcbcbc")]
+)
+def test_turns_go_round(weights: tuple[int, ...], expected: str) -> None:
     turns, spoken = Turns(1), []
 
-    def speak(name: str) -> None:
-        with turns.take(Cancellation()) as turn:
+    def speak(name: str, weight: int) -> None:
+        with turns.take(Cancellation(), weight=weight) as turn:
             for _ in range(3):
                 spoken.append(name)
                 turn.pass_on()
@@ -29,12 +32,12 @@ def test_turns_go_round() -> None:
     with ThreadPoolExecutor(3) as threads:
         with turns.take(Cancellation()):
             speaking = []
-            for n_waiting, name in enumerate("abc", start=1):
-                speaking.append(threads.submit(speak, name))
+            for n_waiting, (name, weight) in enumerate(zip("abc", weights, strict=True), start=1):
+                speaking.append(threads.submit(speak, name, weight))
                 until(lambda n=n_waiting: len(turns._line) == n)  # type: ignore[misc]
         for each in speaking:
             each.result(timeout=10)
-    assert "".join(spoken) == "abcabcabc"
+    assert "".join(spoken) == expected
 
 
 def test_whoever_is_alone_keeps_the_turn() -> None:

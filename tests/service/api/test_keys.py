@@ -53,6 +53,7 @@ def test_new_keys_are_long_and_never_the_same() -> None:
         ("[alice]\nsha256 = 'short'", "alice.sha256"),
         (f"[alice]\nsha256 = '{'0' * 64}'\nconcurrent = 0", "alice.concurrent"),
         (f"[alice]\nsha256 = '{'0' * 64}'\nrate = 1", "alice.rate"),
+        (f"[alice]\nsha256 = '{'0' * 64}'\nweight = 9", "alice.weight"),
         (f"['a b']\nsha256 = '{'0' * 64}'", "keep its format"),
         ("", "there is none"),
         (None, "cannot be read"),

@@ -92,6 +92,22 @@ def test_a_short_track_is_not_stuck_behind_a_long_one(device: FakeDevice, engine
     assert device.batches == [[0], [1, 2, 100, 101], [3, 4, 5, 6]]
 
 
+def test_a_track_gets_as_much_of_a_batch_as_its_weight(device: FakeDevice, engine: Engine) -> None:
+    with engine.open_track() as light, engine.open_track(weight=3) as heavy, engine.open_track() as third:
+        light.put(numbered(0))
+        device.entered.acquire()
+        light.put(numbered(1, 2, 3, 4))
+        heavy.put(numbered(101, 102, 103, 104, 105, 106, 107))
+        third.put(numbered(201))
+        for _ in range(10):
+            device.may_run.release()
+        assert heavy.finish()[:, 0].tolist() == [101, 102, 103, 104, 105, 106, 107]
+        assert light.finish()[:, 0].tolist() == [0, 1, 2, 3, 4]
+        assert third.finish()[:, 0].tolist() == [201]
+    # Of four places one for weight 1 and three for weight 3; whoever finds the batch full is the first of the next.
+    assert device.batches == [[0], [1, 101, 102, 103], [201, 2, 104, 105], [3, 106, 107, 4]]
+
+
 def test_a_full_track_waits_until_the_device_has_taken_some(device: FakeDevice, engine: Engine) -> None:
     with engine.open_track() as track, ThreadPoolExecutor(1) as thread:
         track.put(numbered(0))
