@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -134,3 +138,20 @@ def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
         assert attributes.get("layout", 0) == 0
         assert "activations" not in attributes
         assert "clip" not in attributes
+
+
+@pytest.mark.parametrize(
+    "module", ["service.inference.device", "training.publishing", "tests.conftest", "bench.report"]
+)
+def test_nothing_is_reported_to_anybody(module: str, tmp_path: Path) -> None:
+    """The telemetry of onnxruntime keeps what it sends, and who it is, below the home folder."""
+    program = f"""
+import {module}
+from service.inference.bundle import load_bundles
+from service.inference.device import open_session
+from service.settings import Settings
+open_session(load_bundles(Settings().models_dir)["wholetrack-crnn"], Settings(device="cpu"))
+"""
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ORT_DISABLE_TELEMETRY": "0"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert not [*tmp_path.rglob("*")]
