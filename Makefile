@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak reliability sbom audit lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -92,6 +92,10 @@ chaos: $(VENV)/.test ## Let parts of the service die under load (some 12 minutes
 soak: $(VENV)/.test ## Mixed traffic for half an hour: does anything grow? The record goes to docs/reliability
 	$(BIN)/python -m tests.chaos.soak --minutes 30 --record
 
+containers: $(VENV)/.test ## Build the image for CPUs, run it by Compose and attack it (needs a Docker engine; some 2 minutes)
+	docker info >/dev/null
+	WHOLETRACK_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
+
 reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos and soak
 	$(BIN)/python -m bench.reliability
 
@@ -113,6 +117,8 @@ lock: ## Pin every dependency anew (needs uv)
 	    --extra cpu --extra gpu --extra reference --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
 	    --output-file requirements/supply-chain.txt requirements/supply-chain.in
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
+	    --output-file requirements/build.txt requirements/build.in
 
 clean: ## Remove what set-up and tests left
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -31,6 +31,7 @@ _NEEDS = {
     "espeak": (shutil.which("espeak-ng") is not None, "espeak-ng is not installed"),
     "gpu": (_HAS_GPU, "no GPU with onnxruntime-gpu"),
     "no_gpu": (not _HAS_GPU, "there is a GPU"),
+    "docker": (bool(os.environ.get("WHOLETRACK_CONTAINERS")), "containers are for `make containers`"),
 }
 
 
@@ -43,12 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that skipped something although it was told that nothing is missing; a GPU may always be missing."""
+    """Fail a run that skipped something although it was told that nothing is missing but a GPU or Docker."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("WHOLETRACK_NO_SKIPS") and reporter is not None:
-        skipped = [
-            report for report in reporter.stats.get("skipped", []) if not {"gpu", "no_gpu"} & set(report.keywords)
-        ]
+        may_be_missing = {"gpu", "no_gpu", "docker"}
+        skipped = [report for report in reporter.stats.get("skipped", []) if not may_be_missing & set(report.keywords)]
         if skipped:
             reporter.write_line(f"{len(skipped)} tests were skipped where nothing is missing", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

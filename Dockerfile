@@ -1,0 +1,75 @@
+# The service in a container, for CPUs (--target cpu, the default) and for NVIDIA GPUs (--target gpu).
+#
+#   docker build --target cpu -t wholetrack .
+#
+# Packages come pinned and hashed before the code, so that a change of code builds nothing but the code anew.
+ARG PYTHON_VERSION=3.12
+
+
+FROM python:${PYTHON_VERSION}-slim AS system
+# libseccomp holds decoders back; ffmpeg itself is in a Python package.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libseccomp2 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log
+ENV PATH=/opt/wholetrack/bin:$PATH PYTHONUNBUFFERED=1
+
+
+FROM system AS tools
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+COPY requirements/build.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip pip install --require-hashes -r requirements/build.txt
+# The environment has no pip: nobody installs anything into a running service.
+RUN python -m venv --without-pip /opt/wholetrack
+
+
+FROM tools AS packages-cpu
+COPY requirements/service-cpu.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-cpu.txt
+
+
+# onnxruntime-gpu, and CUDA and cuDNN as Python wheels: no base image of a gigabyte with what nobody needs.
+FROM tools AS packages-gpu
+COPY requirements/service-gpu.txt requirements/
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-gpu.txt
+
+
+FROM tools AS code
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+# Where the service looks for its models: beside its own package.
+RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/wholetrack/bin/python install --no-deps --no-index --target /opt/app /wheels/*.whl
+COPY models /opt/app/models
+
+
+FROM system AS service
+ARG VERSION=0 REVISION=unknown
+LABEL org.opencontainers.image.title="wholetrack" \
+      org.opencontainers.image.description="What genre is this recording? A REST service that hears all of it." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 WHOLETRACK_HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8000
+# Python itself is PID 1: it hears SIGTERM and drains, and it waits for every decoder that it starts.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "service.healthcheck"]
+ENTRYPOINT ["wholetrack"]
+CMD ["serve"]
+
+
+FROM service AS gpu
+COPY --from=packages-gpu /opt/wholetrack /opt/wholetrack
+COPY --from=code /opt/app /opt/app
+# Every bundle is opened and answers its golden before there is an image; no GPU is there to build with.
+RUN WHOLETRACK_DEVICE=cpu wholetrack models
+
+
+FROM service AS cpu
+COPY --from=packages-cpu /opt/wholetrack /opt/wholetrack
+COPY --from=code /opt/app /opt/app
+RUN wholetrack models

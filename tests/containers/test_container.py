@@ -1,0 +1,190 @@
+"""The image for CPUs as Compose runs it: the same answers, nothing that it does not need, no way to more."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from service.pipeline import Pipeline
+from tests.conftest import PROJECT
+from tests.waiting import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+SIZE_MB = 600
+UID = 10001
+_NAME = "wholetrack-test"
+_PORT = 18321
+# The stand-in for the base image, where no other can be pulled, is of the Python that is here.
+_PYTHON = f"{platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}"
+_UPLOADS = "import os; print(sorted(os.walk('/tmp')))"
+_OVERRIDE = {"services": {"wholetrack": {"build": {"args": {"PYTHON_VERSION": _PYTHON}}}}}
+
+
+def run(*command: str, **environment: str) -> str:
+    done = subprocess.run(
+        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Container:
+    override: Path
+    url: str = f"http://127.0.0.1:{_PORT}"
+
+    def compose(self, *arguments: str) -> str:
+        files = ("-f", "docker-compose.yml", "-f", str(self.override))
+        return run("docker", "compose", "-p", _NAME, *files, *arguments, WHOLETRACK_PUBLISHED_PORT=str(_PORT))
+
+    def up(self) -> float:
+        began = time.monotonic()
+        self.compose("up", "--detach", "--wait")
+        return time.monotonic() - began
+
+    def python(self, program: str) -> str:
+        return self.compose("exec", "-T", "wholetrack", "python", "-c", program).strip()
+
+    def facts(self) -> dict[str, Any]:
+        identifier = self.compose("ps", "--all", "--quiet", "wholetrack").strip()
+        found: dict[str, Any] = json.loads(run("docker", "inspect", identifier))[0]
+        return found
+
+    def post(self, file: Path, **parameters: str) -> httpx.Response:
+        return httpx.post(f"{self.url}/v1/predict", content=file.read_bytes(), params=parameters, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    override = tmp_path_factory.mktemp("compose") / "override.yml"
+    override.write_text(json.dumps(_OVERRIDE))
+    container = Container(override)
+    container.compose("build")
+    try:
+        container.up()
+        yield container
+    finally:
+        container.compose("down", "--volumes")
+
+
+@pytest.mark.data
+def test_answers_are_those_of_the_service_without_a_container(
+    container: Container, pipeline: Pipeline, music: Path
+) -> None:
+    recordings = [path for path in sorted((music / "audio" / "full").iterdir()) if path.suffix != ".csv"]
+    assert recordings
+    for recording in recordings:
+        answer = container.post(recording)
+        assert answer.status_code == 200
+        expected = pipeline.predict(recording, max_duration_s=3600)
+        np.testing.assert_allclose(
+            answer.json()["windows"]["probabilities"], expected.windows.probabilities, atol=1e-5, err_msg=recording.name
+        )
+
+
+def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Container) -> None:
+    assert httpx.get(f"{container.url}/readyz").json()["sandbox"] == ["landlock", "limits", "seccomp"]
+    status = dict(
+        line.split(":\t", 1) for line in container.python("print(open('/proc/1/status').read())").splitlines()
+    )
+    assert set(status["Uid"].split()) == set(status["Gid"].split()) == {str(UID)}
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    host = container.facts()["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert not host["Privileged"]
+
+
+@pytest.mark.parametrize("folder", ["/", "/opt/app", "/opt/wholetrack", "/etc", "/var/tmp", "/home", "/run"])
+def test_nothing_can_be_written_but_uploads(container: Container, folder: str) -> None:
+    program = f"""
+try:
+    open({folder!r} + "/left-behind", "w")
+except OSError as error:
+    print(type(error).__name__, error.errno)
+"""
+    assert container.python(program) in {"OSError 30", "PermissionError 13"}
+
+
+def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Container) -> None:
+    tools = ("pip", "pip3", "gcc", "cc", "make", "git", "curl", "wget", "apt-get-source")
+    program = f"import shutil; print([tool for tool in {tools!r} if '/opt' in (shutil.which(tool) or '')])"
+    assert container.python(program) == "[]"
+    assert container.python("import shutil; print(shutil.which('gcc'), shutil.which('cc'))") == "None None"
+    program = "from importlib import metadata; print(sorted(d.name.lower() for d in metadata.distributions()))"
+    packages = set(json.loads(container.python(program).replace("'", '"')))
+    assert "wholetrack" in packages
+    assert not packages & {"librosa", "numba", "scipy", "pydub", "torch", "pytest", "onnxruntime-gpu"}
+    program = "import pathlib; print([*pathlib.Path('/opt/app').iterdir()])"
+    inside = container.python(program)
+    assert "training" not in inside
+    assert "tests" not in inside
+
+
+def test_size_and_start(container: Container, capsys: pytest.CaptureFixture[str]) -> None:
+    size_mb = json.loads(run("docker", "image", "inspect", "wholetrack:cpu"))[0]["Size"] / 1e6
+    container.compose("down")
+    seconds = container.up()
+    with capsys.disabled():
+        print(f"\nimage of {size_mb:.0f} MB; healthy {seconds:.1f} s after `docker compose up`")
+    assert size_mb < SIZE_MB
+    labels = container.facts()["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == "wholetrack"
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"#EXTM3U\n#EXTINF:10,\nfile:///etc/passwd\n", 415),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", 415),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt ", 422),
+        (b"", 400),
+        (bytes(range(256)) * 4096, 415),
+    ],
+)
+def test_hostile_files_are_refused(container: Container, tmp_path: Path, content: bytes, status: int) -> None:
+    file = tmp_path / "song.mp3"
+    file.write_bytes(content)
+    before = container.python(_UPLOADS)
+    answer = container.post(file)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.status_code in {status, 422}
+    assert "/tmp" not in answer.text
+    assert container.python(_UPLOADS) == before
+
+
+@pytest.mark.data
+def test_nothing_accepted_is_lost_when_it_is_stopped(container: Container, music: Path) -> None:
+    recording = music / "audio" / "full" / "fantasma.mp3"
+
+    def ask(_: int) -> int:
+        return container.post(recording, windows="none").status_code
+
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(ask, i) for i in range(8)]
+        until(lambda: "wholetrack_predictions_in_progress 0.0" not in httpx.get(f"{container.url}/metrics").text)
+        container.compose("stop")
+        statuses = [answer.result() for answer in asked]
+    # What was admitted was answered, and who came too late was told so.
+    assert 200 in statuses
+    assert set(statuses) <= {200, 503}
+    state = container.facts()["State"]
+    assert (state["Status"], state["ExitCode"], state["OOMKilled"]) == ("exited", 0, False)
+    container.up()
