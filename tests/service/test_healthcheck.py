@@ -27,7 +27,7 @@ def check(port: int) -> tuple[int, str]:
 )
 def test_an_answer(status: int, expected: int) -> None:
     class Service(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
+        def do_GET(self) -> None:
             self.send_response(status if self.path == "/readyz" else 200)
             self.end_headers()
 
