@@ -113,8 +113,10 @@ def test_a_key_has_a_place_at_a_time_and_a_rate(closed: Server, song: bytes) -> 
     assert "under way" in answers[0].json()["detail"]
     slow.join()
     assert answers[1].status_code == 200
-    statuses = [ask(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(5)]
-    assert statuses == [200, 200, 200, 429, 429]
+    # Five a minute, two of them used: or fewer, where so much time has passed that they count for less.
+    statuses = [ask(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(8)]
+    assert 3 <= statuses.count(200) <= 5
+    assert statuses == sorted(statuses)
     assert int(ask(closed, "/v1/models", bearer(_BOB)).headers["retry-after"]) >= 1
     assert ask(closed, "/v1/models", bearer(_ALICE)).status_code == 200
 
