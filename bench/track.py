@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,12 @@ def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
         command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=3600)
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         decoder = subprocess.Popen(
-            command, pass_fds=(file.fileno(),), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            pass_fds=(file.fileno(),),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=partial(settle, min(os.sched_getaffinity(0))) if settled else None,  # noqa: PLW1509 - no thread but this one
         )
-        if settled:
-            settle(decoder.pid, min(os.sched_getaffinity(0)))
         assert decoder.wait() == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -62,7 +62,8 @@ def music() -> Path:
 
 @pytest.fixture(scope="session")
 def ffmpeg() -> Ffmpeg:
-    return find_ffmpeg()
+    """The ffmpeg that decodes; recordings are made by one that can write them, which is not always the same."""
+    return find_ffmpeg(Settings().ffmpeg)
 
 
 @pytest.fixture(scope="session")
@@ -71,8 +72,8 @@ def decoder(ffmpeg: Ffmpeg) -> FfmpegDecoder:
 
 
 @pytest.fixture(scope="session")
-def recorder(ffmpeg: Ffmpeg) -> Recorder:
-    return Recorder(ffmpeg)
+def recorder() -> Recorder:
+    return Recorder(find_ffmpeg())
 
 
 @pytest.fixture(scope="session")

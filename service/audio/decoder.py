@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
-from service.audio.ffmpeg import Ffmpeg
+from service.audio.ffmpeg import CODECS, Ffmpeg
 from service.audio.report import Report
 from service.audio.sandbox import Sandbox
 from service.audio.scheduling import Processors, settle
@@ -152,17 +152,21 @@ class Decoding:
         self._killed = False
         self._impossible = False
         self._mark = f"{secrets.token_hex(8)}:"
-        with path.open("rb") as file:
-            self._process = sandbox.start(
-                ffmpeg.decode_command(
-                    file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s, mark=self._mark
-                ),
-                input_file=file.fileno(),
-                processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
-            )
         self._processors = processors
         self._processor = processors.take() if processors else None
-        settle(self._process.pid, self._processor)
+        try:
+            with path.open("rb") as file:
+                self._process = sandbox.start(
+                    ffmpeg.decode_command(
+                        file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s, mark=self._mark
+                    ),
+                    input_file=file.fileno(),
+                    processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
+                    prepare=lambda: settle(self._processor),
+                )
+        except BaseException:
+            self._give_processor_back()
+            raise
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._pcm = self._process.stdout
@@ -179,10 +183,13 @@ class Decoding:
         self.kill()
         self._pcm.close()
         self._process.wait()
+        self._give_processor_back()
+        self._words.close()
+
+    def _give_processor_back(self) -> None:
         if self._processors and self._processor is not None:
             self._processors.give_back(self._processor)
             self._processor = None
-        self._words.close()
 
     def kill(self) -> None:
         """Stop ffmpeg at once, with everything that it may have started."""
@@ -282,13 +289,14 @@ class Decoding:
             return ServiceError(ErrorKind.EMPTY_AUDIO, "The file has no bytes; send a recording.")
         if not report.opened:
             return self._reason_for_not_opening()
-        if report.refused:
-            return ServiceError(
-                ErrorKind.UNSUPPORTED_MEDIA,
-                f"The file holds {report.refused} sound, which is not accepted; convert it to flac, mp3, ogg or m4a.",
-            )
         if report.stream is None:
             return ServiceError(ErrorKind.NO_AUDIO_STREAM, "The file was opened but has no audio stream.")
+        if report.stream.codec not in CODECS:
+            return ServiceError(
+                ErrorKind.UNSUPPORTED_MEDIA,
+                f"The file holds {report.stream.codec} sound, which is not accepted; "
+                "convert it to flac, mp3, ogg or m4a.",
+            )
         if report.decode_errors or not report.started:
             return ServiceError(
                 ErrorKind.UNDECODABLE_AUDIO,

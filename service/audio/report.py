@@ -22,9 +22,6 @@ _AUDIO = re.compile(
 _STREAM = re.compile(r"^\[info\]   Stream #0:\d{1,5}.*$", re.MULTILINE)
 _PICTURE = "(attached pic)"
 _ERROR = re.compile(r"^(\[[^\]\n]{1,200}\] )?\[(error|fatal)\] ", re.MULTILINE)
-_REFUSED = re.compile(
-    r"^\[(?P<codec>\w{1,40}) @ \w{1,40}\] \[error\] Codec \((?P=codec)\) not on whitelist", re.MULTILINE
-)
 _ESTIMATED = "Estimating duration from bitrate"
 _OUTPUT = ": Audio: pcm_f32le, {mark}="
 
@@ -56,7 +53,6 @@ class Report:
         declared_s: duration of the sound that the file itself states; None where it states none, where ffmpeg
             guessed, or where another stream may be the longer one.
         decode_errors: complaints after the file was opened.
-        refused: name of the sound's codec if it is none of those accepted.
     """
 
     opened: bool
@@ -64,14 +60,13 @@ class Report:
     stream: StreamInfo | None
     declared_s: float | None
     decode_errors: int
-    refused: str | None
 
     @classmethod
     def parse(cls, text: str, mark: str = "") -> Report:
         """Read the text that ffmpeg wrote, which puts ``mark`` where only it writes."""
         opened = _INPUT.search(text)
         if not opened:
-            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, refused=None)
+            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0)
         described = _AUDIO.finditer(text, opened.end())
         audio = next((found for found in described if (found["mark"] or "") == mark), None)
         of_others = (_PICTURE, " -> #0:", f", {mark}=")
@@ -79,8 +74,6 @@ class Report:
             line for line in _STREAM.findall(text, opened.end()) if not any(words in line for words in of_others)
         ]
         stated = _DURATION.search(text, opened.end())
-        # Of other streams it is said earlier, when they are looked at: only the sound's decoder is opened after that.
-        refused = _REFUSED.search(text, opened.end())
         return cls(
             opened=True,
             started=_OUTPUT.format(mark=mark) in text,
@@ -97,7 +90,6 @@ class Report:
             else None,
             # ffmpeg's threads speak in any order: a decoder may complain before the output is announced.
             decode_errors=len(_ERROR.findall(text, opened.end())),
-            refused=refused["codec"] if refused else None,
         )
 
 

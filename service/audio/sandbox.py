@@ -93,15 +93,23 @@ class Sandbox:
         }
         self.layers = frozenset(layer for layer in Layer if layer in wanted and there[layer]())
 
-    def start(self, command: Sequence[str], *, input_file: int, processor_s: float) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        input_file: int,
+        processor_s: float,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> subprocess.Popen[bytes]:
         """Start the program with pipes for its output and its words.
 
         Args:
             command: its path and arguments.
             input_file: descriptor of the one file that it may read, which it inherits under the same number.
             processor_s: after so much of a processor's time it is ended.
+            prepare: called in the thread that starts it, which gives the program what it sets for itself.
         """
-        process = _in_a_thread(lambda: self._start(command, input_file))
+        process = _in_a_thread(lambda: self._start(command, input_file, prepare))
         if Layer.LIMITS in self.layers:
             self._limit(process.pid, processor_s)
         return process
@@ -122,7 +130,8 @@ class Sandbox:
             for kind, soft_and_hard in limits.items():
                 resource.prlimit(pid, kind, soft_and_hard)
 
-    def _start(self, command: Sequence[str], input_file: int) -> subprocess.Popen[bytes]:
+    def _start(self, command: Sequence[str], input_file: int, prepare: Callable[[], None]) -> subprocess.Popen[bytes]:
+        prepare()
         if Layer.LANDLOCK in self.layers:
             self._landlock(input_file)
         if self._filter and Layer.SECCOMP in self.layers:

@@ -32,12 +32,13 @@ class Processors:
             self._users[processor] -= 1
 
 
-def settle(pid: int, processor: int | None = None) -> None:
-    """Let a process that has just begun run as a batch job (sched(7)), and on that processor if one is given.
+def settle(processor: int | None = None) -> None:
+    """Let the calling thread, and what it starts, run as a batch job (sched(7)), on that processor if one is given.
 
-    Without the right to do so, or once the process has ended, nothing happens.
+    A decoder is settled by the thread that starts it: it has threads of its own soon after, which inherit the place.
+    Without the right to do so nothing happens.
     """
     with suppress(OSError):
-        os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         if processor is not None:
-            os.sched_setaffinity(pid, {processor})
+            os.sched_setaffinity(0, {processor})

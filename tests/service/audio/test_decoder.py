@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.audio.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from service.audio.ffmpeg import Ffmpeg, find_ffmpeg
-from service.audio.scheduling import Processors, settle
+from service.audio.scheduling import Processors
 from service.contracts import WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
 from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
@@ -173,7 +173,8 @@ def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, 
     command = decoder.ffmpeg.decode_command(0, sample_rate=RATE, max_duration_s=10)
     with song.open("rb") as file:
         words = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
-    assert "Codec (png) not on whitelist" in words
+    # Of a picture that was decoded it would know the size.
+    assert "Could not find codec parameters for stream 1 (Video: png, none): unspecified size" in words
     assert decode(decoder, song)[1].warnings == ()
 
 
@@ -393,7 +394,6 @@ def test_a_decoder_is_a_batch_job(decoder: FfmpegDecoder, long_song: Path) -> No
     with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as decoding:
         next(decoding.blocks())
         threads = decoder_threads(decoding)
-        assert len(threads) > 1
         assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
         assert all(os.sched_getaffinity(thread) == os.sched_getaffinity(0) for thread in threads)
 
@@ -419,9 +419,3 @@ def test_decoders_share_the_processors_evenly(ffmpeg: Ffmpeg, long_song: Path) -
 
 def decoder_threads(decoding: Decoding) -> list[int]:
     return [int(task.name) for task in Path(f"/proc/{decoding._process.pid}/task").iterdir()]
-
-
-def test_settling_a_process_that_has_ended_does_nothing() -> None:
-    with subprocess.Popen(["true"]) as process:
-        process.wait()
-        settle(process.pid)
