@@ -49,6 +49,9 @@ _LOUDEST = 1e6
 # A stated duration may be rounded to a packet and include an encoder's delay.
 _MISSING_S = 0.5
 
+# What ffmpeg calls the codec of a stream that does not tell it one.
+_NO_CODEC = "none"
+
 # By a person, a supervisor, or a kernel that ran out of memory; any other signal is the decoder's own fall over a file.
 _STOPPED_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # Decoding takes hundredths of a recording's length, even on a slow processor; a file can make it take for ever.
@@ -291,6 +294,11 @@ class Decoding:
             return self._reason_for_not_opening()
         if report.stream is None:
             return ServiceError(ErrorKind.NO_AUDIO_STREAM, "The file was opened but has no audio stream.")
+        if report.stream.codec == _NO_CODEC:
+            return ServiceError(
+                ErrorKind.UNDECODABLE_AUDIO,
+                "The file does not say how its sound is coded: it is corrupt or of a rare kind.",
+            )
         if report.stream.codec not in CODECS:
             return ServiceError(
                 ErrorKind.UNSUPPORTED_MEDIA,

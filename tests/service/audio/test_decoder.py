@@ -178,6 +178,15 @@ def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, 
     assert decode(decoder, song)[1].warnings == ()
 
 
+def test_a_header_of_no_codec_is_damage(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    """Nobody can convert it to something else, so nobody is told to."""
+    content = bytearray(wav_bytes(np.zeros(RATE, np.float32), RATE))
+    content[34:36] = bytes(2)  # bits per sample, which choose between a WAV's codecs
+    path = tmp_path / "no codec.wav"
+    path.write_bytes(content)
+    assert refusal(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
+
+
 def test_what_is_not_audio_is_refused(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
     text = tmp_path / "text.mp3"
     text.write_text("La la la.\n" * 10_000)
