@@ -73,9 +73,9 @@ def nested(m4a: bytes, depth: int) -> bytes:
     return m4a[: m4a.index(b"moov") - 4] + inner
 
 
-# What is sent, and what is answered: ok or an error's code.
+# What is sent, and what is answered: ok or an error's code; two where versions of ffmpeg see it differently.
 EXTREMES: dict[str, tuple[Callable[[Originals], bytes], str]] = {
-    "a sample a second": (lambda _: wav(rate=1), "audio_too_long"),
+    "a sample a second": (lambda _: wav(rate=1), "audio_too_long or undecodable_audio"),
     "no sample a second": (lambda _: wav(rate=0), "undecodable_audio"),
     "768 kHz": (lambda _: wav(rate=768_000, times=4), "ok"),
     "2 GHz": (lambda _: wav(rate=2**31 - 1), "ok"),
@@ -108,7 +108,7 @@ def test_an_extreme_file_is_answered_soon(strict: Server, originals: Originals, 
     response = strict.post(make(originals), "song")
     assert time.monotonic() - began < _SOON_S
     answer = response.json()
-    assert (answer["code"] if response.is_error else "ok") == expected, answer
+    assert (answer["code"] if response.is_error else "ok") in expected.split(" or "), answer
     if response.is_success:
         rows = np.array(answer["windows"]["probabilities"])
         np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-3)
