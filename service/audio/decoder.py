@@ -294,23 +294,26 @@ class Decoding:
             return self._reason_for_not_opening()
         if report.stream is None:
             return ServiceError(ErrorKind.NO_AUDIO_STREAM, "The file was opened but has no audio stream.")
-        if report.stream.codec == _NO_CODEC:
-            return ServiceError(
-                ErrorKind.UNDECODABLE_AUDIO,
-                "The file does not say how its sound is coded: it is corrupt or of a rare kind.",
-            )
         if report.stream.codec not in CODECS:
-            return ServiceError(
-                ErrorKind.UNSUPPORTED_MEDIA,
-                f"The file holds {report.stream.codec} sound, which is not accepted; "
-                "convert it to flac, mp3, ogg or m4a.",
-            )
+            return _not_accepted(report.stream.codec)
         if report.decode_errors or not report.started:
             return ServiceError(
                 ErrorKind.UNDECODABLE_AUDIO,
                 f"The {report.stream.codec} stream could not be decoded: it is cut off or corrupt.",
             )
         return ServiceError(ErrorKind.EMPTY_AUDIO, "The file was opened but its audio stream has no samples.")
+
+
+def _not_accepted(codec: str) -> ServiceError:
+    if codec == _NO_CODEC:
+        return ServiceError(
+            ErrorKind.UNDECODABLE_AUDIO,
+            "The file does not say how its sound is coded: it is corrupt or of a rare kind.",
+        )
+    return ServiceError(
+        ErrorKind.UNSUPPORTED_MEDIA,
+        f"The file holds {codec} sound, which is not accepted; convert it to flac, mp3, ogg or m4a.",
+    )
 
 
 def _not_audio() -> ServiceError:
