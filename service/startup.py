@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import threading
@@ -25,6 +26,12 @@ _log = logging.getLogger(__name__)
 # For whoever waits to be told that the device failed, before the process ends.
 _LAST_WORDS_S = 1.0
 
+# glibc gives threads arenas of their own, up to eight for each processor, and what an arena held is not given back
+# when its thread ends: a device whose threads die and are replaced for a minute left 282 MiB behind, and 33 MiB with
+# two arenas. With 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB against 3.50 and 400, in one run.
+_ARENAS = 2
+_M_ARENA_MAX = -8
+
 
 def build_pipeline(settings: Settings) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each on a device that has proven itself.
@@ -32,6 +39,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     Raises:
         StartupError: with a sentence that says what to change.
     """
+    limit_malloc_arenas()
     # The features of one track are small products in one thread; tracks, not products, run side by side.
     threadpool_limits(limits=1, user_api="blas")
     ffmpeg = find_ffmpeg(settings.ffmpeg)
@@ -64,6 +72,15 @@ def build_pipeline(settings: Settings) -> Pipeline:
             session.precision,
         )
     return Pipeline(decoder, models, default_model=settings.default_model, decoding_at_once=settings.tracks_at_once)
+
+
+def limit_malloc_arenas() -> bool:
+    """Let threads share the arenas of glibc's allocator; says whether they do, as other allocators have none.
+
+    Call it before threads are started: those that have an arena keep it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
 def _sandbox(ffmpeg: Ffmpeg, choice: SandboxChoice) -> Sandbox:
