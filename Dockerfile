@@ -6,12 +6,34 @@
 ARG PYTHON_VERSION=3.12
 
 
+# ffmpeg from the distribution's source, with its security patches and nothing that the service does not let it open.
+FROM python:${PYTHON_VERSION}-slim AS ffmpeg
+WORKDIR /build
+RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.sources \
+    && apt-get update \
+    && apt-get install -y --no-install-recommends dpkg-dev gcc libc6-dev libsoxr-dev make nasm pkg-config xz-utils zlib1g-dev \
+    && apt-get source ffmpeg \
+    && mv ffmpeg-*/ source
+COPY service/__init__.py service/errors.py service/
+COPY service/audio/__init__.py service/audio/ffmpeg.py service/audio/
+COPY docker/ffmpeg_options.py .
+RUN PYTHONPATH=. python ffmpeg_options.py > options \
+    && version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Version) \
+    && cd source \
+    && if [ -d libpostproc ]; then echo --disable-postproc >> ../options; fi \
+    && ./configure --prefix=/opt/ffmpeg --extra-version="${version#*-}" $(cat ../options) \
+    && make -j"$(nproc)" ffmpeg \
+    && install -D --strip ffmpeg /opt/ffmpeg/bin/ffmpeg \
+    && install -D --mode=644 debian/copyright /opt/ffmpeg/copyright
+
+
 FROM python:${PYTHON_VERSION}-slim AS system
-# libseccomp holds decoders back; ffmpeg itself is in a Python package.
+# libseccomp holds decoders back, libsoxr resamples for them.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libseccomp2 \
+    && apt-get install -y --no-install-recommends libseccomp2 libsoxr0 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log
-ENV PATH=/opt/wholetrack/bin:$PATH PYTHONUNBUFFERED=1
+COPY --from=ffmpeg /opt/ffmpeg /opt/ffmpeg
+ENV PATH=/opt/wholetrack/bin:/opt/ffmpeg/bin:$PATH PYTHONUNBUFFERED=1
 
 
 FROM system AS tools
@@ -23,17 +45,20 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install --require-hashes -r r
 RUN python -m venv --without-pip /opt/wholetrack
 
 
+# Without imageio-ffmpeg, for the image has an ffmpeg of its own.
 FROM tools AS packages-cpu
 COPY requirements/service-cpu.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-cpu.txt
+    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-cpu.txt \
+    && pip --python /opt/wholetrack/bin/python uninstall --yes imageio-ffmpeg
 
 
 # onnxruntime-gpu, and CUDA and cuDNN as Python wheels: no base image of a gigabyte with what nobody needs.
 FROM tools AS packages-gpu
 COPY requirements/service-gpu.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
-    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-gpu.txt
+    pip --python /opt/wholetrack/bin/python install --only-binary :all: --require-hashes -r requirements/service-gpu.txt \
+    && pip --python /opt/wholetrack/bin/python uninstall --yes imageio-ffmpeg
 
 
 FROM tools AS code

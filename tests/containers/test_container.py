@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,13 +18,14 @@ import httpx
 import numpy as np
 import pytest
 
+from service.audio.ffmpeg import CODECS, FORMATS
 from service.pipeline import Pipeline
 from tests.conftest import PROJECT
 from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
-SIZE_MB = 600
+SIZE_MB = 500
 UID = 10001
 _NAME = "wholetrack-test"
 _PORT = 18321
@@ -136,6 +138,23 @@ def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Conta
     inside = container.python(program)
     assert "training" not in inside
     assert "tests" not in inside
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"), [("decoders", CODECS), ("demuxers", FORMATS), ("encoders", ("pcm_f32le",))]
+)
+def test_its_ffmpeg_can_do_nothing_but_what_the_service_asks_for(
+    container: Container, what: str, expected: tuple[str, ...]
+) -> None:
+    program = f"""
+import subprocess
+from service.audio.ffmpeg import find_ffmpeg
+ffmpeg = find_ffmpeg()
+assert ffmpeg.origin == "PATH"
+print(subprocess.run([ffmpeg.path, "-hide_banner", "-{what}"], capture_output=True, text=True, check=True).stdout)
+"""
+    _, listed = re.split(r"^ -+$", container.python(program), flags=re.MULTILINE)
+    assert {line.split()[1].split(",")[0] for line in listed.strip().splitlines()} == set(expected)
 
 
 def test_size_and_start(container: Container, capsys: pytest.CaptureFixture[str]) -> None:
