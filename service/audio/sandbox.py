@@ -8,7 +8,8 @@ Three layers, each by itself enough against much of what a file could make a dec
 - limits (setrlimit(2)): memory, processor time, open files, and no byte in any file.
 
 The first two belong to a thread and are inherited by what it starts. So every decoder is started by a thread of its own
-that restricts itself first: nothing runs between fork and exec, and no launcher has to be started before the decoder.
+that restricts itself first, and nothing of ours runs between fork and exec. Limits belong to a process: prlimit(1) sets
+them on itself and becomes the decoder, for limits set from outside would come too late on a busy machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import errno
 import logging
 import math
 import os
-import resource
+import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,6 +42,8 @@ _LOADERS = ("/lib64/ld-linux-*", "/lib/ld-linux-*", "/lib/ld-musl-*", "/lib/*/ld
 # ffmpeg's address space is 0.65 GB with its threads' stacks, of which it uses 60 MB.
 _ADDRESS_SPACE_BYTES = 1 << 30
 _OPEN_FILES = 32
+# Starting takes a millisecond. Whoever stops a child that is not a decoder yet stops the thread that starts it, too.
+_START_TIMEOUT_S = 5.0
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _MASKED_EQUAL = 7
@@ -81,15 +85,19 @@ class Sandbox:
     def __init__(
         self, program: Path, *, wanted: Collection[Layer] = ALL_LAYERS, libraries: Sequence[Path] = ()
     ) -> None:
-        real = program.resolve()
-        self._readable = [*map(Path, _LIBRARIES), real.parent.parent / "lib", *libraries]
-        self._runnable = [real, *(loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:]))]
+        self._prlimit = shutil.which("prlimit")
+        self._readable = [*map(Path, _LIBRARIES), program.resolve().parent.parent / "lib", *libraries]
+        self._runnable = [
+            program.resolve(),
+            *(loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:])),
+            *([Path(self._prlimit).resolve()] if self._prlimit else ()),
+        ]
         self._nothing = os.open(os.devnull, os.O_RDONLY)
         self._filter = _SystemCalls.load()
         there: dict[Layer, Callable[[], bool]] = {
             Layer.LANDLOCK: lambda: _holds(lambda: self._landlock(self._nothing)),
             Layer.SECCOMP: lambda: self._filter is not None and _holds(self._filter.apply),
-            Layer.LIMITS: lambda: True,
+            Layer.LIMITS: lambda: self._prlimit is not None,
         }
         self.layers = frozenset(layer for layer in Layer if layer in wanted and there[layer]())
 
@@ -109,26 +117,22 @@ class Sandbox:
             processor_s: after so much of a processor's time it is ended.
             prepare: called in the thread that starts it, which gives the program what it sets for itself.
         """
-        process = _in_a_thread(lambda: self._start(command, input_file, prepare))
-        if Layer.LIMITS in self.layers:
-            self._limit(process.pid, processor_s)
-        return process
+        limited = [*self._limiter(processor_s), *command] if Layer.LIMITS in self.layers else command
+        return _in_a_thread(lambda: self._start(limited, input_file, prepare), timeout_s=_START_TIMEOUT_S)
 
-    @staticmethod
-    def _limit(pid: int, processor_s: float) -> None:
-        """Limit a process that has barely begun to load, or has ended already."""
+    def _limiter(self, processor_s: float) -> list[str]:
+        """The command that limits itself and becomes the one behind it."""
+        assert self._prlimit
         seconds = math.ceil(processor_s)
-        limits = {
-            resource.RLIMIT_AS: (_ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES),
+        return [
+            self._prlimit,
+            f"--as={_ADDRESS_SPACE_BYTES}",
             # SIGXCPU at the first, which is not what a kernel sends that runs out of memory; SIGKILL at the second.
-            resource.RLIMIT_CPU: (seconds, seconds + 1),
-            resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES),
-            resource.RLIMIT_FSIZE: (0, 0),
-            resource.RLIMIT_CORE: (0, 0),
-        }
-        with suppress(ProcessLookupError):
-            for kind, soft_and_hard in limits.items():
-                resource.prlimit(pid, kind, soft_and_hard)
+            f"--cpu={seconds}:{seconds + 1}",
+            f"--nofile={_OPEN_FILES}",
+            "--fsize=0",
+            "--core=0",
+        ]
 
     def _start(self, command: Sequence[str], input_file: int, prepare: Callable[[], None]) -> subprocess.Popen[bytes]:
         prepare()
@@ -220,6 +224,7 @@ def missing(layers: frozenset[Layer]) -> Iterator[str]:
     remedies = {
         Layer.LANDLOCK: "a kernel from 5.13 on that has Landlock among its security modules",
         Layer.SECCOMP: "libseccomp.so.2 (Debian: libseccomp2), and a kernel that takes filters",
+        Layer.LIMITS: "prlimit on PATH (Debian: util-linux)",
     }
     yield from (f"{layer}, which needs {remedy}" for layer, remedy in remedies.items() if layer not in layers)
 
@@ -234,8 +239,13 @@ def _holds(restrict: Callable[[], None]) -> bool:
     return True
 
 
-def _in_a_thread(work: Callable[[], T]) -> T:
-    """Work in a thread of its own, which takes its restrictions with it when it ends."""
+def _in_a_thread(work: Callable[[], T], *, timeout_s: float | None = None) -> T:
+    """Work in a thread of its own, which takes its restrictions with it when it ends.
+
+    Args:
+        work: to do.
+        timeout_s: after which the thread's children are killed, on which it waits until they execute something.
+    """
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -246,5 +256,15 @@ def _in_a_thread(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=run, name="sandbox")
     thread.start()
-    thread.join()
+    thread.join(timeout_s)
+    if thread.is_alive() and thread.native_id:
+        _kill_children_of(thread.native_id)
+        thread.join()
     return outcome.result()
+
+
+def _kill_children_of(thread_id: int) -> None:
+    """Kill what a thread of ours has started, found where the kernel lists it (proc(5))."""
+    with suppress(OSError):
+        for child in Path(f"/proc/self/task/{thread_id}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)

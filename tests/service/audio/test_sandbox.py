@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,22 @@ def test_what_a_file_could_make_a_decoder_do(sandbox: Sandbox, harmless: Path, t
 
 def test_a_decoder_that_never_ends_is_ended(sandbox: Sandbox, harmless: Path) -> None:
     assert run(sandbox, "while True: pass", harmless, processor_s=0.5)[0] == -signal.SIGXCPU
+
+
+def test_a_child_that_is_stopped_before_it_is_a_decoder_is_killed(
+    sandbox: Sandbox, harmless: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the kernel keeps the thread that starts it waiting (vfork(2)), here played by one that waits."""
+    start = subprocess.Popen
+
+    def start_and_wait(*arguments: Any, **keywords: Any) -> subprocess.Popen[bytes]:
+        process = start(*arguments, **keywords)
+        process.wait()
+        return process
+
+    monkeypatch.setattr("service.audio.sandbox._START_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(subprocess, "Popen", start_and_wait)
+    assert run(sandbox, "import time; time.sleep(60)", harmless)[0] == -signal.SIGKILL
 
 
 def test_no_byte_is_written_into_a_file_that_was_open_before(sandbox: Sandbox, tmp_path: Path) -> None:
