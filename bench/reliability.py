@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from bench.markdown import paragraph
 from bench.report import RECORDED
 from service.settings import PREFIX, Settings
 from training.report import markdown_table
@@ -49,7 +49,7 @@ def page(found: Mapping[str, Record]) -> str:
     parts = {"chaos": _chaos, "fuzz": _fuzz, "soak": _soak}
     lines = [
         "# Reliability",
-        *_paragraph(
+        *paragraph(
             "Written by `make reliability` from the records in [reliability](reliability). CI runs a short form of "
             "each: seconds of every fault, some hundred damaged files, a quarter of a minute of mixed traffic. "
             "[SECURITY.md](../SECURITY.md) says what is defended against what."
@@ -57,10 +57,10 @@ def page(found: Mapping[str, Record]) -> str:
         *(line for name, record in found.items() for line in parts[name](record)),
         "",
         "## Limits",
-        *_paragraph("Each is found while it is passed, not after."),
+        *paragraph("Each is found while it is passed, not after."),
         "",
         *markdown_table(("limit", "setting", "default", "answer", "tried by"), _limits()),
-        *_paragraph(
+        *paragraph(
             "Besides, of every upload one part and 8 headers; of every decoder 1 GiB of memory, a bounded time of the "
             "processor, 32 descriptors and no byte written (`tests/service/audio/test_sandbox.py`); and files whose "
             f"rates, channels, streams, tags and depths are extreme are answered by the table (`{_EXTREME}`)."
@@ -69,19 +69,15 @@ def page(found: Mapping[str, Record]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _paragraph(text: str) -> list[str]:
-    return ["", *textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)]
-
-
 def _complaints(wrong: Sequence[str]) -> list[str]:
-    return _paragraph(f"What was not as it must be: {'; '.join(wrong) or 'nothing'}.")
+    return paragraph(f"What was not as it must be: {'; '.join(wrong) or 'nothing'}.")
 
 
 def _chaos(record: Record) -> Iterable[str]:
     faults: Record = record["faults"]
     seconds = max(survived["seconds"] for survived in faults.values())
     yield from ("", "## Parts that die")
-    yield from _paragraph(
+    yield from paragraph(
         f"`make chaos`, {record['date']}: {record['clients']} clients ask without pause while parts die, for "
         f"{seconds:g} s each. Every answer must be right or an error of the table, no request may hang, nothing may be "
         "left behind, and the service must be ready again by itself."
@@ -112,7 +108,7 @@ def _told(outcomes: Mapping[str, int]) -> str:
 
 def _fuzz(record: Record) -> Iterable[str]:
     yield from ("", "## Damaged files")
-    yield from _paragraph(
+    yield from paragraph(
         f"`make fuzz`, {record['date']}: {record['files']:,} files made of {record['origins']} whole ones of every "
         "container, by flipped bits, cuts, splices, numbers at their extremes, and ffmpeg's own words in tags. Each is "
         f"made again from the seed {record['seed']} and its number."
@@ -120,7 +116,7 @@ def _fuzz(record: Record) -> Iterable[str]:
     yield ""
     rows = [*sorted(record["statuses"].items()), *sorted(record["codes"].items(), key=lambda pair: -pair[1])]
     yield from markdown_table(("answer", "files"), [[f"`{answer}`", f"{n:,}"] for answer, n in rows])
-    yield from _paragraph(
+    yield from paragraph(
         f"The slowest answer took {record['slowest_s']:.1f} s. Memory at rest was "
         f"{record['memory_first_quarter_mib']:.0f} MiB after a quarter and {record['memory_end_mib']:.0f} after all."
     )
@@ -132,7 +128,7 @@ def _soak(record: Record) -> Iterable[str]:
     told = ", ".join(f"{n:,} `{code}`" for code, n in record["outcomes"].items())
     before, after = record["descriptors"]
     yield from ("", "## Mixed traffic for long")
-    yield from _paragraph(
+    yield from paragraph(
         f"`make soak`, {record['date']}: {record['minutes']:g} minutes of good, bad, huge, slow and aborted requests "
         f"({told}). Memory was {start:.0f} MiB at the start, {quarter:.0f} after a quarter, {half:.0f} at half and "
         f"{end:.0f} at the end; over the second half it grew by {record['growth_mib']:g} MiB, with a standard error of "

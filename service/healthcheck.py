@@ -12,11 +12,13 @@ import sys
 _PATIENCE_S = 4.0
 
 
-def main() -> int:
-    """The exit status: 0 if the service is ready, or answers and tells strangers nothing; 1 if it is neither."""
-    connection = http.client.HTTPConnection(
-        "127.0.0.1", int(os.environ.get("WHOLETRACK_PORT", "8000")), timeout=_PATIENCE_S
-    )
+def main(port: int) -> int:
+    """Say what ``/readyz`` answers on a port of this machine.
+
+    Returns:
+        The exit status: 0 if the service is ready, or answers and tells strangers nothing; 1 if it is neither.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
     try:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
@@ -30,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(os.environ.get("WHOLETRACK_PORT", "8000"))))

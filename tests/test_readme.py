@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench import reliability
+from bench import containers, reliability
 from bench.performance import DOCS, page, records, summary
 from bench.running import running_server
 from bench.table import table
@@ -108,6 +108,10 @@ def _assert_shortened(shown: Any, given: Any, name: str = "") -> None:
 def test_the_files_that_the_readme_points_to_exist() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (PROJECT / target).exists(), target
+
+
+def test_the_page_about_containers_is_that_of_the_record() -> None:
+    assert containers.PAGE.read_text() == containers.page(json.loads((DOCS / "bench/containers.json").read_text()))
 
 
 def test_the_page_about_reliability_is_that_of_the_records() -> None:

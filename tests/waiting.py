@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
     """Go on as soon as it is so; a test fails where it never is."""
-    for _ in range(2000):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         if condition():
             return
         time.sleep(0.005)
-    pytest.fail("it did not happen within ten seconds")
+    pytest.fail(f"it did not happen within {seconds:g} seconds")

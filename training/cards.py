@@ -58,7 +58,7 @@ def card_text(card: ModelCard, records: Sequence[Record]) -> str:
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP a window "
         "(a multiplication and an addition are two).",
         f"- Trained on: {trained['data']}, {_tracks(trained)}, seed {trained['seed']}; {trained['minutes']:g} "
-        f"minutes, the weights of epoch {trained['best_epoch']} of {trained['epochs']}.",
+        f"minutes, the weights of epoch {trained['best_epoch']} of {trained['epochs']}{_teachers(trained)}.",
         "- ONNX against PyTorch on real windows: probabilities differ by at most "
         f"{card.metrics['export_max_difference']:.1e}.",
         f"- Licence of the network: {card.licence}.{_OF_GTZAN if _learned_from_gtzan(trained) else ''}",
@@ -116,6 +116,12 @@ def with_int8(text: str, spec: Int8Spec) -> str:
 
 def _learned_from_gtzan(trained: Mapping[str, Any]) -> bool:
     return str(trained["data"]).startswith("gtzan")
+
+
+def _teachers(trained: Mapping[str, Any]) -> str:
+    if not trained.get("teachers"):
+        return ""
+    return f", with the mean answer of {trained['teachers']} networks, alike but for their seed, as part of the target"
 
 
 def _tracks(trained: Mapping[str, Any]) -> str:

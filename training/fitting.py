@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,25 @@ class _Progress:
 class Fit:
     """One training: its network, optimiser and progress, all of which a checkpoint holds."""
 
-    def __init__(self, recipe: Recipe, train: TrackSet, validation: TrackSet, *, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: TrackSet,
+        validation: TrackSet,
+        *,
+        seed: int,
+        folder: Path,
+        teachers: Sequence[nn.Module] = (),
+    ) -> None:
         """Start, or go on where a checkpoint in ``folder`` stopped.
+
+        Args:
+            recipe: to follow.
+            train: tracks to learn from.
+            validation: tracks to stop early by.
+            seed: of all chance.
+            folder: of the checkpoint.
+            teachers: finished networks whose mean answer is a part of the target.
 
         Raises:
             DifferentRunError: if the checkpoint belongs to another training.
@@ -56,6 +73,7 @@ class Fit:
         if recipe.schedule.rate == "plateau" and recipe.schedule.keep == "last":
             raise ValueError("a rate that waits for a plateau needs validation: schedule.keep must be best")
         self.recipe, self.train, self.validation, self.seed = recipe, train, validation, seed
+        self.teachers = [teacher.eval() for teacher in teachers]
         self.checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
@@ -136,9 +154,12 @@ class Fit:
         self.network.train()
         losses = []
         for windows, targets in self.recipe.batches(self.train, rng):
+            heard, wanted = torch.from_numpy(windows), torch.from_numpy(targets)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half_width):
-                logits = self.network(torch.from_numpy(windows))
-            loss = _loss(logits.float(), torch.from_numpy(targets), self.recipe.schedule.label_smoothing)
+                logits = self.network(heard)
+                if self.teachers:
+                    wanted = torch.lerp(wanted, self._taught(heard), self.recipe.schedule.taught)
+            loss = _loss(logits.float(), wanted, self.recipe.schedule.label_smoothing)
             self.optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -148,6 +169,12 @@ class Fit:
             self.average.update_parameters(self.network)
             losses.append(loss.item())
         return float(np.mean(losses))
+
+    @torch.no_grad()
+    def _taught(self, windows: Tensor) -> Tensor:
+        """What the teachers say of windows, on average, ``[N, n_labels]``."""
+        said = [torch.softmax(teacher(windows).float(), dim=-1) for teacher in self.teachers]
+        return torch.stack([share if share.ndim == 2 else share.mean(1) for share in said]).mean(0)
 
     def _identity(self) -> dict[str, Any]:
         return {

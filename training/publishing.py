@@ -89,6 +89,7 @@ def publish(
             "tracks": len(question.split.train),
             "validation_tracks": len(question.split.validation),
             "never_seen": list(question.split.test),
+            **({"teachers": recipe.schedule.teachers} if recipe.schedule.teachers else {}),
             **{key: training[key] for key in ("epochs", "best_epoch", "minutes")},
         },
         metrics={

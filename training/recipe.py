@@ -46,6 +46,10 @@ class Schedule:
         label_smoothing: share of the target that is spread over all genres.
         averaging: decay of the moving average of the weights that is judged and kept, per step; 0 keeps the weights
             themselves.
+        teachers: networks of the same recipe and other seeds that are trained first. They hear every window as the
+            network hears it, and their mean answer is a part of its target: what an ensemble knows goes into one
+            network (Hinton et al. 2015; Beyer et al. 2022).
+        taught: that part of the target, from 0 to 1.
     """
 
     optimiser: Literal["adam", "adamw", "rmsprop"] = "adam"
@@ -59,6 +63,8 @@ class Schedule:
     batch: int
     label_smoothing: float = 0.0
     averaging: float = 0.0
+    teachers: int = 0
+    taught: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 <run>/run.json          data, split, seed, system and recipe
 <run>/checkpoint.pt     everything needed to go on, rewritten after each epoch
+<run>/teacher-1/        the same of the first network that it learns from, if there are any
 <run>/network.pt        the finished network
 <run>/evaluation.json   figures on tracks it never saw
 """
@@ -67,14 +68,25 @@ class Run:
             if is_needed and not getattr(question.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
         train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)
-        fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder)
+        fits = [
+            Fit(
+                recipe.changed({"schedule.teachers": 0, "schedule.taught": 0.0}),
+                train,
+                validation,
+                seed=question.seed + number,
+                folder=self.folder / f"teacher-{number}",
+            )
+            for number in range(1, recipe.schedule.teachers + 1)
+        ]
+        teachers = [teaching.run() for teaching in fits]
+        fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder, teachers=teachers)
         write_json(self.folder / "run.json", {**asdict(question), "system": recipe.system, "recipe": recipe.as_dict()})
         network = fit.run()
         torch.save(network.state_dict(), self.folder / "network.pt")
         training = {
             "epochs": fit.progress.epoch,
             "best_epoch": fit.progress.best_epoch,
-            "minutes": round(fit.progress.seconds / 60, 1),
+            "minutes": round(sum(one.progress.seconds for one in (*fits, fit)) / 60, 1),
             "history": fit.progress.history,
         }
         return self._judge(tracks, network, training)

@@ -136,6 +136,14 @@ def settings() -> None:
 
 
 @app.command()
+def health() -> None:
+    """Ask the service on this machine whether it is ready; exits with 1 if it is not."""
+    from service import healthcheck
+
+    raise typer.Exit(healthcheck.main(_settings().port))
+
+
+@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
     model: Annotated[str | None, typer.Option(help="Model to ask; the default one if not given.")] = None,

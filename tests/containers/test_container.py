@@ -3,93 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
-import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from bench.compose import Composed, composed, run
 from service.audio.ffmpeg import CODECS, FORMATS
 from service.pipeline import Pipeline
-from tests.conftest import PROJECT
+from tests.containers.prometheus import ask
 from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 SIZE_MB = 500
 UID = 10001
-_NAME = "wholetrack-test"
-_PORT = 18321
-# The stand-in for the base image, where no other can be pulled, is of the Python that is here.
-_PYTHON = f"{platform.python_version_tuple()[0]}.{platform.python_version_tuple()[1]}"
+_PROMETHEUS_PORT = 18323
 _UPLOADS = "import os; print(sorted(os.walk('/tmp')))"
-_OVERRIDE = {"services": {"wholetrack": {"build": {"args": {"PYTHON_VERSION": _PYTHON}}}}}
-
-
-def run(*command: str, **environment: str) -> str:
-    done = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-@dataclass(frozen=True)
-class Container:
-    override: Path
-    url: str = f"http://127.0.0.1:{_PORT}"
-
-    def compose(self, *arguments: str) -> str:
-        files = ("-f", "docker-compose.yml", "-f", str(self.override))
-        return run("docker", "compose", "-p", _NAME, *files, *arguments, WHOLETRACK_PUBLISHED_PORT=str(_PORT))
-
-    def up(self) -> float:
-        began = time.monotonic()
-        self.compose("up", "--detach", "--wait")
-        return time.monotonic() - began
-
-    def python(self, program: str) -> str:
-        return self.compose("exec", "-T", "wholetrack", "python", "-c", program).strip()
-
-    def facts(self) -> dict[str, Any]:
-        identifier = self.compose("ps", "--all", "--quiet", "wholetrack").strip()
-        found: dict[str, Any] = json.loads(run("docker", "inspect", identifier))[0]
-        return found
-
-    def post(self, file: Path, **parameters: str) -> httpx.Response:
-        return httpx.post(f"{self.url}/v1/predict", content=file.read_bytes(), params=parameters, timeout=120)
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    override = tmp_path_factory.mktemp("compose") / "override.yml"
-    override.write_text(json.dumps(_OVERRIDE))
-    container = Container(override)
-    container.compose("build")
-    try:
-        container.up()
-        yield container
-    finally:
-        container.compose("down", "--volumes")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    folder = tmp_path_factory.mktemp("compose")
+    ports = {"WHOLETRACK_PROMETHEUS_PORT": str(_PROMETHEUS_PORT)}
+    with composed("wholetrack-test", 18321, folder, "docker-compose.yml", **ports) as project:
+        project.compose("build")
+        project.up()
+        yield project
 
 
 @pytest.mark.data
 def test_answers_are_those_of_the_service_without_a_container(
-    container: Container, pipeline: Pipeline, music: Path
+    container: Composed, pipeline: Pipeline, music: Path
 ) -> None:
     recordings = [path for path in sorted((music / "audio" / "full").iterdir()) if path.suffix != ".csv"]
     assert recordings
     for recording in recordings:
-        answer = container.post(recording)
+        answer = container.post(recording.read_bytes())
         assert answer.status_code == 200
         expected = pipeline.predict(recording, max_duration_s=3600)
         np.testing.assert_allclose(
@@ -97,7 +51,7 @@ def test_answers_are_those_of_the_service_without_a_container(
         )
 
 
-def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Container) -> None:
+def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Composed) -> None:
     assert httpx.get(f"{container.url}/readyz").json()["sandbox"] == ["landlock", "limits", "seccomp"]
     status = dict(
         line.split(":\t", 1) for line in container.python("print(open('/proc/1/status').read())").splitlines()
@@ -106,7 +60,7 @@ def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Con
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
-    host = container.facts()["HostConfig"]
+    host = container.facts()[0]["HostConfig"]
     assert host["ReadonlyRootfs"]
     assert host["CapDrop"] == ["ALL"]
     assert host["Memory"] > 0
@@ -114,8 +68,35 @@ def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Con
     assert not host["Privileged"]
 
 
+# Number on x86-64 and ARM, and arguments of calls that the engine's own profile would let through, some or all.
+_CALLS = {
+    "ptrace": ((101, 117), (0, 0, 0, 0)),
+    "process_vm_readv": ((310, 270), (1, 0, 0, 0, 0, 0)),
+    "personality": ((135, 92), (0xFFFFFFFF,)),
+    "kcmp": ((312, 272), (1, 1, 0, 0, 0)),
+    "io_uring_setup": ((425, 425), (1, 0)),
+    "memfd_create": ((319, 279), (0, 0)),
+    "mount": ((165, 40), (0, 0, 0, 0, 0)),
+    "unshare": ((272, 97), (0x10000000,)),
+    "a socket of AF_ALG": ((41, 198), (38, 5, 0)),
+    "a socket of AF_VSOCK": ((41, 198), (40, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("call", _CALLS)
+def test_doors_of_the_kernel_that_nobody_needs_are_not_there(container: Composed, call: str) -> None:
+    numbers, arguments = _CALLS[call]
+    program = f"""
+import ctypes, platform
+libc = ctypes.CDLL(None, use_errno=True)
+number = {numbers}[platform.machine() == "aarch64"]
+print(libc.syscall(number, *map(ctypes.c_long, {arguments})), ctypes.get_errno())
+"""
+    assert container.python(program) == "-1 38"
+
+
 @pytest.mark.parametrize("folder", ["/", "/opt/app", "/opt/wholetrack", "/etc", "/var/tmp", "/home", "/run"])
-def test_nothing_can_be_written_but_uploads(container: Container, folder: str) -> None:
+def test_nothing_can_be_written_but_uploads(container: Composed, folder: str) -> None:
     program = f"""
 try:
     open({folder!r} + "/left-behind", "w")
@@ -125,7 +106,7 @@ except OSError as error:
     assert container.python(program) in {"OSError 30", "PermissionError 13"}
 
 
-def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Container) -> None:
+def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Composed) -> None:
     tools = ("pip", "pip3", "gcc", "cc", "make", "git", "curl", "wget", "apt-get-source")
     program = f"import shutil; print([tool for tool in {tools!r} if '/opt' in (shutil.which(tool) or '')])"
     assert container.python(program) == "[]"
@@ -144,7 +125,7 @@ def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Conta
     ("what", "expected"), [("decoders", CODECS), ("demuxers", FORMATS), ("encoders", ("pcm_f32le",))]
 )
 def test_its_ffmpeg_can_do_nothing_but_what_the_service_asks_for(
-    container: Container, what: str, expected: tuple[str, ...]
+    container: Composed, what: str, expected: tuple[str, ...]
 ) -> None:
     program = f"""
 import subprocess
@@ -157,14 +138,14 @@ print(subprocess.run([ffmpeg.path, "-hide_banner", "-{what}"], capture_output=Tr
     assert {line.split()[1].split(",")[0] for line in listed.strip().splitlines()} == set(expected)
 
 
-def test_size_and_start(container: Container, capsys: pytest.CaptureFixture[str]) -> None:
+def test_size_and_start(container: Composed, capsys: pytest.CaptureFixture[str]) -> None:
     size_mb = json.loads(run("docker", "image", "inspect", "wholetrack:cpu"))[0]["Size"] / 1e6
     container.compose("down")
     seconds = container.up()
     with capsys.disabled():
         print(f"\nimage of {size_mb:.0f} MB; healthy {seconds:.1f} s after `docker compose up`")
     assert size_mb < SIZE_MB
-    labels = container.facts()["Config"]["Labels"]
+    labels = container.facts()[0]["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == "wholetrack"
 
 
@@ -178,23 +159,28 @@ def test_size_and_start(container: Container, capsys: pytest.CaptureFixture[str]
         (bytes(range(256)) * 4096, 415),
     ],
 )
-def test_hostile_files_are_refused(container: Container, tmp_path: Path, content: bytes, status: int) -> None:
+def test_hostile_files_are_refused(container: Composed, tmp_path: Path, content: bytes, status: int) -> None:
     file = tmp_path / "song.mp3"
     file.write_bytes(content)
     before = container.python(_UPLOADS)
-    answer = container.post(file)
+    answer = container.post(file.read_bytes())
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.status_code in {status, 422}
     assert "/tmp" not in answer.text
     assert container.python(_UPLOADS) == before
 
 
+def test_prometheus_finds_it(container: Composed) -> None:
+    container.up("prometheus")
+    until(lambda: [value for _, value in ask(_PROMETHEUS_PORT, 'up{job="wholetrack"}')] == [1.0], seconds=60)
+
+
 @pytest.mark.data
-def test_nothing_accepted_is_lost_when_it_is_stopped(container: Container, music: Path) -> None:
+def test_nothing_accepted_is_lost_when_it_is_stopped(container: Composed, music: Path) -> None:
     recording = music / "audio" / "full" / "fantasma.mp3"
 
     def ask(_: int) -> int:
-        return container.post(recording, windows="none").status_code
+        return container.post(recording.read_bytes(), windows="none").status_code
 
     with ThreadPoolExecutor(8) as clients:
         asked = [clients.submit(ask, i) for i in range(8)]
@@ -204,6 +190,6 @@ def test_nothing_accepted_is_lost_when_it_is_stopped(container: Container, music
     # What was admitted was answered, and who came too late was told so.
     assert 200 in statuses
     assert set(statuses) <= {200, 503}
-    state = container.facts()["State"]
+    state = container.facts()[0]["State"]
     assert (state["Status"], state["ExitCode"], state["OOMKilled"]) == ("exited", 0, False)
     container.up()

@@ -447,3 +447,43 @@ def test_style_is_level_and_contrast_of_a_band_and_never_its_course(rng: np.rand
     same = np.repeat(windows[:1], 4, axis=0)
     np.testing.assert_allclose(mix_style(same, replace(NO_AUGMENTATION, style=1.0), rng), same, atol=1e-5)
     assert mix_style(windows, NO_AUGMENTATION, rng) is windows
+
+
+def test_a_network_learns_from_teachers_and_says_so(toys: TrackSet, tmp_path: Path) -> None:
+    """Teachers are trainings like any other, with the seeds behind its own."""
+    taught = SMALL.changed({"schedule.teachers": 2, "schedule.taught": 1.0, "schedule.epochs": 2})
+    run = Run(tmp_path / "run")
+    run.fit(toys, question(toys, seed=5), taught)
+    alone = [Run(tmp_path / "alone"), Run(tmp_path / "other")]
+    for number, teacher in enumerate(alone, 1):
+        teacher.fit(toys, question(toys, seed=5 + number), SMALL.changed({"schedule.epochs": 2}))
+        state = torch.load(run.folder / f"teacher-{number}" / "checkpoint.pt", weights_only=True)
+        assert all(torch.equal(state["best"][name], value) for name, value in teacher.network().state_dict().items())
+    folder = publish(
+        run, [Record.of(run)], toys, name="taught", version="1", licence="Apache-2.0", models=tmp_path / "models"
+    )
+    assert load_bundle(folder).card.trained_on["teachers"] == 2
+    assert "the mean answer of 2 networks" in (folder / "CARD.md").read_text()
+
+
+class _AlwaysTheFirst(nn.Module):
+    """A teacher for whom everything is of the first genre."""
+
+    def forward(self, windows: Tensor) -> Tensor:
+        return torch.tensor([20.0, 0.0]).expand(len(windows), -1)
+
+
+def test_what_teachers_say_is_the_target(toys: TrackSet, tmp_path: Path) -> None:
+    sides = question(toys).split
+    recipe = SMALL.changed({"schedule.taught": 1.0})
+    fit = Fit(
+        recipe,
+        toys.named(sides.train),
+        toys.named(sides.validation),
+        seed=0,
+        folder=tmp_path,
+        teachers=[_AlwaysTheFirst()],
+    )
+    network = fit.run()
+    heard = torch.from_numpy(np.stack([track.frames[:39] for track in toys.named(sides.test).tracks]))
+    assert set(network(heard).argmax(-1).tolist()) == {0}

