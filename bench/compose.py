@@ -18,7 +18,7 @@ import httpx
 from bench.running import PROJECT
 
 # The stand-in for the base image, where no other can be pulled, is of the Python that is here.
-_PYTHON = ".".join(platform.python_version_tuple()[:2])
+PYTHON = ".".join(platform.python_version_tuple()[:2])
 # Prometheus' own image cannot be pulled where this is tested; Debian's package reads the same configuration.
 _PROMETHEUS = """\
 FROM debian:bookworm-slim
@@ -29,7 +29,7 @@ ENTRYPOINT ["prometheus"]
 """
 _STAND_INS = {
     "services": {
-        "wholetrack": {"build": {"args": {"PYTHON_VERSION": _PYTHON}}},
+        "wholetrack": {"build": {"args": {"PYTHON_VERSION": PYTHON}}},
         "prometheus": {
             "image": "wholetrack-test:prometheus",
             "build": {"context": ".", "dockerfile_inline": _PROMETHEUS},
@@ -64,11 +64,6 @@ class Composed:
     files: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     key: str | None = None
-
-    @property
-    def python_version(self) -> str:
-        """Of the base image."""
-        return _PYTHON
 
     @property
     def url(self) -> str:

@@ -1,6 +1,7 @@
 """The image for CPUs: size, start, rebuild, and what several instances behind the proxy are worth on one machine.
 
 ``python -m bench.containers --record`` also writes ``docs/CONTAINERS.md``; it needs a Docker engine and some 6 minutes.
+With ``--gpu`` it builds the image for GPUs in their place, and says what is in it: 1.6 GB to download.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import httpx
 
 from bench.clients import Ask, Load, load
-from bench.compose import Composed, composed, run
+from bench.compose import PYTHON, Composed, composed, run
 from bench.markdown import paragraph
 from bench.report import RECORDED, SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import PROJECT
@@ -26,6 +27,7 @@ from training.report import markdown_table
 
 PAGE = RECORDED.parent / "CONTAINERS.md"
 _FILES = ("docker-compose.yml", "docker/scale.yml")
+_GPU = "wholetrack:gpu"
 _CLIENTS = 4
 _CODE = Path("service/pipeline.py")
 # What decodes in other images, as Dockerfiles of a line each on top of the same base.
@@ -41,10 +43,10 @@ def _image_mb(image: str) -> float:
     return float(json.loads(run("docker", "image", "inspect", image))[0]["Size"]) / 1e6
 
 
-def _decoders(python: str) -> list[dict[str, Any]]:
+def _decoders() -> list[dict[str, Any]]:
     """Size, start and reach of the image's ffmpeg and of the two that it could have had."""
     rows = []
-    base = f"python:{python}-slim"
+    base = f"python:{PYTHON}-slim"
     with tempfile.TemporaryDirectory() as folder:
         for name, line in {"built with what the service opens": None, **_OTHERS}.items():
             image = "wholetrack:cpu"
@@ -83,7 +85,7 @@ print(json.dumps({"version": said("-version").split()[2], "start_ms": start_ms, 
     return found
 
 
-def _rebuild_s(python: str) -> float:
+def _rebuild_s() -> float:
     """How long a build takes after a change of code, all layers before it being there."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
@@ -94,7 +96,7 @@ def _rebuild_s(python: str) -> float:
         changed = copy / _CODE
         changed.write_text(f"{changed.read_text()}\n# {time.time()}\n")
         began = time.perf_counter()
-        arguments = ("--build-arg", f"PYTHON_VERSION={python}", "--tag", "wholetrack-test:rebuilt")
+        arguments = ("--build-arg", f"PYTHON_VERSION={PYTHON}", "--tag", "wholetrack-test:rebuilt")
         run("docker", "build", "--quiet", *arguments, str(copy))
         return time.perf_counter() - began
 
@@ -147,23 +149,53 @@ def measure(rounds: int) -> dict[str, Any]:
         make_song(song)
         with composed("wholetrack-bench", 18331, folder, *_FILES) as project:
             project.compose("build", "wholetrack", "proxy")
-            python = project.python_version
             return {
                 "image_mb": round(_image_mb("wholetrack:cpu"), 1),
-                "base_mb": round(_image_mb(f"python:{python}-slim"), 1),
-                "rebuild_s": round(_rebuild_s(python), 1),
+                "base_mb": round(_image_mb(f"python:{PYTHON}-slim"), 1),
+                "rebuild_s": round(_rebuild_s(), 1),
                 "ready_s": spread([_ready_s() for _ in range(2 * rounds)]),
-                "decoders": _decoders(python),
+                "decoders": _decoders(),
                 "song_seconds": SONG_SECONDS,
                 "cpus": available_cpus(),
                 "throughput": _throughput(project, song.read_bytes(), rounds),
             }
 
 
-def page(record: Mapping[str, Any]) -> str:
+def measure_gpu() -> dict[str, Any]:
+    """What the image for GPUs is made of, and what it says where there is none."""
+    began = time.perf_counter()
+    run("docker", "build", "--quiet", "--target", "gpu", "--build-arg", f"PYTHON_VERSION={PYTHON}", "--tag", _GPU, ".")
+    build_s = time.perf_counter() - began
+    program = """
+import importlib.metadata, json, pathlib
+packages = {}
+for package in importlib.metadata.distributions(path=["/opt/wholetrack/lib/python%s/site-packages"]):
+    files = [path for path in map(package.locate_file, package.files) if path.is_file()]
+    packages[f"{package.name} {package.version}"] = round(sum(path.stat().st_size for path in files) / 1e6, 1)
+print(json.dumps(dict(sorted(packages.items(), key=lambda each: -each[1])[:8])))
+"""
+    inside = ("docker", "run", "--rm", "--entrypoint", "python", _GPU, "-c", program.replace("%s", PYTHON))
+    command = ["docker", "run", "--rm", "--env", "WHOLETRACK_DEVICE=cuda", _GPU, "serve"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {
+        "image_mb": round(_image_mb(_GPU), 1),
+        "build_s": round(build_s, 1),
+        "packages_mb": json.loads(run(*inside)),
+        "without_a_gpu": {"status": refused.returncode, "words": refused.stderr.splitlines()[-1]},
+    }
+
+
+def records() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was measured last, of the image for CPUs and of that for GPUs."""
+    cpu, gpu = (json.loads((RECORDED / f"{name}.json").read_text()) for name in ("containers", "containers-gpu"))
+    return cpu, gpu
+
+
+def page(record: Mapping[str, Any], gpu: Mapping[str, Any]) -> str:
     """``CONTAINERS.md``."""
     throughput, ready = record["throughput"], record["ready_s"]
     two = throughput["two_over_one"]
+    refused, packages = gpu["without_a_gpu"], gpu["packages_mb"]
     lines = [
         "# Containers",
         *paragraph(
@@ -215,6 +247,18 @@ def page(record: Mapping[str, Any]) -> str:
             f"({two['min']:.2f} to {two['max']:.2f}, {two['repeats']} times by turns). They are for staying up "
             "while one is replaced."
         ),
+        "",
+        "## The image for GPUs",
+        *paragraph(
+            f"Built by `python -m bench.containers --gpu --record` on {gpu['date']}: {gpu['image_mb']:,.0f} MB "
+            f"unpacked, built in {gpu['build_s']:.0f} s with its packages at hand. onnxruntime-gpu, CUDA 13 and cuDNN 9 "
+            "come from their Python packages, so it needs a driver of the 580 series or newer and nothing else of "
+            "NVIDIA's. No GPU was there to run it on: what is known of it is that its models answer rightly on the "
+            f"processor, and that with `WHOLETRACK_DEVICE=cuda` it ends with status {refused['status']} and says: "
+            f"`{refused['words']}`"
+        ),
+        "",
+        *markdown_table(("its largest packages", "MB"), [[name, f"{mb:,.0f}"] for name, mb in packages.items()]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -223,10 +267,14 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gpu", action="store_true", help="build the image for GPUs in place of all that")
     options = parser.parse_args()
-    print_report("containers", measure(options.rounds), record=options.record)
+    if options.gpu:
+        print_report("containers-gpu", measure_gpu(), record=options.record)
+    else:
+        print_report("containers", measure(options.rounds), record=options.record)
     if options.record:
-        PAGE.write_text(page(json.loads((RECORDED / "containers.json").read_text())))
+        PAGE.write_text(page(*records()))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_the_files_that_the_readme_points_to_exist() -> None:
 
 
 def test_the_page_about_containers_is_that_of_the_record() -> None:
-    assert containers.PAGE.read_text() == containers.page(json.loads((DOCS / "bench/containers.json").read_text()))
+    assert containers.PAGE.read_text() == containers.page(*containers.records())
 
 
 def test_the_page_about_reliability_is_that_of_the_records() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from service.settings import DeviceChoice, Precision, Settings
 _log = logging.getLogger(__name__)
 
 _CUDA_PROVIDER = "CUDAExecutionProvider"
+_DRIVER = "libcuda.so.1"
 
 
 class Session:
@@ -148,6 +150,13 @@ def _cuda_session(bundle: Bundle, settings: Settings) -> Session:
             "this onnxruntime has no CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
             "WHOLETRACK_DEVICE=cpu"
         )
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError as error:
+        raise StartupError(
+            f"there is no driver of an NVIDIA GPU here ({_DRIVER} is missing): install it, give the container its GPU, "
+            "or set WHOLETRACK_DEVICE=cpu"
+        ) from error
     # Finds CUDA and cuDNN in their Python packages before the system's.
     ort.preload_dlls(directory="")
     options = _session_options()

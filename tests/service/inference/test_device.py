@@ -114,6 +114,15 @@ def test_cuda_on_a_machine_without_it_fails_with_a_sentence_that_helps(bundle: B
 
 
 @pytest.mark.no_gpu
+def test_an_onnxruntime_with_cuda_on_a_machine_without_a_driver(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(StartupError, match=r"no driver of an NVIDIA GPU here \(libcuda.so.1 is missing\)"):
+        open_session(bundle, Settings(device=DeviceChoice.CUDA))
+
+
+@pytest.mark.no_gpu
 def test_auto_falls_back_to_the_cpu_and_says_why(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert open_session(bundle, Settings(device=DeviceChoice.AUTO)).device == "cpu"
