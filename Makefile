@@ -7,7 +7,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers performance train systems robustness results fuzz chaos soak reliability sbom audit containers lock clean
+.PHONY: help setup serve test lint types imports unit bench bench-memory bench-peers bench-containers performance train systems robustness results fuzz chaos soak reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -40,6 +40,9 @@ bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5
 
 bench-peers: $(VENV)/.test ## Measure beside LitServe, BentoML, Ray Serve and PyAV (some 40 minutes, 2 GB of packages)
 	for name in decoding peers; do $(BIN)/python -m bench.$$name --record || exit 1; done
+
+bench-containers: $(VENV)/.test ## Measure the image for CPUs and instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
+	$(BIN)/python -m bench.containers --record
 
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the records of all benchmarks
 	$(BIN)/python -m bench.performance

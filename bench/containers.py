@@ -251,8 +251,8 @@ def page(record: Mapping[str, Any], gpu: Mapping[str, Any]) -> str:
         "## The image for GPUs",
         *paragraph(
             f"Built by `python -m bench.containers --gpu --record` on {gpu['date']}: {gpu['image_mb']:,.0f} MB "
-            f"unpacked, built in {gpu['build_s']:.0f} s with its packages at hand. onnxruntime-gpu, CUDA 13 and cuDNN 9 "
-            "come from their Python packages, so it needs a driver of the 580 series or newer and nothing else of "
+            f"unpacked, built in {gpu['build_s']:.0f} s with its packages at hand. onnxruntime-gpu, CUDA 13 and cuDNN "
+            "9 come from their Python packages, so it needs a driver of the 580 series or newer and nothing else of "
             "NVIDIA's. No GPU was there to run it on: what is known of it is that its models answer rightly on the "
             f"processor, and that with `WHOLETRACK_DEVICE=cuda` it ends with status {refused['status']} and says: "
             f"`{refused['words']}`"
