@@ -7,21 +7,25 @@ ever, and so does a client that reads no answer. What is refused here has no req
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import struct
+import termios
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.problems import problem_response
 from service.errors import ErrorKind, ServiceError
 
-if TYPE_CHECKING:
-    from uvicorn._types import ASGI3Application
-
 _log = logging.getLogger(__name__)
+
+# What asks for another protocol, or belongs to the connection alone.
+_OF_THE_CONNECTION = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,12 @@ class ConnectionLimits:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits; what breaks them, or is no HTTP, is answered with a problem and the door."""
+    """uvicorn's protocol with limits; what breaks them, or is no HTTP, is answered with a problem and the door.
+
+    A connection answers a request, or one of its timers runs: no byte that a client sends prolongs its stay but a head
+    that is complete. One request is heard at a time. A client that sends the next before it has its answer gets that
+    answer and the door, and may ask again (RFC 9112, 9.3.2); a pipeline of uvicorn's has no end.
+    """
 
     def __init__(self, *, limits: ConnectionLimits, **of_uvicorn: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**of_uvicorn)
@@ -51,16 +60,19 @@ class GuardedProtocol(HttpToolsProtocol):
         self._idle_bytes = 0
         self._head_bytes = 0
         self._receiving = False
+        self._declines_upgrade = False
+        self._deaf = False
         self._unsent_bytes = 0
         self._head = _Timer(self.loop, limits.stalled_s, self._head_is_late)
         self._rest = _Timer(self.loop, limits.stalled_s, self._rest_is_late)
         self._room = _Timer(self.loop, limits.stalled_s, self._look_at_answer)
         self._refusal = _NOT_HTTP
-        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a head, or refuse one connection too many."""
         super().connection_made(transport)
+        # Nothing that waits to be sent goes unnoticed.
+        transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self._limits.most:
             self._refuse(ServiceError(ErrorKind.OVERLOADED, "Too many connections are open.", retry_after_s=1))
             return
@@ -70,29 +82,33 @@ class GuardedProtocol(HttpToolsProtocol):
         """Wait for nothing more."""
         for timer in (self._head, self._rest, self._room):
             timer.cancel()
-        # uvicorn tells the request that was parsed last, which may wait behind the one that is being answered.
-        if self._answering and not self._answering.response_complete:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse what only grows."""
+        if self._deaf or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
         self._idle_bytes += len(data)
-        super().data_received(data)
-        if self._idle_bytes > self._limits.head_bytes and not self.transport.is_closing():
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay_with_http(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal)
+        if self._idle_bytes > self._limits.head_bytes:
             self._refuse(_HEAD_TOO_LARGE)
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or what a callback of the parser has refused."""
-        del msg
-        self._refuse(self._refusal)
-
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """A head begins.
+
+        Raises:
+            ValueError: while another request is being answered; the parser gives it back as an error of its own.
+        """
+        if self._answering:
+            raise ValueError("one request at a time")
         self._idle_bytes = self._head_bytes = 0
         self._receiving = True
-        self._head.start()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -106,7 +122,17 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head came in time."""
+        """The head came in time.
+
+        Raises:
+            ValueError: if it does not say whom it asks.
+        """
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._declines_upgrade = True
+            return
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("one host")
         self._head.cancel()
         super().on_headers_complete()
 
@@ -116,21 +142,25 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All of a request is there."""
+        """All of a request is there; if it was answered before that, the next head may come."""
+        if self._declines_upgrade:
+            return
         self._receiving = False
         self._rest.cancel()
+        if self.cycle.response_complete:
+            self._head.start()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """What is still on its way of a request that was answered early may come for a while, so that it is read."""
-        if self._receiving and not self.transport.is_closing():
-            self._rest.start()
+        """The next head may come, after what is still on its way of a request that was answered early."""
+        if not self.transport.is_closing():
+            (self._rest if self._receiving else self._head).start()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         """The client takes its answer more slowly than it is written."""
         super().pause_writing()
-        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._unsent_bytes = self._unsent()
         self._room.start()
 
     def resume_writing(self) -> None:
@@ -138,22 +168,40 @@ class GuardedProtocol(HttpToolsProtocol):
         self._room.cancel()
         super().resume_writing()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _stay_with_http(self, rest: bytes) -> None:
+        """Hear a request that asks for another protocol as if it did not (RFC 9110, 7.8), its body included.
+
+        Clients that hope for HTTP/2 ask every server (curl --http2, Java). The parser would take what follows for
+        bytes of that protocol, and uvicorn for the next request.
+        """
+        wishes = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
+        head = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        head += [b"%b: %b" % header for header in self.headers if header[0] not in _OF_THE_CONNECTION]
+        if b"close" in map(bytes.strip, wishes):
+            head.append(b"connection: close")
+        self._declines_upgrade = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join((*head, b"", rest)))
 
     def _head_is_late(self) -> None:
-        if self.flow.read_paused:
-            # It waits until the request before it is answered: that is not the client's doing.
-            self._head.start()
-            return
         self._refuse(ServiceError(ErrorKind.REQUEST_TOO_SLOW, "The request's headers did not come in time."))
 
     def _rest_is_late(self) -> None:
         self.transport.close()
 
+    def _unsent(self) -> int:
+        """Bytes that the client has not confirmed, those included that wait in the kernel (tcp(7), SIOCOUTQ)."""
+        waiting = int(self.transport.get_write_buffer_size())
+        connection = self.transport.get_extra_info("socket")
+        (in_kernel,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+        return waiting + int(in_kernel)
+
     def _look_at_answer(self) -> None:
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self._unsent()
         if unsent >= self._unsent_bytes:
             _log.info("a client took nothing of its answer for %g s", self._limits.stalled_s)
             self.transport.abort()
@@ -169,6 +217,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: ServiceError) -> None:
         if self.transport.is_closing():
+            return
+        if self._answering and not self._receiving:
+            # It comes behind a request that is being answered: that has its answer, and then the door.
+            self._deaf = True
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
             return
         request_id = uuid.uuid4().hex
         _log.info("a connection was refused: %s", error.kind.code, extra={"connection": request_id})

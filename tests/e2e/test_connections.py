@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
@@ -86,7 +87,10 @@ def problem(answer: bytes, status: int, code: str) -> dict[str, Any]:
     [
         b"This is no HTTP.\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nbad header\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
+        b"CONNECT x:80 HTTP/1.1\r\nhost: x\r\n\r\n",
         b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
         b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -103,7 +107,7 @@ def test_what_is_no_http_is_a_problem_too(guarded: Server, words: bytes) -> None
         [b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ", *[b"y" * 1000] * 20],
         [b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x-many: there\r\n"] * 2000],
         [b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-many: there\r\n" * 2000 + b"\r\n"],
-        [b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
+        [b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
     ],
     ids=["address", "header", "headers", "headers at once", "chunk extension"],
 )
@@ -176,15 +180,88 @@ def test_more_connections_than_allowed_are_told(guarded: Server) -> None:
         assert b"retry-after: 1" in answer.lower()
 
 
-def test_what_waits_behind_a_request_on_its_connection_is_not_late(guarded: Server) -> None:
-    """Half a head comes while the request before it is being answered, for longer than a head may take."""
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("behind", [HEALTH, HEALTH * 20_000, b"This is no HTTP.\r\n\r\n"], ids=["one", "many", "none"])
+def test_what_comes_before_an_answer_is_not_heard_and_costs_nothing(guarded: Server, behind: bytes) -> None:
+    """A prediction's answer is not lost by what its client sends behind it, nor are thousands of requests kept."""
     head = b"POST /v1/predict?windows=none HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n"
-    with closing(connect(guarded)) as connection:
-        connection.sendall(head + b"x" * 2000)
-        time.sleep(0.6)
-        connection.sendall(b"x" * 2000 + b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n")
-        time.sleep(0.6)
-        connection.sendall(b"\r\n")
-        answers = rest(connection)
+    before = guarded.process.memory_info().rss
+    answers = exchange(guarded, head + b"x" * 4000 + behind)
     assert answers.startswith(b"HTTP/1.1 415")
-    assert b"HTTP/1.1 200" in answers
+    assert b"connection: close" in answers
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert guarded.process.memory_info().rss - before < 20 << 20
+
+
+def test_requests_one_after_the_other_share_a_connection(guarded: Server) -> None:
+    with closing(HTTPConnection(guarded.url.removeprefix("http://"), timeout=20)) as client:
+        client.connect()
+        connection = client.sock
+        for _ in range(50):
+            client.request("GET", "/healthz")
+            assert client.getresponse().read() == b'{"status":"ok"}'
+            assert client.sock is connection
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEALTH, b"\r\n"],
+        [HEALTH, *[b"\r\n"] * 50],
+        [b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n", b"hello"],
+        [b"POST /nothing HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"0\r\n\r\n"],
+    ],
+    ids=["empty line", "empty lines", "body", "chunks"],
+)
+def test_nothing_but_a_request_prolongs_the_stay_on_a_connection(guarded: Server, pieces: list[bytes]) -> None:
+    with closing(connect(guarded)) as connection:
+        began = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(_PATIENCE_S / 5)
+        answers = rest(connection)
+    assert answers.count(b"HTTP/1.1 ") == 2
+    problem(answers[answers.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
+    assert time.monotonic() - began < 15 * _PATIENCE_S
+
+
+_WISH = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"content-length: %d" % len(HEALTH), HEALTH),
+        (b"transfer-encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(HEALTH), HEALTH)),
+    ],
+    ids=["length", "chunked"],
+)
+def test_who_wishes_for_another_protocol_is_answered_in_this_one(
+    guarded: Server, framing: bytes, body: bytes, pause_s: float
+) -> None:
+    """And the body of such a request, which looks like one, is a body."""
+    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\n" + _WISH + framing + b"\r\n\r\n"
+    closing_head = b"GET /readyz HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: close, upgrade\r\n\r\n"
+    with closing(connect(guarded)) as connection:
+        connection.sendall(head)
+        time.sleep(pause_s)
+        connection.sendall(body)
+        first = connection.recv(65536)
+        connection.sendall(closing_head)
+        second = rest(connection)
+    assert first.startswith(b"HTTP/1.1 415"), first
+    assert first.count(b"HTTP/1.1 ") == 1
+    assert second.startswith(b"HTTP/1.1 200")
+    assert second.count(b"HTTP/1.1 ") == 1
+
+
+def test_the_rest_of_an_answer_that_nobody_takes_does_not_hold_a_connection(guarded: Server) -> None:
+    """However little of it there is, and however little the client asked for."""
+    with closing(connect(guarded)) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        until(lambda: not [c for c in guarded.process.net_connections() if c.status == "ESTABLISHED"], seconds=20)
