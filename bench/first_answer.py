@@ -49,7 +49,9 @@ def seconds(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording:
     """From the file to the first answer of the network."""
     noting = _Noting(session)
     served = ServedModel(bundle, Engine(noting))
-    pipeline = Pipeline(decoder, {bundle.card.name: served}, default_model=bundle.card.name, decoding_at_once=1)
+    pipeline = Pipeline(
+        decoder, {bundle.card.name: served}, default_model=bundle.card.name, decoding_at_once=1, max_windows=10**6
+    )
     began = time.perf_counter()
     with suppress(ServiceError):
         pipeline.predict(recording, max_duration_s=_LONGEST_S, cancellation=noting.cancellation)

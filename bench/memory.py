@@ -32,7 +32,7 @@ def make_recording(song: Path, target: Path, minutes: int) -> None:
 def peak_bytes(recording: Path, folder: Path) -> dict[str, float]:
     """The largest resident size of a fresh service that answers one recording."""
     folder.mkdir()
-    limits = {"max_duration_s": 40_000, "request_timeout_s": 3600}
+    limits = {"max_duration_s": 40_000, "max_windows": 40_000, "request_timeout_s": 3600}
     with running_server(folder, **limits) as server:
         ready = server.process.memory_info().rss
         response = server.post(recording, windows="none", timeout_s=3600)

@@ -20,10 +20,12 @@ Record = dict[str, Any]
 
 # What a limit is about, the setting that moves it, and the tests that try it.
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/service/api/test_upload.py"
+_PIPELINE = "tests/service/test_pipeline.py"
 _BAD, _EXTREME = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _LIMITS = (
     ("bytes of an upload", "max_upload_bytes", 413, _BAD),
     ("seconds of decoded sound, whatever a header states", "max_duration_s", 413, _EXTREME),
+    ("windows of a recording, or beliefs of a model that states several for each", "max_windows", 413, _PIPELINE),
     ("bytes of a request's head, a trailer, a chunk's extension", "max_header_bytes", 431, _CONNECTIONS),
     (
         "seconds for a head; without taking an answer; before an upload's rate counts",

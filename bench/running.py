@@ -17,6 +17,8 @@ from typing import Any
 import httpx
 import psutil
 
+from service.audio.launcher import NAME
+
 PROJECT = Path(__file__).parent.parent
 
 
@@ -44,10 +46,11 @@ class Server:
         return httpx.get(self.url + path, timeout=30)
 
     def leftovers(self) -> dict[str, Any]:
-        """What the service holds beyond itself: uploads, child processes."""
+        """What the service holds beyond itself and the launcher of decoders: uploads, child processes."""
+        names = [child.name() for child in self.process.children(recursive=True)]
         return {
             "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
-            "children": [child.name() for child in self.process.children(recursive=True)],
+            "children": [name for name in names if name != NAME.decode()],
         }
 
     def peak_bytes(self) -> int:

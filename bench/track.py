@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import Server, running_server
 from service.audio.ffmpeg import find_ffmpeg
-from service.audio.scheduling import settle
+from service.audio.launcher import settle
 from service.features.normalise import normalise
 from service.features.windows import WindowCutter
 from service.inference.device import Session

@@ -20,7 +20,14 @@ def configure_logs(*, level: str, form: Literal["json", "text"]) -> None:
     if form == "json":
         handler.setFormatter(JsonFormatter(_FIELDS, rename_fields=_RENAMED))
     else:
-        handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)-7s [%(correlation_id)s] %(name)s: %(message)s")
-        )
+        handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s [%(correlation_id)s] %(name)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class _OneLine(logging.Formatter):
+    """Text whose records are a line each: what clients send cannot begin another, nor speak to a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The record with characters that control something written out."""
+        line = super().formatMessage(record)
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -84,11 +84,26 @@ class _Clock:
 
 
 class Pipeline:
-    """Predicts tracks with any of the served models."""
+    """Predicts tracks with any of the served models.
+
+    Args:
+        decoder: of recordings.
+        models: by name.
+        default_model: the name of the one that answers who names none.
+        decoding_at_once: how many tracks are decoded at a time.
+        max_windows: of a recording; where a network states several beliefs for a window, each counts.
+    """
 
     def __init__(
-        self, decoder: FfmpegDecoder, models: dict[str, ServedModel], *, default_model: str, decoding_at_once: int
+        self,
+        decoder: FfmpegDecoder,
+        models: dict[str, ServedModel],
+        *,
+        default_model: str,
+        decoding_at_once: int,
+        max_windows: int,
     ) -> None:
+        self._max_beliefs = max_windows
         self.models = models
         self.default_model = default_model
         self.decoder = decoder
@@ -111,6 +126,7 @@ class Pipeline:
         """Answer what is under way and end the device threads."""
         for served in self.models.values():
             served.engine.close()
+        self.decoder.close()
 
     def predict(
         self,
@@ -139,7 +155,7 @@ class Pipeline:
         grid = served.grid(hop_s)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        clock, cut = _Clock(), _Cut()
+        clock, cut = _Clock(), _Cut(self._max_beliefs // (served.card.onnx.steps or 1))
         with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
             with (
                 self.turns.take(cancellation, weight=weight) as turn,
@@ -204,11 +220,24 @@ class Pipeline:
 class _Cut:
     """What is kept of a track's windows while the network hears them: their times and silences."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._n_windows = 0
         self._starts: list[NDArray[np.float64]] = []
         self._silent: list[NDArray[np.bool_]] = []
 
     def add(self, block: WindowBlock) -> None:
+        """Keep those of some more.
+
+        Raises:
+            ServiceError: ``audio_too_long`` if these are too many.
+        """
+        self._n_windows += len(block.start_s)
+        if self._n_windows > self._most:
+            raise ServiceError(
+                ErrorKind.AUDIO_TOO_LONG,
+                f"The recording has more than {self._most} windows at this distance; ask for a larger hop_s.",
+            )
         self._starts.append(block.start_s)
         self._silent.append(block.silent)
 
@@ -226,7 +255,8 @@ def window_scores(
 ) -> WindowScores:
     """What a network said of every window, in order of time; of one that states beliefs, of every step.
 
-    Where windows overlap, the steps of the earlier one count: by then it has heard more than one that just begins.
+    Where windows overlap, the steps of the earlier one count: by then it has heard more than one that just begins. A
+    window that ends before a whole step more has passed adds none.
 
     Args:
         starts: of the windows, in seconds, ``[n_windows]``.
@@ -237,11 +267,15 @@ def window_scores(
     if card.onnx.steps is None:
         return WindowScores(starts, answers, silent)
     n_steps, step_s = card.onnx.steps, card.belief_s
-    step_starts = (starts[:, None] + np.arange(n_steps) * step_s).ravel()
-    heard_until = np.concatenate(([-np.inf], starts[:-1] + card.windows.window_s)).repeat(n_steps)
-    # Half a step of tolerance: the last window lies on the grid of frames, not on that of steps.
-    kept = step_starts > heard_until - step_s / 2
-    return WindowScores(step_starts[kept], answers.reshape(-1, len(card.labels))[kept], silent.repeat(n_steps)[kept])
+    step_starts = starts[:, None] + np.arange(n_steps) * step_s
+    kept = np.zeros(step_starts.shape, dtype=np.bool_)
+    heard_until = -np.inf
+    for i in range(len(starts)):
+        # Half a step of tolerance: windows lie on the grid of frames, not on that of steps.
+        kept[i] = step_starts[i] > heard_until - step_s / 2
+        if kept[i, -1]:
+            heard_until = step_starts[i, -1] + step_s
+    return WindowScores(step_starts[kept], answers[kept], silent.repeat(n_steps)[kept.ravel()])
 
 
 def _prediction(

@@ -133,9 +133,9 @@ class Settings(BaseSettings):
         "quota of a larger machine.",
     )
     tracks_open: PositiveInt = Field(
-        default_factory=lambda: 4 * available_cpus(),
+        default_factory=lambda: 16 * available_cpus(),
         description="Tracks begun and not yet answered, which take turns at decoding, so that a song does not wait for "
-        "the end of a long mix; each holds a decoder and its windows. By default four per processor.",
+        "the end of long mixes; each holds a decoder and its windows, some 15 MiB. By default 16 per processor.",
     )
     max_requests: PositiveInt = Field(
         default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."
@@ -182,6 +182,11 @@ class Settings(BaseSettings):
     max_duration_s: PositiveFloat = Field(
         default=3 * 3600.0, description="Longest recording, in seconds of decoded audio."
     )
+    max_windows: PositiveInt = Field(
+        default=20_000,
+        description="Most windows of a recording; beyond that it needs a larger hop_s. Where a model states several "
+        "beliefs for a window, each counts. Three hours have 10,800 windows of a second's distance.",
+    )
     max_connections: PositiveInt = Field(
         default=512, description="Connections of clients at the same time; more get a 429. Each takes a descriptor."
     )
@@ -189,7 +194,7 @@ class Settings(BaseSettings):
         default=32 << 10, description="Largest head of a request, its line and headers, in bytes."
     )
     min_upload_bytes_per_s: PositiveInt = Field(
-        default=4096, description="Slowest upload, in bytes a second on average after client_timeout_s."
+        default=16_384, description="Slowest upload, in bytes a second on average after client_timeout_s."
     )
     client_timeout_s: PositiveFloat = Field(
         default=10.0,

@@ -71,7 +71,13 @@ def build_pipeline(settings: Settings) -> Pipeline:
             session.device,
             session.precision,
         )
-    return Pipeline(decoder, models, default_model=settings.default_model, decoding_at_once=settings.tracks_at_once)
+    return Pipeline(
+        decoder,
+        models,
+        default_model=settings.default_model,
+        decoding_at_once=settings.tracks_at_once,
+        max_windows=settings.max_windows,
+    )
 
 
 def limit_malloc_arenas() -> bool:

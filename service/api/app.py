@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -26,6 +27,8 @@ from service.pipeline import Pipeline
 from service.settings import Settings
 
 _LAST_WORDS_S = 10.0
+# A UUID with or without its hyphens; any other id of a client's is replaced.
+_REQUEST_ID = re.compile("[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\\1){3}[0-9A-Fa-f]{12}")
 
 _DESCRIPTION = """Hears a whole recording and says what genre it is, when, and how sure it is.
 
@@ -57,6 +60,8 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        # An address with one slash too many would be sent to whatever host the request names.
+        redirect_slashes=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
     app.state.pipeline = pipeline
@@ -64,7 +69,7 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     _include_routers(app, settings)
     problems.install(app)
     app.add_middleware(RequestRecords, in_flight=in_flight)
-    app.add_middleware(CorrelationIdMiddleware)
+    app.add_middleware(CorrelationIdMiddleware, validator=_is_request_id)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -76,6 +81,10 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
     app.add_middleware(SecurityHeaders, for_other_origins=bool(settings.cors_origins))
     tracing = Tracing(app, settings.otlp_endpoint)
     return app
+
+
+def _is_request_id(given: str) -> bool:
+    return _REQUEST_ID.fullmatch(given) is not None
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:

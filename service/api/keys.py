@@ -177,10 +177,11 @@ def _from_environment(text: str) -> dict[str, KeySpec]:
     for entry in text.replace(",", " ").split():
         identifier, _, key = entry.partition(":")
         # Whatever is wrong with it, it may be a secret: nothing of it is said.
-        if len(key) < _SHORTEST or not re.fullmatch(_IDENTIFIER, identifier):
+        # Of other characters, clients make different bytes.
+        if len(key) < _SHORTEST or not key.isascii() or not re.fullmatch(_IDENTIFIER, identifier):
             raise StartupError(
                 f"WHOLETRACK_API_KEYS holds an entry that is not name:key with a key of at least {_SHORTEST} "
-                "characters; make one with `wholetrack key NAME`"
+                "ASCII characters; make one with `wholetrack key NAME`"
             )
         found[identifier] = KeySpec(sha256=hashlib.sha256(key.encode()).hexdigest())
     return found

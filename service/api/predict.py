@@ -7,7 +7,7 @@ import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,7 +181,10 @@ class Predictions:
             gone.cancel()
         if cancellation.reason is not None and running.cancel():
             raise cancellation.reason
-        await asyncio.wait([result])
+        while not result.done():
+            # Who cancels once more has to wait all the same: the thread still reads the file.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([result])
         outcome: Response = result.result()
         return outcome
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 import secrets
 import signal
 import struct
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -30,8 +28,8 @@ from numpy.typing import NDArray
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import CODECS, Ffmpeg
 from service.audio.report import Report
-from service.audio.sandbox import Sandbox
-from service.audio.scheduling import Processors, settle
+from service.audio.sandbox import INPUT, Sandbox
+from service.audio.scheduling import Processors
 from service.contracts import StreamInfo, TrackWarning, WarningCode
 from service.errors import ErrorKind, ServiceError, StartupError
 
@@ -54,9 +52,11 @@ _NO_CODEC = "none"
 
 # By a person, a supervisor, or a kernel that ran out of memory; any other signal is the decoder's own fall over a file.
 _STOPPED_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# Decoding takes hundredths of a recording's length, even on a slow processor; a file can make it take for ever.
+# Decoding takes hundredths of a recording's length, even on a slow processor; a file can make it take for ever. So it
+# gets its time as it gets on.
 _PROCESSOR_SHARE = 1 / 20
 _PROCESSOR_S = 30.0
+_ALLOWANCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,10 @@ class FfmpegDecoder:
         self.ffmpeg = ffmpeg
         self.sandbox = sandbox or Sandbox(ffmpeg.path)
         self._processors = processors
+
+    def close(self) -> None:
+        """End whatever still decodes, and what starts decoders."""
+        self.sandbox.close()
 
     def prove(self) -> None:
         """Decode a sound that is known: an ffmpeg may lack a filter, a format, or the right to run where it is.
@@ -152,6 +156,7 @@ class Decoding:
         self._max_samples = int(max_duration_s * sample_rate)
         self._max_duration_s = max_duration_s
         self._n_samples = 0
+        self._allowed_s = _PROCESSOR_S
         self._killed = False
         self._impossible = False
         self._mark = f"{secrets.token_hex(8)}:"
@@ -161,21 +166,20 @@ class Decoding:
             with path.open("rb") as file:
                 self._process = sandbox.start(
                     ffmpeg.decode_command(
-                        file.fileno(), sample_rate=sample_rate, max_duration_s=max_duration_s, mark=self._mark
+                        INPUT, sample_rate=sample_rate, max_duration_s=max_duration_s, mark=self._mark
                     ),
                     input_file=file.fileno(),
-                    processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
-                    prepare=lambda: settle(self._processor),
+                    processor_s=self._allowed_s,
+                    most_processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
+                    processor=self._processor,
                 )
         except BaseException:
             self._give_processor_back()
             raise
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._pcm = self._process.stdout
+        self._pcm = self._process.output
         with suppress(OSError):
             fcntl.fcntl(self._pcm.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._words = _BoundedReader(self._process.stderr, _STDERR_BYTES)
+        self._words = _BoundedReader(self._process.words, _STDERR_BYTES)
 
     def __enter__(self) -> Self:
         return self
@@ -184,8 +188,7 @@ class Decoding:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
-        self._pcm.close()
-        self._process.wait()
+        self._process.close()
         self._give_processor_back()
         self._words.close()
 
@@ -195,11 +198,9 @@ class Decoding:
             self._processor = None
 
     def kill(self) -> None:
-        """Stop ffmpeg at once, with everything that it may have started."""
-        if self._process.poll() is None:
-            self._killed = True
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        """Stop ffmpeg at once, if it has not ended."""
+        self._killed = True
+        self._process.kill()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The PCM, mono, full scale at 1.0, in blocks of up to 262,144 samples.
@@ -214,6 +215,7 @@ class Decoding:
                 return
             block = np.frombuffer(buffer, dtype="<f4", count=filled // _SAMPLE_BYTES)
             self._n_samples += len(block)
+            self._allow()
             if self._n_samples > self._max_samples:
                 raise ServiceError(
                     ErrorKind.AUDIO_TOO_LONG,
@@ -221,6 +223,13 @@ class Decoding:
                     "send a shorter one, or ask the operator to raise max_duration_s.",
                 )
             yield self._possible(block)
+
+    def _allow(self) -> None:
+        """Give the decoder more time where it has decoded more."""
+        earned_s = _PROCESSOR_S + _PROCESSOR_SHARE * self._n_samples / self._sample_rate
+        if earned_s - self._allowed_s >= _ALLOWANCE_S:
+            self._allowed_s = earned_s
+            self._process.allow(earned_s)
 
     def _possible(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """The samples without what is no sound: NaN becomes silence, infinities and absurd values the loudest."""
@@ -238,7 +247,7 @@ class Decoding:
         """
         try:
             status = self._process.wait(_EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             self.kill()
             status = self._process.wait()
         text = self._words.close()

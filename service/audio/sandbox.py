@@ -4,67 +4,59 @@ Three layers, each by itself enough against much of what a file could make a dec
 
 - Landlock (landlock(7)): of all files, the input can be read and the program executed; no file is written anywhere, no
   TCP connection made, no process outside signalled;
-- seccomp (seccomp(2)): no socket, no new process, none of the kernel's rarely used doors;
+- seccomp (seccomp(2)): of the kernel's calls, those that decoding needs; none that makes a process or touches one;
 - limits (setrlimit(2)): memory, processor time, open files, and no byte in any file.
 
-The first two belong to a thread and are inherited by what it starts. So every decoder is started by a thread of its own
-that restricts itself first, and nothing of ours runs between fork and exec. Limits belong to a process: prlimit(1) sets
-them on itself and becomes the decoder, for limits set from outside would come too late on a busy machine.
+:mod:`service.audio.launcher` puts them on; this is the service's side of it.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import json
 import logging
 import math
 import os
-import shutil
+import resource
+import select
 import signal
+import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+import weakref
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import IO, Self
 
-from landlockpy import AccessFS, LandlockError, Ruleset, Scope
+from service.audio import launcher
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-_READ, _RUN = AccessFS.READ_FILE, AccessFS.READ_FILE | AccessFS.EXECUTE
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/etc/ld.so.cache")
-_LOADERS = ("/lib64/ld-linux-*", "/lib/ld-linux-*", "/lib/ld-musl-*", "/lib/*/ld-linux-*")
+INPUT = launcher.INPUT
+"""The number under which a program has its input."""
 
-# ffmpeg's address space is 0.65 GB with its threads' stacks, of which it uses 60 MB.
-_ADDRESS_SPACE_BYTES = 1 << 30
+# ffmpeg takes 10 MiB of its own, and 40 with its threads' stacks. The index of a recording of ten hours takes 50 more,
+# and one made to, of a megabyte, 600. The address space holds its program, too, which can be 170 MB.
+_DATA_BYTES, _ADDRESS_SPACE_BYTES = 256 << 20, 1 << 30
 _OPEN_FILES = 32
-# Starting takes a millisecond. Whoever stops a child that is not a decoder yet stops the thread that starts it, too.
+# It starts within milliseconds. A launcher that says nothing for so long is stopped, or ill.
 _START_TIMEOUT_S = 5.0
-
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_MASKED_EQUAL = 7
-_CLONE_VFORK, _CLONE_THREAD = 0x4000, 0x10000
-# Sockets; looking into other processes; what changes the system; and doors to the kernel that no decoder needs.
-_REFUSED = (
-    *("socket", "socketpair", "connect", "bind", "listen", "fork"),
-    *("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open", "pidfd_getfd", "kcmp"),
-    *("mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "reboot", "swapon", "swapoff", "kexec_load"),
-    *("init_module", "finit_module", "delete_module", "open_by_handle_at", "mknod", "mknodat"),
-    *("bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "memfd_create", "execveat"),
-    *("keyctl", "add_key", "request_key", "personality", "settimeofday", "clock_settime"),
-)
+_BEGIN_TIMEOUT_S = 60.0
+# What a decoder that has ended left is known as soon as the launcher gets to it.
+_REPORT_TIMEOUT_S = 2.0
+_SILENCE_S = 0.2
 
 
 class Layer(StrEnum):
     """One of the things that hold a decoder back."""
 
-    LANDLOCK = "landlock"
-    SECCOMP = "seccomp"
-    LIMITS = "limits"
+    LANDLOCK = launcher.LANDLOCK
+    SECCOMP = launcher.SECCOMP
+    LIMITS = launcher.LIMITS
 
 
 ALL_LAYERS = frozenset(Layer)
@@ -74,7 +66,7 @@ class Sandbox:
     """Starts a program where it can do no harm.
 
     Args:
-        program: that is started; nothing else can be executed.
+        program: that is started.
         wanted: layers to use where this machine has them.
         libraries: further files and folders that it may read besides its input and the system's libraries.
 
@@ -85,21 +77,14 @@ class Sandbox:
     def __init__(
         self, program: Path, *, wanted: Collection[Layer] = ALL_LAYERS, libraries: Sequence[Path] = ()
     ) -> None:
-        self._prlimit = shutil.which("prlimit")
-        self._readable = [*map(Path, _LIBRARIES), program.resolve().parent.parent / "lib", *libraries]
-        self._runnable = [
-            program.resolve(),
-            *(loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:])),
-            *([Path(self._prlimit).resolve()] if self._prlimit else ()),
-        ]
-        self._nothing = os.open(os.devnull, os.O_RDONLY)
-        self._filter = _SystemCalls.load()
-        there: dict[Layer, Callable[[], bool]] = {
-            Layer.LANDLOCK: lambda: _holds(lambda: self._landlock(self._nothing)),
-            Layer.SECCOMP: lambda: self._filter is not None and _holds(self._filter.apply),
-            Layer.LIMITS: lambda: self._prlimit is not None,
-        }
-        self.layers = frozenset(layer for layer in Layer if layer in wanted and there[layer]())
+        self._arguments = [str(path) for path in (program, *libraries)]
+        self._lock = threading.Lock()
+        self._launcher = _Launcher(self._arguments)
+        self.layers = frozenset(Layer(layer) for layer in self._launcher.layers if layer in wanted)
+
+    def close(self) -> None:
+        """End what starts programs, and with it those that still run."""
+        self._launcher.close()
 
     def start(
         self,
@@ -107,116 +92,46 @@ class Sandbox:
         *,
         input_file: int,
         processor_s: float,
-        prepare: Callable[[], None] = lambda: None,
-    ) -> subprocess.Popen[bytes]:
+        most_processor_s: float | None = None,
+        processor: int | None = None,
+    ) -> Started:
         """Start the program with pipes for its output and its words.
 
         Args:
             command: its path and arguments.
-            input_file: descriptor of the one file that it may read, which it inherits under the same number.
-            processor_s: after so much of a processor's time it is ended.
-            prepare: called in the thread that starts it, which gives the program what it sets for itself.
-        """
-        limited = [*self._limiter(processor_s), *command] if Layer.LIMITS in self.layers else command
-        return _in_a_thread(lambda: self._start(limited, input_file, prepare), timeout_s=_START_TIMEOUT_S)
-
-    def _limiter(self, processor_s: float) -> list[str]:
-        """The command that limits itself and becomes the one behind it."""
-        assert self._prlimit
-        seconds = math.ceil(processor_s)
-        return [
-            self._prlimit,
-            f"--as={_ADDRESS_SPACE_BYTES}",
-            # SIGXCPU at the first, which is not what a kernel sends that runs out of memory; SIGKILL at the second.
-            f"--cpu={seconds}:{seconds + 1}",
-            f"--nofile={_OPEN_FILES}",
-            "--fsize=0",
-            "--core=0",
-        ]
-
-    def _start(self, command: Sequence[str], input_file: int, prepare: Callable[[], None]) -> subprocess.Popen[bytes]:
-        prepare()
-        if Layer.LANDLOCK in self.layers:
-            self._landlock(input_file)
-        if self._filter and Layer.SECCOMP in self.layers:
-            self._filter.apply()
-        return subprocess.Popen(
-            command,
-            stdin=self._nothing,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            # A child needs none of the service's environment, least of all its secrets.
-            env={"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1"},
-            pass_fds=(input_file,),
-            start_new_session=True,
-        )
-
-    def _landlock(self, input_file: int) -> None:
-        """Restrict the calling thread and what it starts."""
-        with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
-            for path in self._runnable:
-                rules.allow_path(path, _RUN)
-            for path in filter(Path.exists, self._readable):
-                rules.allow_path(path, _READ | AccessFS.READ_DIR if path.is_dir() else _READ)
-            # To list, not to read: by the list of its own descriptors the child closes those it should not have.
-            rules.allow_path("/proc", AccessFS.READ_DIR)
-            rules.allow_path(f"/proc/self/fd/{input_file}", _READ)
-            rules.restrict()
-
-
-class _SystemCalls:
-    """A filter of system calls, made by libseccomp, for the calling thread and what it starts."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        self._lock = threading.Lock()
-        library.seccomp_init.restype = ctypes.c_void_p
-        self._rules = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(_ALLOW)))
-        for name in _REFUSED:
-            self._refuse(name, errno.EPERM)
-        # clone3's flags cannot be seen here; told that it does not exist, libraries use clone. A clone that is neither
-        # a thread nor one that waits for its execution, which finds nothing to execute, is a new process.
-        self._refuse("clone3", errno.ENOSYS)
-        self._refuse("clone", errno.EPERM, _Comparison(0, _MASKED_EQUAL, _CLONE_THREAD | _CLONE_VFORK, 0))
-
-    @classmethod
-    def load(cls) -> _SystemCalls | None:
-        """The filter, where libseccomp is installed."""
-        try:
-            return cls(ctypes.CDLL("libseccomp.so.2"))
-        except OSError:
-            return None
-
-    def apply(self) -> None:
-        """Restrict the calling thread for good.
+            input_file: descriptor of the one file that it may read, which it has under the number :data:`INPUT`.
+            processor_s: after so much of a processor's time it is ended, unless it is allowed more meanwhile.
+            most_processor_s: what it may be allowed; None for no more.
+            processor: to stay on; None to leave that to the kernel.
 
         Raises:
-            OSError: if the kernel does not take the filter.
+            OSError: if this machine has no room for one more process or pipe.
         """
-        with self._lock:
-            failed = self._library.seccomp_load(self._rules)
-        if failed:
-            raise OSError(-failed, os.strerror(-failed))
+        limits = _limits(processor_s, most_processor_s or processor_s)
+        order = launcher.Order(list(command), sorted(self.layers), limits, processor)
+        message = json.dumps(order._asdict()).encode()
+        used = self._launcher
+        try:
+            return used.start(message, input_file)
+        except (ConnectionError, TimeoutError):
+            with self._lock:
+                if self._launcher is used:
+                    _log.critical("what starts decoders ended or hung; it is replaced, and decoders with it")
+                    used.close()
+                    self._launcher = _Launcher(self._arguments)
+        return self._launcher.start(message, input_file)
 
-    def _refuse(self, name: str, number: int, *comparisons: _Comparison) -> None:
-        call = self._library.seccomp_syscall_resolve_name(name.encode())
-        array = (_Comparison * len(comparisons))(*comparisons)
-        # A call that this processor does not have needs no rule.
-        self._library.seccomp_rule_add_array(
-            self._rules, ctypes.c_uint32(_ERRNO | number), call, len(comparisons), array
-        )
 
-
-class _Comparison(ctypes.Structure):
-    """``struct scmp_arg_cmp``: an argument of a system call against two numbers."""
-
-    _fields_ = (
-        ("argument", ctypes.c_uint),
-        ("operator", ctypes.c_int),
-        ("first", ctypes.c_uint64),
-        ("second", ctypes.c_uint64),
-    )
+def _limits(processor_s: float, most_processor_s: float) -> list[tuple[int, int, int]]:
+    return [
+        (resource.RLIMIT_DATA, _DATA_BYTES, _DATA_BYTES),
+        (resource.RLIMIT_AS, _ADDRESS_SPACE_BYTES, _ADDRESS_SPACE_BYTES),
+        # SIGXCPU at the first, which is not what a kernel sends that runs out of memory; SIGKILL at the second.
+        (resource.RLIMIT_CPU, math.ceil(processor_s), math.ceil(most_processor_s) + 1),
+        (resource.RLIMIT_NOFILE, _OPEN_FILES, _OPEN_FILES),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+    ]
 
 
 def missing(layers: frozenset[Layer]) -> Iterator[str]:
@@ -224,47 +139,161 @@ def missing(layers: frozenset[Layer]) -> Iterator[str]:
     remedies = {
         Layer.LANDLOCK: "a kernel from 5.13 on that has Landlock among its security modules",
         Layer.SECCOMP: "libseccomp.so.2 (Debian: libseccomp2), and a kernel that takes filters",
-        Layer.LIMITS: "prlimit on PATH (Debian: util-linux)",
     }
     yield from (f"{layer}, which needs {remedy}" for layer, remedy in remedies.items() if layer not in layers)
 
 
-def _holds(restrict: Callable[[], None]) -> bool:
-    """Whether a restriction can be put on a thread, tried on one that does nothing else."""
-    try:
-        _in_a_thread(restrict)
-    except (OSError, LandlockError) as error:
-        _log.debug("a layer of the sandbox is missing: %s", error)
-        return False
-    return True
+class Started:
+    """A program that was started; a context manager that leaves nothing of it.
 
-
-def _in_a_thread(work: Callable[[], T], *, timeout_s: float | None = None) -> T:
-    """Work in a thread of its own, which takes its restrictions with it when it ends.
-
-    Args:
-        work: to do.
-        timeout_s: after which the thread's children are killed, on which it waits until they execute something.
+    Attributes:
+        pid: of the process.
+        output: what it writes, unbuffered.
+        words: what it says, unbuffered.
     """
-    outcome: Future[T] = Future()
 
-    def run() -> None:
+    def __init__(self, output: IO[bytes], words: IO[bytes], report: socket.socket, pid: int, process: int) -> None:
+        self.pid = pid
+        self.output = output
+        self.words = words
+        self._report = report
+        self._process = process
+        self._lock = threading.Lock()
+        self._status: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def poll(self) -> int | None:
+        """Its status if it has ended: that of its exit, or minus the signal's number."""
+        if self._status is None and _comes(self._process, 0):
+            with self._lock:
+                if self._status is None:
+                    self._status = self._told()
+        return self._status
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for it to end, and give its status.
+
+        Raises:
+            TimeoutError: if it does not within so many seconds.
+        """
+        if self._status is None and not _comes(self._process, timeout_s):
+            raise TimeoutError
+        status = self.poll()
+        assert status is not None
+        return status
+
+    def allow(self, processor_s: float) -> None:
+        """Let it have so much of a processor's time in all."""
+        with suppress(OSError):
+            self._report.send(str(math.ceil(processor_s)).encode())
+
+    def kill(self) -> None:
+        """End it at once; no other process is ever hit, however late this comes."""
+        with self._lock, suppress(OSError):
+            if self._process >= 0:
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it, wait for that, and give everything back but its words."""
+        self.kill()
+        self.output.close()
+        self.wait()
+        with self._lock:
+            os.close(self._process)
+            self._process = -1
+        self._report.close()
+
+    def _told(self) -> int:
+        """How it ended; a launcher that is not there to tell took it along, and one that is stopped cannot."""
+        said = self._report.recv(64) if _comes(self._report.fileno(), _REPORT_TIMEOUT_S) else b""
+        return int(said) if said else -signal.SIGKILL
+
+
+class _Launcher:
+    """A process of :mod:`service.audio.launcher`.
+
+    Attributes:
+        layers: that it can put on.
+    """
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-I", launcher.__file__, str(theirs.fileno()), *arguments]
+            # In a session of its own: what a terminal sends is for the service.
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True
+            )
+        self._process = process
+        self._finalizer = weakref.finalize(self, _end, process, self._socket)
+        said = self._socket.recv(4096) if _comes(self._socket.fileno(), _BEGIN_TIMEOUT_S) else b""
+        if not said:
+            self.close()
+            raise ConnectionError("the launcher of decoders did not begin")
+        self.layers: list[str] = json.loads(said)
+
+    def start(self, message: bytes, input_file: int) -> Started:
+        """Have a program started.
+
+        Raises:
+            ConnectionError: if the launcher has ended.
+            TimeoutError: if it does not answer.
+            OSError: if this machine has no room for one more process or descriptor.
+        """
+        report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ExitStack() as if_it_fails:
+            if_it_fails.enter_context(report)
+            with theirs:
+                output, words = _pipe(if_it_fails), _pipe(if_it_fails)
+                try:
+                    socket.send_fds(self._socket, [message], [input_file, output[1], words[1], theirs.fileno()])
+                finally:
+                    os.close(output[1])
+                    os.close(words[1])
+            if not _comes(report.fileno(), _START_TIMEOUT_S):
+                raise TimeoutError("the launcher of decoders does not answer")
+            said, descriptors, *_ = socket.recv_fds(report, 64, 1)
+            if not said:
+                raise self._silence()
+            if not descriptors:
+                raise OSError(-int(said), os.strerror(-int(said)))
+            if_it_fails.pop_all()
+            return Started(output[0], words[0], report, int(said), descriptors[0])
+
+    def _silence(self) -> OSError:
+        """Why it dropped what it was given."""
         try:
-            outcome.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets to see it
-            outcome.set_exception(error)
+            self._process.wait(_SILENCE_S)
+        except subprocess.TimeoutExpired:
+            return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return ConnectionError("the launcher of decoders has ended")
 
-    thread = threading.Thread(target=run, name="sandbox")
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive() and thread.native_id:
-        _kill_children_of(thread.native_id)
-        thread.join()
-    return outcome.result()
+    def close(self) -> None:
+        """End it."""
+        self._finalizer()
 
 
-def _kill_children_of(thread_id: int) -> None:
-    """Kill what a thread of ours has started, found where the kernel lists it (proc(5))."""
-    with suppress(OSError):
-        for child in Path(f"/proc/self/task/{thread_id}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    connection.close()
+    process.kill()
+    process.wait()
+
+
+def _pipe(if_it_fails: ExitStack) -> tuple[IO[bytes], int]:
+    """A pipe's end to read from, and the number of the other."""
+    reading, writing = os.pipe()
+    return if_it_fails.enter_context(os.fdopen(reading, "rb", buffering=0)), writing
+
+
+def _comes(descriptor: int, timeout_s: float | None) -> bool:
+    """Whether there is something to read, or an end, within so many seconds."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else 1000 * timeout_s))

@@ -55,7 +55,8 @@ def _signal_decoders(number: signal.Signals, pause_s: float) -> Act:
         rng = np.random.default_rng(0)
         for _ in _every(pause_s, seconds):
             with suppress(psutil.NoSuchProcess):
-                if children := supervisor.server.process.children():
+                # Decoders, and what launches them.
+                if children := supervisor.server.process.children(recursive=True):
                     children[int(rng.integers(len(children)))].send_signal(number)
 
     return act
@@ -102,7 +103,9 @@ def _only_wait(_: Supervisor, seconds: float) -> None:
 FAULTS: Mapping[str, Fault] = {
     "decoders killed": Fault(_signal_decoders(signal.SIGKILL, 0.05), frozenset({"internal_error"})),
     "decoders stopped": Fault(
-        _signal_decoders(signal.SIGSTOP, 0.5), frozenset({"deadline_exceeded"}), settings={"request_timeout_s": 3}
+        _signal_decoders(signal.SIGSTOP, 0.5),
+        frozenset({"deadline_exceeded", "internal_error"}),
+        settings={"request_timeout_s": 3},
     ),
     # Each death opens sessions anew, whose allocations leave holes: 33, 52, 103 MiB in campaigns of 60, 150, 60 s.
     "device thread dies": Fault(_order("die", 2.0), frozenset({"device_failed"}), memory_mib=160.0),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -170,9 +171,21 @@ def test_the_answer_has_the_documented_shape_and_an_example(
 
 
 def test_a_request_id_is_kept_or_made(server: Server) -> None:
-    import httpx
-
     made = httpx.get(f"{server.url}/healthz").headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{32}", made)
     kept = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": made}).headers["x-request-id"]
     assert kept == made
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["x", "urn:" * 100 + "0" * 32, "{" + "0" * 32 + "}", "0" * 31 + "g", "0" * 33, "0123456789abcdef_0123456789abcde"],
+)
+def test_an_id_that_is_none_is_replaced(server: Server, given: str) -> None:
+    answer = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": given})
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+def test_nobody_is_sent_to_where_a_request_says(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/v1/models/", headers={"Host": "elsewhere.example"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -70,6 +70,36 @@ def test_a_hop_of_one_frame_hears_every_frame_position(
     np.testing.assert_allclose(np.diff(found.windows.start_s), 1 / 13, atol=1e-9)
 
 
+def test_a_recording_has_so_many_windows(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "song.wav"
+    path.write_bytes(wav_bytes(tune, 22050))
+    monkeypatch.setattr(pipeline, "_max_beliefs", 60)
+    assert len(pipeline.predict(path, max_duration_s=60, hop_s=0.5).windows.start_s) == 15
+    # Ten seconds are one window of 29 s, with as many beliefs as that has.
+    assert len(pipeline.predict(path, model="deepsound-crnn", max_duration_s=60).windows.start_s) > 1
+    with pytest.raises(ServiceError, match="more than 60 windows at this distance; ask for a larger hop_s") as refused:
+        pipeline.predict(path, max_duration_s=60, hop_s=0.1)
+    assert refused.value.kind is ErrorKind.AUDIO_TOO_LONG
+
+
+@pytest.mark.parametrize("hop_s", [1 / 13, 0.2, 0.3, 0.4, 1.0, 10.0, 29.0])
+def test_beliefs_follow_the_whole_recording_at_any_distance_of_windows(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], hop_s: float
+) -> None:
+    """One after the other, as far apart as the model states them, to the end."""
+    path = tmp_path / "song.wav"
+    path.write_bytes(wav_bytes(np.tile(tune, 5), 22050))
+    card = pipeline.model("deepsound-crnn").card
+    starts = pipeline.predict(path, model=card.name, max_duration_s=60, hop_s=hop_s).windows.start_s
+    assert starts[0] == 0
+    assert abs(starts[-1] + card.belief_s - 50) < card.belief_s
+    steps = np.diff(starts)
+    assert steps.min() > card.belief_s / 2 - 1e-6
+    assert steps.max() < 1.6 * card.belief_s
+
+
 def test_an_unknown_model_and_an_impossible_hop(pipeline: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
         pipeline.predict(tmp_path / "x", model="nobody", max_duration_s=1)

@@ -69,7 +69,10 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, content: str | None, complai
 
 @pytest.mark.parametrize(
     "text",
-    ["alice", "alice:short", "sixteen-secret-characters", "", f":{_ALICE}", f"a/b:{_ALICE}", f"alice:{_ALICE} bob"],
+    [
+        *("alice", "alice:short", "sixteen-secret-characters", "", f":{_ALICE}", f"a/b:{_ALICE}"),
+        *(f"alice:{_ALICE} bob", f"alice:{_ALICE}é"),
+    ],
 )
 def test_a_bad_environment_stops_the_start_without_telling_it(text: str) -> None:
     with pytest.raises(StartupError) as caught:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 
-from service.audio.sandbox import ALL_LAYERS, Layer, Sandbox, missing
+from service.audio.sandbox import ALL_LAYERS, INPUT, Layer, Sandbox, missing
+from tests.conftest import PROJECT
+from tests.waiting import until
 
 # Python in place of ffmpeg, with what it needs to run at all.
 _PYTHON = Path(sys.executable).resolve()
@@ -35,13 +40,20 @@ def run(
     sandbox: Sandbox, program: str, input_file: Path, *arguments: object, processor_s: float = 60
 ) -> tuple[int, str]:
     """Status and words of a Python program, which finds the input's descriptor in ``fd`` and arguments in ``args``."""
-    head = "import os, sys; fd, args = int(sys.argv[1]), sys.argv[2:]\n"
+    head = "import ctypes, os, sys; c = ctypes.CDLL(None, use_errno=True); fd, args = int(sys.argv[1]), sys.argv[2:]\n"
     with input_file.open("rb") as file:
-        command = [str(_PYTHON), "-I", "-S", "-c", head + program, str(file.fileno()), *map(str, arguments)]
-        process = sandbox.start(command, input_file=file.fileno(), processor_s=processor_s)
-        with process:
-            output, words = process.communicate(timeout=60)
-    return process.returncode, (output + words).decode()
+        command = [str(_PYTHON), "-I", "-S", "-c", head + program, str(INPUT), *map(str, arguments)]
+        with sandbox.start(command, input_file=file.fileno(), processor_s=processor_s) as started:
+            with ThreadPoolExecutor(1) as reading:
+                words = reading.submit(started.words.read)
+                output = started.output.read()
+            status = started.wait(60)
+            said = words.result()
+            started.words.close()
+    return status, (output + said).decode()
+
+
+_VARIABLES = ["AV_LOG_FORCE_NOCOLOR", "LC_ALL", "MALLOC_ARENA_MAX"]
 
 
 def without(layer: Layer) -> Sandbox:
@@ -60,6 +72,8 @@ def test_the_input_can_be_read(sandbox: Sandbox, harmless: Path) -> None:
         assert run(sandbox, program, harmless) == (0, "b'the input'\n")
 
 
+_REFUSED = "(lambda found: found >= 0 or sys.exit(os.strerror(ctypes.get_errno())))"
+
 # (what is tried, the layer that holds it); `other` is a file, `port` a listener of ours.
 ATTEMPTS = {
     "read another file": ("open(args[0]).read()", Layer.LANDLOCK),
@@ -77,13 +91,35 @@ ATTEMPTS = {
         Layer.SECCOMP,
     ),
     "fork": ("os.fork() or os._exit(0)", Layer.SECCOMP),
-    "become another user": (
-        "import ctypes; c = ctypes.CDLL(None, use_errno=True); assert c.unshare(0x10000000) == 0, 'refused'",
+    "start a process": ("os.posix_spawn('/proc/self/exe', ['x', '-c', 'pass'], {})", Layer.SECCOMP),
+    "become another user": (f"{_REFUSED}(c.unshare(0x10000000))", Layer.SECCOMP),
+    "limit its parent": ("import resource; resource.prlimit(int(args[2]), resource.RLIMIT_CORE)", Layer.SECCOMP),
+    "raise its limits": (
+        "import resource; resource.setrlimit(resource.RLIMIT_STACK, resource.getrlimit(resource.RLIMIT_STACK))",
         Layer.SECCOMP,
     ),
+    "move its parent": ("os.sched_setaffinity(int(args[2]), os.sched_getaffinity(0))", Layer.SECCOMP),
+    "slow its parent": ("os.sched_setscheduler(int(args[2]), os.SCHED_OTHER, os.sched_param(0))", Layer.SECCOMP),
+    "be nice to its parent": ("os.setpriority(os.PRIO_PROCESS, int(args[2]), 0)", Layer.SECCOMP),
+    "have its parent signalled": ("import fcntl; fcntl.fcntl(fd, fcntl.F_SETOWN, int(args[2]))", Layer.SECCOMP),
+    "change a mode": ("os.chmod(args[0], 0o600)", Layer.SECCOMP),
+    "change an owner": ("os.chown(args[0], -1, -1)", Layer.SECCOMP),
+    "change a time": ("os.utime(args[0])", Layer.SECCOMP),
+    "change an attribute": ("os.setxattr(args[0], 'user.left', b'x')", Layer.SECCOMP),
+    "leave a message": (f"{_REFUSED}(c.msgget(0x5157, 0o1600))", Layer.SECCOMP),
+    "leave memory": (f"{_REFUSED}(c.shmget(0, 4096, 0o600))", Layer.SECCOMP),
+    "leave semaphores": (f"{_REFUSED}(c.semget(0, 1, 0o600))", Layer.SECCOMP),
+    "hide memory": ("os.memfd_create('x')", Layer.SECCOMP),
+    "watch files": (f"{_REFUSED}(c.inotify_init())", Layer.SECCOMP),
+    "outlive the launcher": (f"{_REFUSED}(c.prctl(1, 0))", Layer.SECCOMP),
+    "use the kernel's ring": (f"{_REFUSED}(c.syscall(425, 1, ctypes.create_string_buffer(120)))", Layer.SECCOMP),
     "allocate 2 GiB": ("bytearray(2 << 30)", Layer.LIMITS),
     "open a hundred files": ("[os.dup(fd) for _ in range(100)]", Layer.LIMITS),
 }
+
+
+_REFUSALS = ("Permission", "not permitted", "not allowed", "Memory", "Too many")
+_OF_ROOT = ("become another user", "be nice to its parent")
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
@@ -94,21 +130,21 @@ def test_what_a_file_could_make_a_decoder_do(sandbox: Sandbox, harmless: Path, t
     with socket.create_server(("127.0.0.1", 0)) as listener:
         arguments = (other, listener.getsockname()[1], os.getpid())
         # It would work without the layer: the attempt is a real one. seccomp's are also Landlock's where that is new.
-        open_to = Sandbox(_PYTHON, wanted=(), libraries=_LIBRARIES)
-        if attempt != "become another user" or os.geteuid() == 0:
-            status, words = run(open_to, program, harmless, *arguments)
-            assert status == 0, words
+        with closing(Sandbox(_PYTHON, wanted=(), libraries=_LIBRARIES)) as open_to:
+            if attempt not in _OF_ROOT or os.geteuid() == 0:
+                status, words = run(open_to, program, harmless, *arguments)
+                assert status == 0, words
         if layer not in sandbox.layers:
             pytest.skip(f"this machine has no {layer}")
         other.write_text("of somebody else")
         harmless.write_bytes(b"the input")
-        only = Sandbox(_PYTHON, wanted={layer}, libraries=_LIBRARIES)
-        for held in (only, sandbox):
-            status, words = run(held, program, harmless, *arguments)
-            assert status == 1, words
-            assert any(word in words for word in ("Permission", "not permitted", "Memory", "Too many", "refused")), (
-                words
-            )
+        with closing(Sandbox(_PYTHON, wanted={layer}, libraries=_LIBRARIES)) as only:
+            for held in (only, sandbox):
+                status, words = run(held, program, harmless, *arguments)
+                assert status == 1, words
+                assert any(
+                    word in words for word in ("Permission", "not permitted", "not allowed", "Memory", "Too many")
+                ), words
     assert other.read_text() == "of somebody else"
     assert harmless.read_bytes() == b"the input"
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".new") == ["input", "other"]
@@ -118,30 +154,95 @@ def test_a_decoder_that_never_ends_is_ended(sandbox: Sandbox, harmless: Path) ->
     assert run(sandbox, "while True: pass", harmless, processor_s=0.5)[0] == -signal.SIGXCPU
 
 
-def test_a_child_that_is_stopped_before_it_is_a_decoder_is_killed(
-    sandbox: Sandbox, harmless: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_decoder_that_gets_on_is_given_more_time(sandbox: Sandbox, harmless: Path) -> None:
+    """But no more than it may have at all."""
+    with harmless.open("rb") as file:
+        command = [str(_PYTHON), "-I", "-S", "-c", "print(flush=True)\nwhile True: pass"]
+        with sandbox.start(command, input_file=file.fileno(), processor_s=60, most_processor_s=90) as started:
+            assert started.output.read(1)
+            for asked, given in ((70.5, 71), (200, 91)):
+                started.allow(asked)
+                until(lambda: resource.prlimit(started.pid, resource.RLIMIT_CPU) == (given, 91))  # noqa: B023
+        started.words.close()
+
+
+def launcher_of(sandbox: Sandbox) -> psutil.Process:
+    (found,) = (p for p in psutil.Process().children() if p.pid == sandbox._launcher._process.pid)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_launcher_that_ends_or_hangs_is_replaced_and_leaves_nothing(
+    harmless: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """Until then the kernel keeps the thread that starts it waiting (vfork(2)), here played by one that waits."""
-    start = subprocess.Popen
-
-    def start_and_wait(*arguments: Any, **keywords: Any) -> subprocess.Popen[bytes]:
-        process = start(*arguments, **keywords)
-        process.wait()
-        return process
-
     monkeypatch.setattr("service.audio.sandbox._START_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(subprocess, "Popen", start_and_wait)
-    assert run(sandbox, "import time; time.sleep(60)", harmless)[0] == -signal.SIGKILL
+    monkeypatch.setattr("service.audio.sandbox._REPORT_TIMEOUT_S", 0.5)
+    with closing(Sandbox(_PYTHON, libraries=_LIBRARIES)) as sandbox, harmless.open("rb") as file:
+        command = [str(_PYTHON), "-I", "-S", "-c", "import time; time.sleep(60)"]
+        with sandbox.start(command, input_file=file.fileno(), processor_s=60) as started:
+            first = launcher_of(sandbox)
+            first.send_signal(number)
+            assert run(sandbox, "print('again')", harmless) == (0, "again\n")
+            assert not first.is_running()
+            assert launcher_of(sandbox) != first
+            # What it had started went with it.
+            assert started.wait(10) == -signal.SIGKILL
+            started.words.close()
+        assert len(launcher_of(sandbox).children()) == 0
+
+
+def test_what_was_started_ends_with_the_service(harmless: Path) -> None:
+    program = f"""
+import os, sys
+from pathlib import Path
+from service.audio.sandbox import Sandbox
+sandbox = Sandbox(Path({str(_PYTHON)!r}), libraries={[str(path) for path in _LIBRARIES]!r})
+command = [{str(_PYTHON)!r}, "-I", "-S", "-c", "while True: pass"]
+started = sandbox.start(command, input_file=os.open({str(harmless)!r}, os.O_RDONLY), processor_s=60)
+print(started.pid, sandbox._launcher._process.pid, flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT, text=True) as service:
+        assert service.stdout
+        pids = [int(pid) for pid in service.stdout.readline().split()]
+        assert all(psutil.pid_exists(pid) for pid in pids)
+        service.kill()
+    until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_nothing_that_was_started_can_be_hit_in_place_of_what_has_ended(sandbox: Sandbox, harmless: Path) -> None:
+    with harmless.open("rb") as file:
+        command = [str(_PYTHON), "-I", "-S", "-c", "pass"]
+        started = sandbox.start(command, input_file=file.fileno(), processor_s=60)
+        started.close()
+        started.words.close()
+    started.kill()
+    assert started.poll() == started.wait(0)
+
+
+def test_a_machine_without_room_for_a_process_says_so(sandbox: Sandbox, harmless: Path) -> None:
+    launcher = sandbox._launcher._process
+    usual = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (4, usual[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            run(sandbox, "pass", harmless)
+    finally:
+        resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, usual)
+    assert run(sandbox, "print('again')", harmless) == (0, "again\n")
+    assert sandbox._launcher._process is launcher
 
 
 def test_no_byte_is_written_into_a_file_that_was_open_before(sandbox: Sandbox, tmp_path: Path) -> None:
     """Neither Landlock nor seccomp keeps a program from writing where somebody else opened for writing."""
     log = tmp_path / "log"
     with log.open("wb") as file:
-        command = [str(_PYTHON), "-I", "-S", "-c", f"import os; os.write({file.fileno()}, b'x')"]
-        with sandbox.start(command, input_file=file.fileno(), processor_s=60) as process:
-            process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGXFSZ, 1)
+        command = [str(_PYTHON), "-I", "-S", "-c", f"import os; os.write({INPUT}, b'x')"]
+        with sandbox.start(command, input_file=file.fileno(), processor_s=60) as started:
+            status = started.wait(60)
+            started.words.close()
+    assert status in (-signal.SIGXFSZ, 1)
     assert log.read_bytes() == b""
 
 
@@ -151,14 +252,13 @@ def test_secrets_and_descriptors_stay_here(
     monkeypatch.setenv("WHOLETRACK_API_KEYS", "secret")
     with (tmp_path / "private").open("wb") as private:
         os.set_inheritable(private.fileno(), True)  # noqa: FBT003 - it takes no keyword
-        assert run(sandbox, "print(sorted(os.environ))", harmless) == (0, "['AV_LOG_FORCE_NOCOLOR', 'LC_ALL']\n")
+        assert run(sandbox, "print(sorted(os.environ))", harmless) == (0, f"{_VARIABLES}\n")
         status, words = run(sandbox, "os.fstat(int(args[0]))", harmless, private.fileno())
         assert status == 1
         assert "Bad file descriptor" in words
 
 
 def test_the_service_itself_is_not_held(sandbox: Sandbox, harmless: Path, tmp_path: Path) -> None:
-    """Restrictions belong to the thread that starts a decoder, and end with it."""
     run(sandbox, "pass", harmless)
     (tmp_path / "new").write_text("x")
     assert (tmp_path / "new").read_text() == "x"
@@ -169,4 +269,4 @@ def test_the_service_itself_is_not_held(sandbox: Sandbox, harmless: Path, tmp_pa
 
 def test_what_is_missing_is_named() -> None:
     assert list(missing(ALL_LAYERS)) == []
-    assert [text.split(",")[0] for text in missing(frozenset({Layer.LIMITS}))] == ["landlock", "seccomp"]
+    assert [text.split(",")[0] for text in missing(frozenset())] == ["landlock", "seccomp"]
