@@ -173,6 +173,9 @@ class Decoding:
                     most_processor_s=_PROCESSOR_S + _PROCESSOR_SHARE * max_duration_s,
                     processor=self._processor,
                 )
+        except (ConnectionError, TimeoutError) as error:
+            self._give_processor_back()
+            raise _stopped() from error
         except BaseException:
             self._give_processor_back()
             raise
@@ -285,7 +288,7 @@ class Decoding:
     @staticmethod
     def _reason_for_dying(number: int) -> ServiceError:
         if number in _STOPPED_FROM_OUTSIDE:
-            return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped; try again.", retry_after_s=1)
+            return _stopped()
         return ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The file broke the decoder: it is corrupt or made to.")
 
     def _reason_for_not_opening(self) -> ServiceError:
@@ -311,6 +314,10 @@ class Decoding:
                 f"The {report.stream.codec} stream could not be decoded: it is cut off or corrupt.",
             )
         return ServiceError(ErrorKind.EMPTY_AUDIO, "The file was opened but its audio stream has no samples.")
+
+
+def _stopped() -> ServiceError:
+    return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped; try again.", retry_after_s=1)
 
 
 def _not_accepted(codec: str) -> ServiceError:

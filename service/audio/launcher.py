@@ -249,13 +249,18 @@ class Launcher:
             os.close(descriptor)
 
     def _allow_more(self, child: Child) -> None:
-        """Give a decoder that gets on more of a processor's time, as the service says."""
+        """Give a decoder that gets on more of a processor's time, as the service says, or end one that it lets go."""
+        if child.told.fileno() < 0:
+            # It was reaped a moment ago.
+            return
         said = b""
         with suppress(OSError):
             said = child.told.recv(64)
         if not said:
-            with suppress(KeyError, ValueError):
+            with suppress(KeyError):
                 self._selector.unregister(child.told)
+            with suppress(OSError):
+                signal.pidfd_send_signal(child.process, signal.SIGKILL)
         elif child.most_s is not None:
             resource.prlimit(child.pid, resource.RLIMIT_CPU, (min(int(said), child.most_s), child.most_s))
 

@@ -79,12 +79,13 @@ class Sandbox:
     ) -> None:
         self._arguments = [str(path) for path in (program, *libraries)]
         self._lock = threading.Lock()
-        self._launcher = _Launcher(self._arguments)
-        self.layers = frozenset(Layer(layer) for layer in self._launcher.layers if layer in wanted)
+        self._launcher: _Launcher | None = None
+        self.layers = frozenset(Layer(layer) for layer in self._in_use().layers if layer in wanted)
 
     def close(self) -> None:
         """End what starts programs, and with it those that still run."""
-        self._launcher.close()
+        if self._launcher:
+            self._give_up(self._launcher)
 
     def start(
         self,
@@ -105,21 +106,32 @@ class Sandbox:
             processor: to stay on; None to leave that to the kernel.
 
         Raises:
+            ConnectionError: if what starts programs was ended again and again.
+            TimeoutError: if it does not answer.
             OSError: if this machine has no room for one more process or pipe.
         """
         limits = _limits(processor_s, most_processor_s or processor_s)
         order = launcher.Order(list(command), sorted(self.layers), limits, processor)
         message = json.dumps(order._asdict()).encode()
-        used = self._launcher
+        used = self._in_use()
         try:
             return used.start(message, input_file)
-        except (ConnectionError, TimeoutError):
-            with self._lock:
-                if self._launcher is used:
-                    _log.critical("what starts decoders ended or hung; it is replaced, and decoders with it")
-                    used.close()
-                    self._launcher = _Launcher(self._arguments)
-        return self._launcher.start(message, input_file)
+        except (ConnectionError, TimeoutError) as error:
+            _log.critical("what starts decoders is replaced, and decoders with it: %s", error)
+            self._give_up(used)
+        return self._in_use().start(message, input_file)
+
+    def _in_use(self) -> _Launcher:
+        with self._lock:
+            if self._launcher is None:
+                self._launcher = _Launcher(self._arguments)
+            return self._launcher
+
+    def _give_up(self, used: _Launcher) -> None:
+        with self._lock:
+            if self._launcher is used:
+                self._launcher = None
+        used.close()
 
 
 def _limits(processor_s: float, most_processor_s: float) -> list[tuple[int, int, int]]:
@@ -247,25 +259,25 @@ class _Launcher:
             TimeoutError: if it does not answer.
             OSError: if this machine has no room for one more process or descriptor.
         """
-        report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ExitStack() as if_it_fails:
-            if_it_fails.enter_context(report)
-            with theirs:
-                output, words = _pipe(if_it_fails), _pipe(if_it_fails)
-                try:
-                    socket.send_fds(self._socket, [message], [input_file, output[1], words[1], theirs.fileno()])
-                finally:
-                    os.close(output[1])
-                    os.close(words[1])
+        with ExitStack() as kept, ExitStack() as given:
+            report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            kept.enter_context(report)
+            given.enter_context(theirs)
+            output, to_output = _pipe(kept, given)
+            words, to_words = _pipe(kept, given)
+            socket.send_fds(self._socket, [message], [input_file, to_output, to_words, theirs.fileno()])
+            given.close()
             if not _comes(report.fileno(), _START_TIMEOUT_S):
                 raise TimeoutError("the launcher of decoders does not answer")
             said, descriptors, *_ = socket.recv_fds(report, 64, 1)
             if not said:
                 raise self._silence()
             if not descriptors:
-                raise OSError(-int(said), os.strerror(-int(said)))
-            if_it_fails.pop_all()
-            return Started(output[0], words[0], report, int(said), descriptors[0])
+                # It says why it could not, or had a descriptor to give for which there is no room here.
+                number = -int(said) if int(said) < 0 else errno.EMFILE
+                raise OSError(number, os.strerror(number))
+            kept.pop_all()
+            return Started(output, words, report, int(said), descriptors[0])
 
     def _silence(self) -> OSError:
         """Why it dropped what it was given."""
@@ -286,10 +298,11 @@ def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
     process.wait()
 
 
-def _pipe(if_it_fails: ExitStack) -> tuple[IO[bytes], int]:
-    """A pipe's end to read from, and the number of the other."""
+def _pipe(kept: ExitStack, given: ExitStack) -> tuple[IO[bytes], int]:
+    """A pipe's end to read from, and the number of the one to give away."""
     reading, writing = os.pipe()
-    return if_it_fails.enter_context(os.fdopen(reading, "rb", buffering=0)), writing
+    given.callback(os.close, writing)
+    return kept.enter_context(os.fdopen(reading, "rb", buffering=0)), writing
 
 
 def _comes(descriptor: int, timeout_s: float | None) -> bool:

@@ -50,16 +50,24 @@ def _every(pause_s: float, seconds: float) -> Iterator[int]:
         time.sleep(pause_s)
 
 
-def _signal_decoders(number: signal.Signals, pause_s: float) -> Act:
+def _signal(which: Callable[[Supervisor], list[psutil.Process]], number: signal.Signals, pause_s: float) -> Act:
     def act(supervisor: Supervisor, seconds: float) -> None:
         rng = np.random.default_rng(0)
         for _ in _every(pause_s, seconds):
             with suppress(psutil.NoSuchProcess):
-                # Decoders, and what launches them.
-                if children := supervisor.server.process.children(recursive=True):
-                    children[int(rng.integers(len(children)))].send_signal(number)
+                if found := which(supervisor):
+                    found[int(rng.integers(len(found)))].send_signal(number)
 
     return act
+
+
+def _launchers(supervisor: Supervisor) -> list[psutil.Process]:
+    return supervisor.server.process.children()
+
+
+def _decoders(supervisor: Supervisor) -> list[psutil.Process]:
+    """Those that decode, and those that are about to."""
+    return [child for launcher in _launchers(supervisor) for child in launcher.children()]
 
 
 def _order(what: str, pause_s: float) -> Act:
@@ -101,12 +109,14 @@ def _only_wait(_: Supervisor, seconds: float) -> None:
 
 
 FAULTS: Mapping[str, Fault] = {
-    "decoders killed": Fault(_signal_decoders(signal.SIGKILL, 0.05), frozenset({"internal_error"})),
+    "decoders killed": Fault(_signal(_decoders, signal.SIGKILL, 0.05), frozenset({"internal_error"})),
     "decoders stopped": Fault(
-        _signal_decoders(signal.SIGSTOP, 0.5),
-        frozenset({"deadline_exceeded", "internal_error"}),
-        settings={"request_timeout_s": 3},
+        _signal(_decoders, signal.SIGSTOP, 0.5), frozenset({"deadline_exceeded"}), settings={"request_timeout_s": 3}
     ),
+    # With it every decoder dies.
+    "launcher killed": Fault(_signal(_launchers, signal.SIGKILL, 1.0), frozenset({"internal_error"})),
+    # It is missed after five seconds, and replaced.
+    "launcher stopped": Fault(_signal(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
     # Each death opens sessions anew, whose allocations leave holes: 33, 52, 103 MiB in campaigns of 60, 150, 60 s.
     "device thread dies": Fault(_order("die", 2.0), frozenset({"device_failed"}), memory_mib=160.0),
     # Threads that hang cannot be ended: when there are too many, the process ends for its supervisor.

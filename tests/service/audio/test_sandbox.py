@@ -167,7 +167,7 @@ def test_a_decoder_that_gets_on_is_given_more_time(sandbox: Sandbox, harmless: P
 
 
 def launcher_of(sandbox: Sandbox) -> psutil.Process:
-    (found,) = (p for p in psutil.Process().children() if p.pid == sandbox._launcher._process.pid)
+    (found,) = (p for p in psutil.Process().children() if p.pid == sandbox._in_use()._process.pid)
     return found
 
 
@@ -199,7 +199,7 @@ from service.audio.sandbox import Sandbox
 sandbox = Sandbox(Path({str(_PYTHON)!r}), libraries={[str(path) for path in _LIBRARIES]!r})
 command = [{str(_PYTHON)!r}, "-I", "-S", "-c", "while True: pass"]
 started = sandbox.start(command, input_file=os.open({str(harmless)!r}, os.O_RDONLY), processor_s=60)
-print(started.pid, sandbox._launcher._process.pid, flush=True)
+print(started.pid, sandbox._in_use()._process.pid, flush=True)
 sys.stdin.read()
 """
     command = [sys.executable, "-c", program]
@@ -222,7 +222,7 @@ def test_nothing_that_was_started_can_be_hit_in_place_of_what_has_ended(sandbox:
 
 
 def test_a_machine_without_room_for_a_process_says_so(sandbox: Sandbox, harmless: Path) -> None:
-    launcher = sandbox._launcher._process
+    launcher = sandbox._in_use()._process
     usual = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (4, usual[1]))
     try:
@@ -231,7 +231,7 @@ def test_a_machine_without_room_for_a_process_says_so(sandbox: Sandbox, harmless
     finally:
         resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, usual)
     assert run(sandbox, "print('again')", harmless) == (0, "again\n")
-    assert sandbox._launcher._process is launcher
+    assert sandbox._in_use()._process is launcher
 
 
 def test_no_byte_is_written_into_a_file_that_was_open_before(sandbox: Sandbox, tmp_path: Path) -> None:
