@@ -44,6 +44,8 @@ _EXIT_TIMEOUT_S = 5.0
 # Float formats hold anything. Beyond this a mel band's power leaves float32; sound stays below 1, or below 32,768 where
 # somebody wrote integers as floats.
 _LOUDEST = 1e6
+# Half of what a telephone carries. Below that there is no music, and a kilobyte may be hours.
+_LOWEST_RATE_HZ = 4000
 # A stated duration may be rounded to a packet and include an encoder's delay.
 _MISSING_S = 0.5
 
@@ -260,6 +262,12 @@ class Decoding:
             raise self._reason_for_dying(-status)
         if is_wrapper(self._path):
             raise _not_audio()
+        if report.stream and 0 < report.stream.sample_rate_hz < _LOWEST_RATE_HZ:
+            raise ServiceError(
+                ErrorKind.UNSUPPORTED_MEDIA,
+                f"The recording has {report.stream.sample_rate_hz} samples a second; send one of at least "
+                f"{_LOWEST_RATE_HZ}.",
+            )
         if self._n_samples == 0 or report.stream is None:
             _log.info("ffmpeg gave no audio (status %d): %s", status, text[-2000:])
             raise self._reason_for_nothing(report)

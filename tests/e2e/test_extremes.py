@@ -75,7 +75,9 @@ def nested(m4a: bytes, depth: int) -> bytes:
 
 # What is sent, and what is answered: ok or an error's code; two where versions of ffmpeg see it differently.
 EXTREMES: dict[str, tuple[Callable[[Originals], bytes], str]] = {
-    "a sample a second": (lambda _: wav(rate=1), "audio_too_long or undecodable_audio"),
+    "a sample a second": (lambda _: wav(rate=1), "audio_too_long or unsupported_media"),
+    "3,999 samples a second": (lambda _: wav(rate=3999), "unsupported_media"),
+    "4 kHz": (lambda _: wav(rate=4000), "ok"),
     "no sample a second": (lambda _: wav(rate=0), "undecodable_audio"),
     "768 kHz": (lambda _: wav(rate=768_000, times=4), "ok"),
     "2 GHz": (lambda _: wav(rate=2**31 - 1), "ok"),
