@@ -265,7 +265,12 @@ class _Launcher:
             given.enter_context(theirs)
             output, to_output = _pipe(kept, given)
             words, to_words = _pipe(kept, given)
-            socket.send_fds(self._socket, [message], [input_file, to_output, to_words, theirs.fileno()])
+            try:
+                socket.send_fds(self._socket, [message], [input_file, to_output, to_words, theirs.fileno()])
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    raise ConnectionError("the launcher of decoders was given up meanwhile") from error
+                raise
             given.close()
             if not _comes(report.fileno(), _START_TIMEOUT_S):
                 raise TimeoutError("the launcher of decoders does not answer")

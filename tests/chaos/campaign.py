@@ -97,7 +97,7 @@ def survive(fault: Fault, *, seconds: float, contents: Mapping[str, bytes]) -> S
             wrong += sorted(set(seen.wrong)) + _unexpected(fault, seen.outcomes)
             memory_mib, left = _left_over(supervisor.server, before, fault.memory_mib)
             wrong += left
-            wrong += [line[:2000] for line in supervisor.words().splitlines() if "Traceback" in line][:3]
+            wrong += [line[-2000:] for line in supervisor.words().splitlines() if "Traceback" in line][:3]
             restarts = len(supervisor.ended)
     return Survived(
         seconds=seconds,

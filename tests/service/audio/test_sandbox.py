@@ -191,6 +191,12 @@ def test_a_launcher_that_ends_or_hangs_is_replaced_and_leaves_nothing(
         assert len(launcher_of(sandbox).children()) == 0
 
 
+def test_a_launcher_that_somebody_else_gives_up_meanwhile_is_replaced(harmless: Path) -> None:
+    with closing(Sandbox(_PYTHON, libraries=_LIBRARIES)) as sandbox:
+        sandbox._in_use().close()
+        assert run(sandbox, "print('again')", harmless) == (0, "again\n")
+
+
 def test_what_was_started_ends_with_the_service(harmless: Path) -> None:
     program = f"""
 import os, sys
