@@ -86,10 +86,11 @@ def _chaos(record: Record) -> Iterable[str]:
     )
     yield ""
     yield from markdown_table(
-        ("fault", "answered", "told otherwise", "cut or refused", "restarts", "slowest", "right again after"),
+        ("fault", "times", "answered", "told otherwise", "cut or refused", "restarts", "slowest", "right again after"),
         [
             [
                 name,
+                f"{survived['hits']:,}" if survived["hits"] else "lasting",
                 f"{survived['outcomes'].get('ok', 0):,}",
                 _told(survived["outcomes"]),
                 f"{sum(survived['outcomes'].get(code, 0) for code in ('cut', 'refused')):,}",

@@ -39,6 +39,7 @@ class Survived:
 
     Attributes:
         seconds: for which it lasted.
+        hits: how often it was done; 0 for what lasts.
         outcomes: answers by code; ``ok``, ``refused``, ``cut`` and ``left`` among them.
         restarts: of the process.
         slowest_s: the slowest answer, in seconds.
@@ -48,6 +49,7 @@ class Survived:
     """
 
     seconds: float
+    hits: int
     outcomes: dict[str, int]
     restarts: int
     slowest_s: float
@@ -84,10 +86,10 @@ def survive(fault: Fault, *, seconds: float, contents: Mapping[str, bytes]) -> S
                 time.sleep(min(seconds, _WARM_S))
             before = _at_rest(supervisor.server)
             traffic = Traffic(supervisor.server, heard, clients=_CLIENTS, leavers=fault.leavers)
-            wrong = []
+            wrong, hits = [], 0
             with traffic.flowing() as seen:
                 try:
-                    fault.act(supervisor, seconds)
+                    hits = fault.act(supervisor, seconds)
                 except AssertionError as error:
                     wrong.append(str(error))
                 began = time.monotonic()
@@ -101,6 +103,7 @@ def survive(fault: Fault, *, seconds: float, contents: Mapping[str, bytes]) -> S
             restarts = len(supervisor.ended)
     return Survived(
         seconds=seconds,
+        hits=hits,
         outcomes=dict(seen.outcomes.most_common()),
         restarts=restarts,
         slowest_s=round(seen.slowest_s, 2),

@@ -15,7 +15,8 @@ import psutil
 
 from tests.chaos.supervisor import Supervisor
 
-Act = Callable[[Supervisor, float], None]
+Act = Callable[[Supervisor, float], int]
+"""Does harm for so many seconds, and says how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Fault:
     """One way in which parts die.
 
     Attributes:
-        act: does it to a service under load for so many seconds.
+        act: does it to a service under load.
         expected: codes of errors that clients may get meanwhile, beside ``ok``.
         may_be_cut: whether connections may end, the process being killed.
         leavers: clients who never wait for an answer.
@@ -51,12 +52,14 @@ def _every(pause_s: float, seconds: float) -> Iterator[int]:
 
 
 def _signal(which: Callable[[Supervisor], list[psutil.Process]], number: signal.Signals, pause_s: float) -> Act:
-    def act(supervisor: Supervisor, seconds: float) -> None:
-        rng = np.random.default_rng(0)
+    def act(supervisor: Supervisor, seconds: float) -> int:
+        rng, hits = np.random.default_rng(0), 0
         for _ in _every(pause_s, seconds):
             with suppress(psutil.NoSuchProcess):
                 if found := which(supervisor):
                     found[int(rng.integers(len(found)))].send_signal(number)
+                    hits += 1
+        return hits
 
     return act
 
@@ -71,22 +74,29 @@ def _decoders(supervisor: Supervisor) -> list[psutil.Process]:
 
 
 def _order(what: str, pause_s: float) -> Act:
-    def act(supervisor: Supervisor, seconds: float) -> None:
+    def act(supervisor: Supervisor, seconds: float) -> int:
+        hits = 0
         for _ in _every(pause_s, seconds):
             supervisor.order(what)
+            hits += 1
+        return hits
 
     return act
 
 
-def _kill_process(supervisor: Supervisor, seconds: float) -> None:
+def _kill_process(supervisor: Supervisor, seconds: float) -> int:
+    hits = 0
     for _ in _every(3.0, seconds):
         supervisor.wait_until_ready()
         time.sleep(1.0)
         supervisor.send(signal.SIGKILL)
+        hits += 1
     supervisor.wait_until_ready()
+    return hits
 
 
-def _stop_process(supervisor: Supervisor, seconds: float) -> None:
+def _stop_process(supervisor: Supervisor, seconds: float) -> int:
+    hits = 0
     for _ in _every(2.0, seconds):
         ended = len(supervisor.ended)
         supervisor.wait_until_ready()
@@ -95,17 +105,24 @@ def _stop_process(supervisor: Supervisor, seconds: float) -> None:
         while len(supervisor.ended) == ended:
             time.sleep(0.02)
         assert supervisor.ended[-1] == 0, f"told to stop, it ended with {supervisor.ended[-1]}"
+        hits += 1
     supervisor.wait_until_ready()
+    return hits
 
 
-def _take_descriptors(supervisor: Supervisor, seconds: float) -> None:
+def _take_descriptors(supervisor: Supervisor, seconds: float) -> int:
+    hits = 0
     for number in _every(0.5, seconds):
         supervisor.limit_descriptors(None if number % 2 else supervisor.server.process.num_fds() + number % 8)
+        hits += number % 2 == 0
     supervisor.limit_descriptors(None)
+    return hits
 
 
-def _only_wait(_: Supervisor, seconds: float) -> None:
+def _only_wait(_: Supervisor, seconds: float) -> int:
+    """For what is there from the beginning, which the answers must show."""
     time.sleep(seconds)
+    return 0
 
 
 FAULTS: Mapping[str, Fault] = {

@@ -27,9 +27,9 @@ def test_what_dies_takes_nothing_with_it(contents: Mapping[str, bytes], name: st
         pytest.skip(str(error))
     assert survived.wrong == ()
     assert survived.outcomes["ok"] > 0
-    # The fault did happen: somebody was told so, or the process ended, or clients left.
+    # The fault did happen. Whom it hits is up to chance: who stops for a moment may be missed by nobody.
     harmed = {code: count for code, count in survived.outcomes.items() if code != "ok"}
-    assert harmed or survived.restarts
+    assert harmed or survived.hits
 
 
 def test_nothing_grows(monkeypatch: pytest.MonkeyPatch) -> None:
