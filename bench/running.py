@@ -53,6 +53,11 @@ class Server:
             "children": [name for name in names if name != NAME.decode()],
         }
 
+    def cpu_s(self) -> float:
+        """Processor time that it and its decoders have taken so far, those that still run not counted."""
+        times = [process.cpu_times() for process in (self.process, *self.process.children())]
+        return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+
     def peak_bytes(self) -> int:
         """The largest resident size so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()

@@ -1,4 +1,8 @@
-"""The way of the published systems: librosa decodes and computes every window by itself, one prediction per track."""
+"""The way of the published systems: librosa decodes and computes every window by itself, one prediction per track.
+
+Their authors run it as a script, one recording after the other, whose libraries use the cores as they see fit. Beside
+that, for a harder comparison than they ever meant to be: as many processes as cores, a thread each.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,16 @@ from service.inference.bundle import MODEL_FILE, Bundle, load_bundle
 
 
 @cache
-def _network(folder: Path) -> tuple[ort.InferenceSession, Bundle]:
+def _network(folder: Path, threads: int) -> tuple[ort.InferenceSession, Bundle]:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     session = ort.InferenceSession(folder / MODEL_FILE, options, providers=["CPUExecutionProvider"])
     return session, load_bundle(folder)
 
 
-def predict(song: Path, bundle_folder: Path) -> str:
+def predict(song: Path, bundle_folder: Path, threads: int) -> str:
     """The genre of a recording by the bundle's network, everything else as the seeds' authors do it."""
-    session, bundle = _network(bundle_folder)
+    session, bundle = _network(bundle_folder, threads)
     card = bundle.card
     spec, rate = card.features, card.audio.sample_rate
     normalisation = spec.normalisation
@@ -54,9 +58,9 @@ def predict(song: Path, bundle_folder: Path) -> str:
 
 
 @contextmanager
-def seed_way(song: Path, bundle_folder: Path, *, processes: int) -> Iterator[Ask]:
-    """A pool of processes, one thread each, that answer the song the seeds' way; warmed up."""
-    with ProcessPoolExecutor(processes, initializer=threadpool_limits, initargs=(1,)) as pool:
-        for done in [pool.submit(predict, song, bundle_folder) for _ in range(processes)]:
+def seed_way(song: Path, bundle_folder: Path, *, processes: int, threads: int) -> Iterator[Ask]:
+    """A pool of processes, each with so many threads, that answer the song the seeds' way; warmed up."""
+    with ProcessPoolExecutor(processes, initializer=threadpool_limits, initargs=(threads,)) as pool:
+        for done in [pool.submit(predict, song, bundle_folder, threads) for _ in range(processes)]:
             done.result()
-        yield lambda: pool.submit(predict, song, bundle_folder).result()
+        yield lambda: pool.submit(predict, song, bundle_folder, threads).result()

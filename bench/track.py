@@ -80,13 +80,11 @@ def features_alone(served: ServedModel, blocks: Sequence[NDArray[np.float32]]) -
 
 def through_http(server: Server, song: Path) -> Cost:
     """The whole way; the CPU time of the service and its ffmpeg, not of the client."""
-    before, began = server.process.cpu_times(), time.perf_counter()
+    before_s, began = server.cpu_s(), time.perf_counter()
     server.post(song).raise_for_status()
     wall_s = time.perf_counter() - began
     server.wait_until_clean()
-    after = server.process.cpu_times()
-    fields = ("user", "system", "children_user", "children_system")
-    return Cost(sum(getattr(after, f) - getattr(before, f) for f in fields), wall_s)
+    return Cost(server.cpu_s() - before_s, wall_s)
 
 
 def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, object]:

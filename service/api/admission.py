@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from statistics import fmean
 
 from service.errors import ErrorKind, ServiceError
@@ -14,41 +15,56 @@ from service.errors import ErrorKind, ServiceError
 _REMEMBERED = 32
 _UNKNOWN_S = 5
 _LONGEST_S = 600
+# A place that becomes free while others are turned away would stand empty until the next one comes.
+_PATIENCE_S = 0.01
 
 
 class Admission:
     """Lets predictions in while there is room; used by the event loop alone.
+
+    Args:
+        most: that are under way at a time.
+        patience_s: for which one more may wait for a place, in seconds.
+        clock: that says how long predictions last.
 
     Attributes:
         under_way: predictions admitted and not yet ended.
         draining: whether no more are admitted because the service is about to stop.
     """
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int, *, patience_s: float = _PATIENCE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.under_way = 0
         self.draining = False
         self._most = most
+        self._places = asyncio.Semaphore(most)
+        self._patience_s = patience_s
         self._clock = clock
         self._lasted: deque[float] = deque(maxlen=_REMEMBERED)
         self._last_admitted = clock()
         self._turned_away = 0
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
         """A place for one prediction.
 
         Raises:
             ServiceError: ``overloaded``, with the time after which there should be a place, or ``draining``.
         """
-        if self.draining:
-            raise self.goodbye()
-        if self.under_way >= self._most:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._places.acquire()
+        except TimeoutError as error:
             self._turned_away += 1
             raise ServiceError(
                 ErrorKind.OVERLOADED,
                 f"{self.under_way} predictions are under way; try again when Retry-After says.",
                 retry_after_s=self._retry_after_s(),
-            )
+            ) from error
+        if self.draining:
+            self._places.release()
+            raise self.goodbye()
         began = self._last_admitted = self._clock()
         self.under_way += 1
         if self.under_way < self._most:
@@ -57,6 +73,7 @@ class Admission:
         try:
             yield
         finally:
+            self._places.release()
             self.under_way -= 1
             self._lasted.append(self._clock() - began)
             self._turned_away = max(0, self._turned_away - 1)

@@ -89,9 +89,12 @@ class Predictions:
         began, limit_s = time.monotonic(), self._settings.request_timeout_s
         self._check(parameters)
         key = key_of(request.scope)
-        with key.place() if key else nullcontext(), self.admission.one(), self._metrics.in_progress.track_inprogress():
+        async with AsyncExitStack() as stack:
+            stack.enter_context(key.place() if key else nullcontext())
+            await stack.enter_async_context(self.admission.one())
+            stack.enter_context(self._metrics.in_progress.track_inprogress())
             try:
-                async with asyncio.timeout(limit_s) as limit, AsyncExitStack() as stack:
+                async with asyncio.timeout(limit_s) as limit:
                     with self._tracing.span("receive"):
                         upload = await stack.enter_async_context(received(request, self._folder, self._limits))
                     # From here on it is not this task that must be stopped, but the thread that it waits for.

@@ -130,8 +130,8 @@ FAULTS: Mapping[str, Fault] = {
     "decoders stopped": Fault(
         _signal(_decoders, signal.SIGSTOP, 0.5), frozenset({"deadline_exceeded"}), settings={"request_timeout_s": 3}
     ),
-    # With it every decoder dies.
-    "launcher killed": Fault(_signal(_launchers, signal.SIGKILL, 1.0), frozenset({"internal_error"})),
+    # With it every decoder dies. One that is killed before it began has served nobody.
+    "launcher killed": Fault(_signal(_launchers, signal.SIGKILL, 2.0), frozenset({"internal_error"})),
     # It is missed after five seconds, and replaced.
     "launcher stopped": Fault(_signal(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
     # Each death opens sessions anew, whose allocations leave holes: 33, 52, 103 MiB in campaigns of 60, 150, 60 s.

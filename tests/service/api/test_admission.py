@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from service.api.admission import Admission
 from service.errors import ErrorKind, ServiceError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 class Clock:
@@ -18,70 +26,109 @@ class Clock:
         return self.now
 
 
-def turned_away(admission: Admission) -> ServiceError:
-    with pytest.raises(ServiceError) as caught, admission.one():
-        pass
+async def turned_away(admission: Admission) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        async with admission.one():
+            pass
     return caught.value
 
 
-def test_as_many_as_there_is_room_for() -> None:
+async def test_as_many_as_there_is_room_for() -> None:
     admission = Admission(2)
-    with admission.one(), admission.one():
+    async with admission.one(), admission.one():
         assert admission.under_way == 2
-        refused = turned_away(admission)
+        refused = await turned_away(admission)
         assert refused.kind is ErrorKind.OVERLOADED
         assert refused.retry_after_s == 5
-    with pytest.raises(ZeroDivisionError), admission.one():
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        async with admission.one():
+            raise ZeroDivisionError
     assert admission.under_way == 0
 
 
-def test_when_to_come_back_follows_from_how_long_predictions_last() -> None:
+async def test_when_to_come_back_follows_from_how_long_predictions_last() -> None:
     clock = Clock()
-    admission = Admission(2, clock=clock)
+    admission = Admission(2, patience_s=0, clock=clock)
     for _ in range(10):
-        with admission.one(), admission.one():
+        async with admission.one(), admission.one():
             clock.now += 6.0
-    with admission.one(), admission.one():
+    async with admission.one(), admission.one():
         # Two at a time, six seconds each: one ends every three seconds.
-        assert [turned_away(admission).retry_after_s for _ in range(3)] == [3, 6, 9]
+        assert [(await turned_away(admission)).retry_after_s for _ in range(3)] == [3, 6, 9]
         clock.now += 30.0
         # No place was free for half a minute: the rate is less than it was.
-        assert turned_away(admission).retry_after_s == 4 * 30
-    with ExitStack() as places:
+        assert (await turned_away(admission)).retry_after_s == 4 * 30
+    async with AsyncExitStack() as places:
         for _ in range(2):
-            places.enter_context(admission.one())
+            await places.enter_async_context(admission.one())
         for _ in range(500):
-            refused = turned_away(admission)
+            refused = await turned_away(admission)
         assert refused.retry_after_s == 600
 
 
-def test_hours_without_work_say_nothing_of_its_speed() -> None:
+async def test_hours_without_work_say_nothing_of_its_speed() -> None:
     clock = Clock()
-    admission = Admission(2, clock=clock)
+    admission = Admission(2, patience_s=0, clock=clock)
     for _ in range(40):
-        with admission.one():
+        async with admission.one():
             clock.now += 0.5
         clock.now += 300.0
-    with admission.one(), admission.one():
-        assert turned_away(admission).retry_after_s == 1
+    async with admission.one(), admission.one():
+        assert (await turned_away(admission)).retry_after_s == 1
 
 
-def test_those_who_never_came_back_are_not_waited_for() -> None:
+async def test_those_who_never_came_back_are_not_waited_for() -> None:
     clock = Clock()
-    admission = Admission(2, clock=clock)
-    with admission.one(), admission.one():
+    admission = Admission(2, patience_s=0, clock=clock)
+    async with admission.one(), admission.one():
         clock.now += 10.0
         for _ in range(100):
-            turned_away(admission)
+            await turned_away(admission)
     clock.now += 2.0
-    with admission.one(), admission.one():
-        assert turned_away(admission).retry_after_s == 5
+    async with admission.one(), admission.one():
+        assert (await turned_away(admission)).retry_after_s == 5
 
 
-def test_while_it_drains_nobody_is_let_in() -> None:
+async def test_while_it_drains_nobody_is_let_in() -> None:
     admission = Admission(2)
-    with admission.one():
+    async with admission.one():
         admission.draining = True
-        assert turned_away(admission).kind is ErrorKind.DRAINING
+        assert (await turned_away(admission)).kind is ErrorKind.DRAINING
+    assert admission.under_way == 0
+
+
+async def test_a_place_that_becomes_free_is_taken_by_who_just_came() -> None:
+    admission = Admission(1, patience_s=60)
+    order = list[int]()
+
+    async def ask(number: int) -> None:
+        async with admission.one():
+            order.append(number)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(4):
+            group.create_task(ask(number))
+    assert order == [0, 1, 2, 3]
+    assert admission.under_way == 0
+
+
+async def test_who_leaves_while_waiting_takes_no_place() -> None:
+    admission = Admission(1, patience_s=60)
+    async with admission.one():
+        waiting = asyncio.create_task(turned_away(admission))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+    async with admission.one():
+        assert admission.under_way == 1
+
+
+async def test_who_waits_when_it_begins_to_drain_is_sent_away() -> None:
+    admission = Admission(1, patience_s=60)
+    async with admission.one():
+        waiting = asyncio.create_task(turned_away(admission))
+        await asyncio.sleep(0)
+        admission.draining = True
+    assert (await waiting).kind is ErrorKind.DRAINING
     assert admission.under_way == 0
