@@ -23,11 +23,27 @@ _HEAD = """\
 COMPOSE = (
     ("WHOLETRACK_PUBLISHED_PORT", "8000", "Port of this machine on which the service answers, or its proxy."),
     ("WHOLETRACK_PUBLISHED_GPU_PORT", "8001", "The same of the service on a GPU (--profile gpu)."),
+    ("WHOLETRACK_GPU", "0", "Which GPU (--profile gpu), by its number or id; in the container it is device 0."),
     ("WHOLETRACK_CPUS", "0", "Processors that a container of the service may use; 0 for all."),
     ("WHOLETRACK_MEMORY", "4g", "Memory that a container of the service may use, uploads under way included."),
     ("WHOLETRACK_UPLOADS_SIZE", "2g", "Room for uploads under way, a part of that memory."),
-    ("WHOLETRACK_KEYS_FILE", "keys.toml", "File of API keys (-f docker/keys.yml); `wholetrack key NAME` makes them."),
-    ("WHOLETRACK_METRICS_KEY_FILE", "/dev/null", "File that holds the key with which Prometheus asks for metrics."),
+    (
+        "WHOLETRACK_STOP_GRACE_PERIOD",
+        "45s",
+        "When a container that was told to stop is killed; longer than WHOLETRACK_SHUTDOWN_TIMEOUT_S. The times of the "
+        "proxy that must fit it and WHOLETRACK_REQUEST_TIMEOUT_S stand in docker/haproxy.cfg.",
+    ),
+    ("WHOLETRACK_MODELS", "models", "Folder of this machine with bundles to serve (-f docker/models.yml)."),
+    (
+        "WHOLETRACK_KEYS_FILE",
+        "keys.toml",
+        "File of API keys (-f docker/keys.yml); `wholetrack key NAME` makes them. User 10001 must be able to read it.",
+    ),
+    (
+        "WHOLETRACK_METRICS_KEY_FILE",
+        "/dev/null",
+        "File that holds the key with which Prometheus asks for metrics; its user, nobody, must be able to read it.",
+    ),
     ("WHOLETRACK_PROMETHEUS_PORT", "9090", "Port of this machine for Prometheus (--profile observe)."),
     ("WHOLETRACK_GRAFANA_PORT", "3000", "Port of this machine for Grafana (--profile observe)."),
 )

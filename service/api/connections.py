@@ -27,13 +27,17 @@ _log = logging.getLogger(__name__)
 # What asks for another protocol, or belongs to the connection alone.
 _OF_THE_CONNECTION = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
+# Beyond those of clients, so that no crowd makes the service look dead to whoever would start it anew.
+_CONNECTIONS_OF_PROBES = 16
+_PROBES = (b"/healthz", b"/readyz")
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
     """What a client may ask of the server before it is heard.
 
     Attributes:
-        most: connections at a time.
+        most: connections at a time; a few more are heard if they ask for health.
         head_bytes: of a request's line and headers, and of whatever else is no body, such as trailers.
         stalled_s: how long a head may take, an answer may not be taken, and the rest of a body may come that nobody
             wants, in seconds.
@@ -62,6 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving = False
         self._declines_upgrade = False
         self._deaf = False
+        self._probes_only = False
         self._unsent_bytes = 0
         self._head = _Timer(self.loop, limits.stalled_s, self._head_is_late)
         self._rest = _Timer(self.loop, limits.stalled_s, self._rest_is_late)
@@ -73,9 +78,11 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Nothing that waits to be sent goes unnoticed.
         transport.set_write_buffer_limits(high=0)
-        if len(self.connections) > self._limits.most:
-            self._refuse(ServiceError(ErrorKind.OVERLOADED, "Too many connections are open.", retry_after_s=1))
+        too_many = len(self.connections) - self._limits.most
+        if too_many > _CONNECTIONS_OF_PROBES:
+            self._refuse(_TOO_MANY)
             return
+        self._probes_only = too_many > 0
         self._head.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,7 +132,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """The head came in time.
 
         Raises:
-            ValueError: if it does not say whom it asks.
+            ValueError: if it does not say whom it asks, or asks on a connection that is for probes.
         """
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._declines_upgrade = True
@@ -133,6 +140,9 @@ class GuardedProtocol(HttpToolsProtocol):
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("one host")
+        if self._probes_only and self.url.partition(b"?")[0] not in _PROBES:
+            self._refusal = _TOO_MANY
+            raise ValueError("one connection too many")
         self._head.cancel()
         super().on_headers_complete()
 
@@ -255,5 +265,6 @@ class _Timer:
             self._running.cancel()
 
 
+_TOO_MANY = ServiceError(ErrorKind.OVERLOADED, "Too many connections are open.", retry_after_s=1)
 _NOT_HTTP = ServiceError(ErrorKind.MALFORMED_REQUEST, "The request is not HTTP.")
 _HEAD_TOO_LARGE = ServiceError(ErrorKind.HEADERS_TOO_LARGE, "The request's headers are too large.")

@@ -89,6 +89,8 @@ def soak(minutes: float) -> Soaked:
             after = server.descriptors()
             if after > before + 2:
                 wrong.append(f"{after} descriptors, {before} before")
+            words = supervisor.words().splitlines()
+            wrong += [line[-2000:] for line in words if "Traceback" in line or "CRITICAL" in line][:3]
             if supervisor.ended:
                 wrong.append(f"the process ended {len(supervisor.ended)} times")
     growth, error = growth_of([look for look in looks if look.at_s > looks[-1].at_s / 2])

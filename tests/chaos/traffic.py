@@ -65,7 +65,7 @@ class Traffic:
     ) -> None:
         self.server = server
         self.seen = Seen()
-        self._recordings = list(recordings.values())
+        self._recordings = list(recordings.items())
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(clients)]
@@ -89,13 +89,13 @@ class Traffic:
     def _client(self, number: int) -> None:
         turn = number
         while not self._stopping.is_set():
-            content, right = self._recordings[turn % len(self._recordings)]
+            kind, (content, right) = self._recordings[turn % len(self._recordings)]
             turn += 1
             began = time.monotonic()
             outcome, wrong = self._ask(content, right)
             with self._lock:
                 self.seen.outcomes[outcome] += 1
-                self.seen.wrong += wrong
+                self.seen.wrong += [f"{kind}: {what}" for what in wrong]
                 self.seen.slowest_s = max(self.seen.slowest_s, time.monotonic() - began)
             if outcome != "ok":
                 self._stopping.wait(0.02)
@@ -124,7 +124,7 @@ class Traffic:
         rng = np.random.default_rng(number)
         host, port = self.server.url.removeprefix("http://").split(":")
         while not self._stopping.is_set():
-            content, _ = self._recordings[int(rng.integers(len(self._recordings)))]
+            _, (content, _) = self._recordings[int(rng.integers(len(self._recordings)))]
             head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
             with suppress(OSError), closing(socket.create_connection((host, int(port)), timeout=HANG_S)) as client:
                 match rng.integers(3):

@@ -26,6 +26,7 @@ _TOOLS = Path(sys.prefix) / "containers"
 _COMPOSE_FILES = (
     ("docker-compose.yml",),
     ("docker-compose.yml", "docker/keys.yml"),
+    ("docker-compose.yml", "docker/models.yml"),
     ("docker-compose.yml", "docker/scale.yml"),
     ("docker-compose.yml", "docker/scale.yml", "docker/keys.yml"),
 )
@@ -57,7 +58,7 @@ def test_the_example_of_an_env_file_has_every_variable_and_every_default() -> No
     assert written["env_example"]() == _EXAMPLE
     read_by_compose = {
         variable
-        for file in ("docker-compose.yml", "docker/keys.yml", "docker/scale.yml")
+        for file in {file for files in _COMPOSE_FILES for file in files}
         for variable in re.findall(r"\$\{(\w+)", (PROJECT / file).read_text())
     }
     assert read_by_compose <= set(re.findall(r"^# (\w+)=", _EXAMPLE, re.MULTILINE))

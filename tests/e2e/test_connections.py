@@ -187,12 +187,25 @@ def test_more_connections_than_allowed_are_told(guarded: Server) -> None:
     with ExitStack() as stack:
         for _ in range(_MOST):
             stack.enter_context(closing(connect(guarded)))
-        answer = exchange(guarded, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = exchange(guarded, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
         problem(answer, 429, "overloaded")
         assert b"retry-after: 1" in answer.lower()
 
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+def test_a_crowd_does_not_make_the_service_look_dead(guarded: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(_MOST):
+            stack.enter_context(closing(connect(guarded)))
+        with closing(connect(guarded)) as probe:
+            probe.sendall(HEALTH)
+            assert probe.recv(65536).startswith(b"HTTP/1.1 200")
+        # Who only waits takes no more than some of the places for probes.
+        for _ in range(16):
+            stack.enter_context(closing(connect(guarded)))
+        problem(exchange(guarded, HEALTH), 429, "overloaded")
 
 
 @pytest.mark.parametrize("behind", [HEALTH, HEALTH * 20_000, b"This is no HTTP.\r\n\r\n"], ids=["one", "many", "none"])
