@@ -22,7 +22,7 @@ class DrainingServer(uvicorn.Server):
     """Answers what was admitted and tells everybody else to go elsewhere, before it closes its doors.
 
     uvicorn alone closes the door first: a request that a load balancer sends in the second before it notices would
-    meet a refused connection. A second signal does not wait.
+    meet a refused connection. With nothing under way it closes at once. A second signal does not wait.
     """
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:

@@ -8,9 +8,11 @@ with decoder.open(path, sample_rate=22050, max_duration_s=600) as decoding:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import secrets
+import select
 import signal
 import struct
 import tempfile
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import CODECS, Ffmpeg
+from service.audio.launcher import NOT_STARTED
 from service.audio.report import Report
 from service.audio.sandbox import INPUT, Sandbox
 from service.audio.scheduling import Processors
@@ -41,6 +44,8 @@ _BLOCK_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
 _STDERR_BYTES = 256 * 1024
 _EXIT_TIMEOUT_S = 5.0
+# A decoder that says nothing for so long lets others have its turn.
+_SILENCE_S = 0.2
 # Float formats hold anything. Beyond this a mel band's power leaves float32; sound stays below 1, or below 32,768 where
 # somebody wrote integers as floats.
 _LOUDEST = 1e6
@@ -161,6 +166,7 @@ class Decoding:
         self._allowed_s = _PROCESSOR_S
         self._killed = False
         self._impossible = False
+        self._rate_is_known = False
         self._mark = f"{secrets.token_hex(8)}:"
         self._processors = processors
         self._processor = processors.take() if processors else None
@@ -184,7 +190,13 @@ class Decoding:
         self._pcm = self._process.output
         with suppress(OSError):
             fcntl.fcntl(self._pcm.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._words = _BoundedReader(self._process.words, _STDERR_BYTES)
+        try:
+            self._words = _BoundedReader(self._process.words, _STDERR_BYTES)
+        except RuntimeError as error:
+            with self._process.words:
+                self._process.close()
+            self._give_processor_back()
+            raise OSError(errno.EAGAIN, "no room for one more thread") from error
 
     def __enter__(self) -> Self:
         return self
@@ -192,10 +204,12 @@ class Decoding:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.kill()
-        self._process.close()
-        self._give_processor_back()
-        self._words.close()
+        try:
+            self.kill()
+            self._process.close()
+        finally:
+            self._give_processor_back()
+            self._words.close()
 
     def _give_processor_back(self) -> None:
         if self._processors and self._processor is not None:
@@ -208,19 +222,27 @@ class Decoding:
         self._process.kill()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """The PCM, mono, full scale at 1.0, in blocks of up to 262,144 samples.
+        """The PCM, mono, full scale at 1.0, in blocks of up to 262,144 samples; fewer or none while nothing comes.
 
         Raises:
-            ServiceError: ``audio_too_long`` as soon as more is decoded than was allowed.
+            ServiceError: ``audio_too_long`` as soon as more is decoded than was allowed, ``unsupported_media`` as soon
+                as it is known to have too few samples a second.
         """
-        while True:
+        left, ended = b"", False
+        while not ended:
             buffer = bytearray(_BLOCK_BYTES)
-            filled = _read_into(self._pcm, memoryview(buffer))
-            if filled < _SAMPLE_BYTES:
+            buffer[: len(left)] = left
+            received, ended = _read_into(self._pcm, memoryview(buffer)[len(left) :])
+            filled = len(left) + received
+            n_samples = filled // _SAMPLE_BYTES
+            left = bytes(buffer[n_samples * _SAMPLE_BYTES : filled])
+            if ended and not n_samples:
                 return
-            block = np.frombuffer(buffer, dtype="<f4", count=filled // _SAMPLE_BYTES)
-            self._n_samples += len(block)
+            block = np.frombuffer(buffer, dtype="<f4", count=n_samples)
+            self._n_samples += n_samples
             self._allow()
+            if not self._rate_is_known:
+                self._check_rate(Report.parse(self._words.so_far(), self._mark))
             if self._n_samples > self._max_samples:
                 raise ServiceError(
                     ErrorKind.AUDIO_TOO_LONG,
@@ -238,7 +260,7 @@ class Decoding:
 
     def _possible(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """The samples without what is no sound: NaN becomes silence, infinities and absurd values the loudest."""
-        if np.abs(block).max() <= _LOUDEST:
+        if np.abs(block).max(initial=0.0) <= _LOUDEST:
             return block
         self._impossible = True
         return np.clip(np.nan_to_num(block), -_LOUDEST, _LOUDEST)
@@ -257,17 +279,17 @@ class Decoding:
             status = self._process.wait()
         text = self._words.close()
         report = Report.parse(text, self._mark)
-        if status < 0 and not self._killed:
-            _log.error("ffmpeg was ended by signal %d: %s", -status, text[-2000:])
-            raise self._reason_for_dying(-status)
+        if status == NOT_STARTED:
+            _log.error("ffmpeg was not started: %s", text[-2000:])
+            raise _stopped()
+        # It takes some signals for a wish that it should come to an end, and says so.
+        number = -status if status < 0 else (status and report.ended_by)
+        if number and not self._killed:
+            _log.error("ffmpeg was ended by signal %d: %s", number, text[-2000:])
+            raise self._reason_for_dying(number)
         if is_wrapper(self._path):
             raise _not_audio()
-        if report.stream and 0 < report.stream.sample_rate_hz < _LOWEST_RATE_HZ:
-            raise ServiceError(
-                ErrorKind.UNSUPPORTED_MEDIA,
-                f"The recording has {report.stream.sample_rate_hz} samples a second; send one of at least "
-                f"{_LOWEST_RATE_HZ}.",
-            )
+        self._check_rate(report)
         if self._n_samples == 0 or report.stream is None:
             _log.info("ffmpeg gave no audio (status %d): %s", status, text[-2000:])
             raise self._reason_for_nothing(report)
@@ -275,6 +297,18 @@ class Decoding:
             _log.warning("ffmpeg ended with status %d: %s", status, text[-2000:])
         duration_s = self._n_samples / self._sample_rate
         return DecodedAudio(report.stream, duration_s, tuple(self._warnings(report, duration_s, status)))
+
+    def _check_rate(self, report: Report) -> None:
+        """Refuse what stands for hours of sound in a kilobyte, once the rate is known."""
+        if report.stream is None:
+            return
+        self._rate_is_known = True
+        if 0 < report.stream.sample_rate_hz < _LOWEST_RATE_HZ:
+            raise ServiceError(
+                ErrorKind.UNSUPPORTED_MEDIA,
+                f"The recording has {report.stream.sample_rate_hz} samples a second; send one of at least "
+                f"{_LOWEST_RATE_HZ}.",
+            )
 
     def _warnings(self, report: Report, duration_s: float, status: int) -> Iterator[TrackWarning]:
         if report.declared_s is not None and duration_s + _MISSING_S < report.declared_s:
@@ -346,15 +380,17 @@ def _not_audio() -> ServiceError:
     )
 
 
-def _read_into(pipe: IO[bytes], view: memoryview) -> int:
-    """Fill ``view`` as far as the pipe gives; fewer bytes than that only at its end."""
+def _read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
+    """Fill ``view`` until nothing comes for a while; gives how far, and whether the pipe has ended."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
     filled = 0
-    while filled < len(view):
+    while filled < len(view) and poll.poll(1000 * _SILENCE_S):
         received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
         if not received:
-            break
+            return filled, True
         filled += received
-    return filled
+    return filled, False
 
 
 class _BoundedReader:
@@ -375,8 +411,12 @@ class _BoundedReader:
             self._tail += words[room:] if room > 0 else words
             del self._tail[: -self._half]
 
+    def so_far(self) -> str:
+        """What was kept until now."""
+        return (bytes(self._head) + bytes(self._tail)).decode("utf-8", errors="replace")
+
     def close(self) -> str:
         """Wait for the writer to end and give what was kept."""
         self._thread.join()
         self._pipe.close()
-        return (self._head + self._tail).decode("utf-8", errors="replace")
+        return self.so_far()

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import fcntl
 import json
+import mmap
 import os
 import resource
 import selectors
@@ -32,6 +33,8 @@ INPUT = 3
 """The number under which a decoder has the one file that it may read."""
 NAME = b"launcher"
 """What the system calls it."""
+NOT_STARTED = 127
+"""The status of a child that could not become what it was to be."""
 LANDLOCK, SECCOMP, LIMITS = "landlock", "seccomp", "limits"
 
 _MESSAGE_BYTES = 64 << 10
@@ -51,7 +54,7 @@ _NEEDED = (
     *("read", "readv", "pread64", "preadv", "write", "writev", "close", "close_range", "lseek", "fadvise64"),
     *("open", "openat", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getcwd", "getdents64"),
     *("stat", "fstat", "lstat", "newfstatat", "statx", "fstatfs", "dup", "dup2", "dup3"),
-    *("brk", "mmap", "munmap", "mprotect", "mremap", "madvise", "membarrier"),
+    *("brk", "munmap", "mprotect", "mremap", "madvise", "membarrier"),
     *("execve", "exit", "exit_group", "arch_prctl", "set_tid_address", "set_robust_list", "rseq", "futex"),
     *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
     *("sched_yield", "sched_getaffinity", "getcpu", "getrlimit", "getrusage", "sysinfo", "uname"),
@@ -93,6 +96,8 @@ class Calls:
         # libraries use clone.
         self._add(_ALLOW, "clone", Comparison(0, _MASKED_EQUAL, _CLONE_THREAD | _NEW_NAMESPACES, _CLONE_THREAD))
         self._add(_REFUSE | errno.ENOSYS, "clone3")
+        # No shared memory, which no limit counts.
+        self._add(_ALLOW, "mmap", Comparison(3, _MASKED_EQUAL, mmap.MAP_SHARED, 0))
         # To ask for its own limits, not to set any; and to name its threads.
         self._add(_ALLOW, "prlimit64", Comparison(0, _EQUAL, 0, 0), Comparison(2, _EQUAL, 0, 0))
         self._add(_ALLOW, "prctl", Comparison(0, _EQUAL, _PR_SET_NAME, 0))
@@ -196,6 +201,7 @@ class Launcher:
         self._libc.prctl(_PR_SET_NAME, NAME)
         self._selector = selectors.DefaultSelector()
         self._selector.register(service, selectors.EVENT_READ)
+        self._children = set[Child]()
 
     def layers(self) -> list[str]:
         """Those that this machine has, each tried by a child."""
@@ -210,7 +216,15 @@ class Launcher:
         return found
 
     def serve(self) -> None:
-        """Until the service is gone."""
+        """Until the service is gone, and every child with it."""
+        try:
+            self._serve()
+        finally:
+            # The kernel does it, too (PDEATHSIG), but not for a thread that took its process over by execve.
+            for child in self._children:
+                signal.pidfd_send_signal(child.process, signal.SIGKILL)
+
+    def _serve(self) -> None:
         while True:
             for ready, _ in self._selector.select():
                 if ready.fileobj is self._service:
@@ -237,8 +251,7 @@ class Launcher:
             pid = os.fork()
             if pid == 0:
                 self._become(order, file, output, words)
-            child = Child(pid, os.pidfd_open(pid), told, order.most_processor_s)
-            self._selector.register(child.process, selectors.EVENT_READ, (self._reap, child))
+            child = self._watched(pid, told, order.most_processor_s)
             self._selector.register(told, selectors.EVENT_READ, (self._allow_more, child))
             with suppress(OSError):
                 socket.send_fds(told, [str(pid).encode()], [child.process])
@@ -247,6 +260,18 @@ class Launcher:
                 told.send(str(-(error.errno or errno.EAGAIN)).encode())
         for descriptor in (file, output, words):
             os.close(descriptor)
+
+    def _watched(self, pid: int, told: socket.socket, most_s: int | None) -> Child:
+        """A child whose end will be told; one that cannot be watched is ended."""
+        try:
+            child = Child(pid, os.pidfd_open(pid), told, most_s)
+            self._selector.register(child.process, selectors.EVENT_READ, (self._reap, child))
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._children.add(child)
+        return child
 
     def _allow_more(self, child: Child) -> None:
         """Give a decoder that gets on more of a processor's time, as the service says, or end one that it lets go."""
@@ -266,6 +291,7 @@ class Launcher:
 
     def _reap(self, child: Child) -> None:
         _, status = os.waitpid(child.pid, 0)
+        self._children.discard(child)
         self._selector.unregister(child.process)
         os.close(child.process)
         with suppress(KeyError, ValueError):
@@ -308,7 +334,7 @@ class Launcher:
             with suppress(OSError):
                 os.write(2, f"launcher: {error}\n".encode())
         finally:
-            os._exit(127)
+            os._exit(NOT_STARTED)
 
     def _restrict_calls(self) -> None:
         if self._calls is None:

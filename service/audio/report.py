@@ -22,6 +22,7 @@ _AUDIO = re.compile(
 _STREAM = re.compile(r"^\[info\]   Stream #0:\d{1,5}.*$", re.MULTILINE)
 _PICTURE = "(attached pic)"
 _ERROR = re.compile(r"^(\[[^\]\n]{1,200}\] )?\[(error|fatal)\] ", re.MULTILINE)
+_ENDED = re.compile(r"^\[info\] Exiting normally, received signal (?P<number>\d{1,3})\.", re.MULTILINE)
 _ESTIMATED = "Estimating duration from bitrate"
 _OUTPUT = ": Audio: pcm_f32le, {mark}="
 
@@ -53,6 +54,7 @@ class Report:
         declared_s: duration of the sound that the file itself states; None where it states none, where ffmpeg
             guessed, or where another stream may be the longer one.
         decode_errors: complaints after the file was opened.
+        ended_by: the signal at which it closed its output and ended; None if none came.
     """
 
     opened: bool
@@ -60,13 +62,16 @@ class Report:
     stream: StreamInfo | None
     declared_s: float | None
     decode_errors: int
+    ended_by: int | None = None
 
     @classmethod
     def parse(cls, text: str, mark: str = "") -> Report:
         """Read the text that ffmpeg wrote, which puts ``mark`` where only it writes."""
+        ended = _ENDED.search(text)
+        ended_by = int(ended["number"]) if ended else None
         opened = _INPUT.search(text)
         if not opened:
-            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0)
+            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, ended_by=ended_by)
         described = _AUDIO.finditer(text, opened.end())
         audio = next((found for found in described if (found["mark"] or "") == mark), None)
         of_others = (_PICTURE, " -> #0:", f", {mark}=")
@@ -90,6 +95,7 @@ class Report:
             else None,
             # ffmpeg's threads speak in any order: a decoder may complain before the output is announced.
             decode_errors=len(_ERROR.findall(text, opened.end())),
+            ended_by=ended_by,
         )
 
 

@@ -45,7 +45,7 @@ _DATA_BYTES, _ADDRESS_SPACE_BYTES = 256 << 20, 1 << 30
 _OPEN_FILES = 32
 # It starts within milliseconds. A launcher that says nothing for so long is stopped, or ill.
 _START_TIMEOUT_S = 5.0
-_BEGIN_TIMEOUT_S = 60.0
+_BEGIN_TIMEOUT_S = 20.0
 # What a decoder that has ended left is known as soon as the launcher gets to it.
 _REPORT_TIMEOUT_S = 2.0
 _SILENCE_S = 0.2
@@ -170,7 +170,8 @@ class Started:
         self.words = words
         self._report = report
         self._process = process
-        self._lock = threading.Lock()
+        # What ends it never waits for what asks how it ended.
+        self._lock, self._asking = threading.Lock(), threading.Lock()
         self._status: int | None = None
 
     def __enter__(self) -> Self:
@@ -184,7 +185,7 @@ class Started:
     def poll(self) -> int | None:
         """Its status if it has ended: that of its exit, or minus the signal's number."""
         if self._status is None and _comes(self._process, 0):
-            with self._lock:
+            with self._asking:
                 if self._status is None:
                     self._status = self._told()
         return self._status
@@ -214,17 +215,23 @@ class Started:
 
     def close(self) -> None:
         """End it, wait for that, and give everything back but its words."""
-        self.kill()
-        self.output.close()
-        self.wait()
-        with self._lock:
-            os.close(self._process)
-            self._process = -1
-        self._report.close()
+        with self._report:
+            self.kill()
+            self.output.close()
+            self.wait()
+            with self._lock:
+                os.close(self._process)
+                self._process = -1
 
     def _told(self) -> int:
         """How it ended; a launcher that is not there to tell took it along, and one that is stopped cannot."""
-        said = self._report.recv(64) if _comes(self._report.fileno(), _REPORT_TIMEOUT_S) else b""
+        said = b""
+        if _comes(self._report.fileno(), _REPORT_TIMEOUT_S):
+            try:
+                said = self._report.recv(64)
+            except ConnectionResetError:
+                # The launcher let go before it read what was sent last. What it told is still there.
+                said = self._report.recv(64)
         return int(said) if said else -signal.SIGKILL
 
 
@@ -244,6 +251,8 @@ class _Launcher:
                 command, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),), start_new_session=True
             )
         self._process = process
+        self._lock = threading.Lock()
+        self._started = weakref.WeakSet[Started]()
         self._finalizer = weakref.finalize(self, _end, process, self._socket)
         said = self._socket.recv(4096) if _comes(self._socket.fileno(), _BEGIN_TIMEOUT_S) else b""
         if not said:
@@ -282,7 +291,10 @@ class _Launcher:
                 number = -int(said) if int(said) < 0 else errno.EMFILE
                 raise OSError(number, os.strerror(number))
             kept.pop_all()
-            return Started(output, words, report, int(said), descriptors[0])
+            started = Started(output, words, report, int(said), descriptors[0])
+        with self._lock:
+            self._started.add(started)
+        return started
 
     def _silence(self) -> OSError:
         """Why it dropped what it was given."""
@@ -293,8 +305,12 @@ class _Launcher:
         return ConnectionError("the launcher of decoders has ended")
 
     def close(self) -> None:
-        """End it."""
+        """End it, and what it started: that may have seen to it that it is not ended with it."""
         self._finalizer()
+        with self._lock:
+            left = list(self._started)
+        for started in left:
+            started.kill()
 
 
 def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:

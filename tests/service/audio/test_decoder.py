@@ -8,6 +8,8 @@ import subprocess
 import tarfile
 import threading
 import zipfile
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import librosa
@@ -298,7 +300,13 @@ def test_many_chapters_and_tags_do_not_hide_the_stream(
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(signal.SIGKILL, ErrorKind.INTERNAL_ERROR), (signal.SIGSEGV, ErrorKind.UNDECODABLE_AUDIO)],
+    [
+        (signal.SIGKILL, ErrorKind.INTERNAL_ERROR),
+        (signal.SIGSEGV, ErrorKind.UNDECODABLE_AUDIO),
+        # These two ffmpeg takes for a wish to come to an end: its time of the processor is up, somebody stops it.
+        (signal.SIGXCPU, ErrorKind.UNDECODABLE_AUDIO),
+        (signal.SIGTERM, ErrorKind.INTERNAL_ERROR),
+    ],
 )
 def test_a_decoder_that_dies_gives_no_answer_about_half_a_recording(
     decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path, number: signal.Signals, kind: ErrorKind
@@ -322,15 +330,57 @@ def test_too_long_is_found_while_decoding(
 ) -> None:
     path = tmp_path / "long.flac"
     recorder.run("-f", "lavfi", "-i", "sine=r=8000", "-t", "7200", path)
-    with decoder.open(path, sample_rate=RATE, max_duration_s=60) as decoding:
-        blocks = decoding.blocks()
-        for _ in range(60 * RATE // 262_144):
-            next(blocks)
-        with pytest.raises(ServiceError) as caught:
-            next(blocks)
+    with decoder.open(path, sample_rate=RATE, max_duration_s=60) as decoding, pytest.raises(ServiceError) as caught:
+        list(decoding.blocks())
     assert caught.value.kind is ErrorKind.AUDIO_TOO_LONG
+    assert decoding._n_samples <= 60 * RATE + 262_144
     assert refusal(decoder, wav, limit_s=9.9) is ErrorKind.AUDIO_TOO_LONG
     assert len(decode(decoder, wav, limit_s=10.0)[0]) == 10 * RATE
+
+
+def test_too_few_samples_a_second_are_found_while_decoding(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    path = tmp_path / "slow.wav"
+    path.write_bytes(wav_bytes(np.zeros(20_000, dtype=np.float32), 100))
+    with (
+        decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding,
+        pytest.raises(ServiceError) as caught,
+    ):
+        next(decoding.blocks())
+    assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
+
+
+def test_a_decoder_that_stands_still_holds_nobody_up(decoder: FfmpegDecoder, long_song: Path) -> None:
+    whole, _ = decode(decoder, long_song, limit_s=3600)
+    with decoder.open(long_song, sample_rate=RATE, max_duration_s=3600) as decoding:
+        blocks, heard = decoding.blocks(), list[NDArray[np.float32]]()
+        child = psutil.Process(decoding._process.pid)
+        child.suspend()
+        while not heard or len(heard[-1]):
+            heard.append(next(blocks))
+        child.resume()
+        heard += blocks
+        decoding.summary()
+    assert np.array_equal(np.concatenate(heard), whole)
+
+
+def test_a_decoder_that_cannot_be_started_is_no_fault_of_the_file(wav: Path, ffmpeg: Ffmpeg) -> None:
+    with closing(FfmpegDecoder(replace(ffmpeg, path=Path("/nowhere/ffmpeg")))) as decoder:
+        assert refusal(decoder, wav) is ErrorKind.INTERNAL_ERROR
+
+
+def test_no_room_for_a_thread_leaves_nothing(
+    decoder: FfmpegDecoder, wav: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError(f"can't start {thread.name}")
+
+    descriptors = psutil.Process().num_fds()
+    with monkeypatch.context() as patch:
+        patch.setattr("threading.Thread.start", refuse)
+        with pytest.raises(OSError, match="thread"):
+            decoder.open(wav, sample_rate=RATE, max_duration_s=60)
+    assert psutil.Process().num_fds() == descriptors
+    assert ffmpegs() == []
 
 
 def test_killing_ends_the_reading_and_leaves_nothing(

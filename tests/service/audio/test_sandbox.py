@@ -111,6 +111,7 @@ ATTEMPTS = {
     "leave semaphores": (f"{_REFUSED}(c.semget(0, 1, 0o600))", Layer.SECCOMP),
     "hide memory": ("os.memfd_create('x')", Layer.SECCOMP),
     "watch files": (f"{_REFUSED}(c.inotify_init())", Layer.SECCOMP),
+    "share memory": ("import mmap; mmap.mmap(-1, 4096)", Layer.SECCOMP),
     "outlive the launcher": (f"{_REFUSED}(c.prctl(1, 0))", Layer.SECCOMP),
     "use the kernel's ring": (f"{_REFUSED}(c.syscall(425, 1, ctypes.create_string_buffer(120)))", Layer.SECCOMP),
     "allocate 2 GiB": ("bytearray(2 << 30)", Layer.LIMITS),
@@ -197,14 +198,49 @@ def test_a_launcher_that_somebody_else_gives_up_meanwhile_is_replaced(harmless: 
         assert run(sandbox, "print('again')", harmless) == (0, "again\n")
 
 
+def test_what_is_allowed_too_late_hides_no_status(sandbox: Sandbox, harmless: Path) -> None:
+    with harmless.open("rb") as file:
+        command = [str(_PYTHON), "-I", "-S", "-c", "import time; time.sleep(0.3); raise SystemExit(3)"]
+        with sandbox.start(command, input_file=file.fileno(), processor_s=60) as started:
+            first = launcher_of(sandbox)
+            first.suspend()
+            until(lambda: psutil.Process(started.pid).status() == psutil.STATUS_ZOMBIE)
+            started.allow(70)
+            first.resume()
+            assert started.wait(10) == 3
+        started.words.close()
+
+
+_TAKES_ITSELF_OVER = """
+import os, threading
+again = ["x", "-I", "-S", "-c", "import time; print('again', flush=True); time.sleep(60)"]
+threading.Thread(target=lambda: os.execv("/proc/self/exe", again)).start()
+threading.Event().wait()
+"""
+
+
+def test_what_took_itself_over_in_a_thread_ends_with_the_launcher(harmless: Path) -> None:
+    """The kernel's signal at a parent's death belongs to a thread, and another one that calls execve has none."""
+    with closing(Sandbox(_PYTHON, libraries=_LIBRARIES)) as sandbox, harmless.open("rb") as file:
+        command = [str(_PYTHON), "-I", "-S", "-c", _TAKES_ITSELF_OVER]
+        started = [sandbox.start(command, input_file=file.fileno(), processor_s=60) for _ in range(2)]
+        assert all(each.output.readline() == b"again\n" for each in started)
+        launcher_of(sandbox).kill()
+        assert run(sandbox, "print('another')", harmless) == (0, "another\n")
+        for each in started:
+            with each.words, each:
+                assert each.wait(10) == -signal.SIGKILL
+
+
 def test_what_was_started_ends_with_the_service(harmless: Path) -> None:
     program = f"""
 import os, sys
 from pathlib import Path
 from service.audio.sandbox import Sandbox
 sandbox = Sandbox(Path({str(_PYTHON)!r}), libraries={[str(path) for path in _LIBRARIES]!r})
-command = [{str(_PYTHON)!r}, "-I", "-S", "-c", "while True: pass"]
+command = [{str(_PYTHON)!r}, "-I", "-S", "-c", {_TAKES_ITSELF_OVER!r}]
 started = sandbox.start(command, input_file=os.open({str(harmless)!r}, os.O_RDONLY), processor_s=60)
+started.output.readline()
 print(started.pid, sandbox._in_use()._process.pid, flush=True)
 sys.stdin.read()
 """
