@@ -114,7 +114,7 @@ audit: $(VENV)/.tools ## Look for known vulnerabilities of what the service need
 lock: ## Pin every dependency anew (needs uv)
 	for device in cpu gpu; do \
 	    uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
-	        --extra $$device --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
+	        --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	    --extra cpu --extra gpu --extra reference --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml

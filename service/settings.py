@@ -175,7 +175,8 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(
         default=None,
         description="Where OpenTelemetry spans of requests are sent, by OTLP over HTTP, such as "
-        "http://127.0.0.1:4318/v1/traces; needs the extra `tracing`. Unset for none.",
+        "http://127.0.0.1:4318/v1/traces; needs the extra `tracing`, which `make serve` and the images have. Unset for "
+        "none.",
     )
 
     max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Largest upload, in bytes.")

@@ -234,6 +234,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return
+        too_many = len(self.connections) > self._limits.most
         request_id = uuid.uuid4().hex
         _log.info("a connection was refused: %s", error.kind.code, extra={"connection": request_id})
         response = problem_response(error, request_id=request_id)
@@ -244,7 +245,14 @@ class GuardedProtocol(HttpToolsProtocol):
             bytes(response.body),
         ]
         self.transport.write(b"".join(lines))
-        self.transport.close()
+        if self._answering or too_many:
+            self.transport.close()
+            return
+        # Who is still sending would lose the answer to a reset (RFC 9112, 9.6): hear nothing, and close a little later.
+        self._deaf = True
+        self._head.cancel()
+        self.transport.write_eof()
+        self._rest.start()
 
 
 class _Timer:

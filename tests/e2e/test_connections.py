@@ -183,6 +183,10 @@ def test_an_answer_that_nobody_takes_does_not_hold_a_connection(guarded: Server)
         until(lambda: not [c for c in guarded.process.net_connections() if c.status == "ESTABLISHED"])
 
 
+def test_who_still_sends_hears_why_it_was_refused(guarded: Server) -> None:
+    problem(exchange(guarded, b"This is no HTTP.\r\n\r\n", b"x" * (8 << 20)), 400, "malformed_request")
+
+
 def test_more_connections_than_allowed_are_told(guarded: Server) -> None:
     with ExitStack() as stack:
         for _ in range(_MOST):
