@@ -152,3 +152,13 @@ def test_keys_come_from_a_secret(kubectl: Path, tmp_path: Path) -> None:
     mount = next(m for m in container["volumeMounts"] if m["name"] == "keys")
     assert variables["WHOLETRACK_API_KEYS_FILE"] == f"{mount['mountPath']}/keys.toml"
     assert {"name": "keys", "secret": {"secretName": "wholetrack-keys", "defaultMode": 288}} in pod["volumes"]
+
+
+def test_without_an_adapter_the_processor_alone_counts(kubectl: Path, tmp_path: Path) -> None:
+    kubernetes = os.path.relpath(PROJECT / "deploy/kubernetes", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{kubernetes}/overlays/cpu]\ncomponents: [{kubernetes}/components/without-adapter]\n"
+    )
+    described = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
+    metrics = next(d for d in described if d["kind"] == "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert [metric["resource"]["name"] for metric in metrics] == ["cpu"]
