@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
@@ -47,13 +48,13 @@ def port() -> Iterator[int]:
     thread.join()
 
 
-def read(port: int, *, pause_s: float, pieces: int) -> int:
-    """How many bytes come of the answer."""
+def read(port: int, *, pauses_s: Iterable[float]) -> int:
+    """How many bytes come of the answer, if its client pauses after each of the first pieces."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as client:
         client.request("GET", "/")
         answer, length = client.getresponse(), 0
         try:
-            for _ in range(pieces):
+            for pause_s in chain(pauses_s, repeat(0.0)):
                 if not (piece := answer.read(_PIECE)):
                     break
                 length += len(piece)
@@ -65,8 +66,8 @@ def read(port: int, *, pause_s: float, pieces: int) -> int:
 
 def test_an_answer_that_is_taken_slowly_comes_whole(port: int) -> None:
     """Of megabytes that the kernel holds, what goes is seen although the server's own buffer seems not to move."""
-    assert read(port, pause_s=0.1, pieces=_BYTES) == _BYTES
+    assert read(port, pauses_s=repeat(_STALLED_S / 10)) == _BYTES
 
 
 def test_an_answer_that_is_not_taken_any_more_is_given_up(port: int) -> None:
-    assert read(port, pause_s=4 * _STALLED_S, pieces=8) < _BYTES
+    assert read(port, pauses_s=[4 * _STALLED_S]) < _BYTES
