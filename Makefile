@@ -29,8 +29,10 @@ types: $(VENV)/.test ## Check types, strictly
 imports: $(VENV)/.test ## Check who imports whom
 	$(BIN)/lint-imports --no-logo
 
-unit: $(VENV)/.test ## Run the tests
-	$(BIN)/python -m pytest $(PYTEST)
+# Those of training compute and watch no clock: two at a time.
+unit: $(VENV)/.test ## Run the tests, or what PYTEST says
+	$(BIN)/python -m pytest $(or $(PYTEST),--ignore=tests/training)
+	$(if $(PYTEST),,$(BIN)/python -m pytest tests/training -n 2 --dist loadfile)
 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 5 minutes); records go to docs/bench
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
