@@ -52,19 +52,18 @@ class Admission:
         Raises:
             ServiceError: ``overloaded``, with the time after which there should be a place, or ``draining``.
         """
-        try:
-            async with asyncio.timeout(self._patience_s):
-                await self._places.acquire()
-        except TimeoutError as error:
+        has_place = await self._found_place()
+        if self.draining:
+            if has_place:
+                self._places.release()
+            raise self.goodbye()
+        if not has_place:
             self._turned_away += 1
             raise ServiceError(
                 ErrorKind.OVERLOADED,
                 f"{self.under_way} predictions are under way; try again when Retry-After says.",
                 retry_after_s=self._retry_after_s(),
-            ) from error
-        if self.draining:
-            self._places.release()
-            raise self.goodbye()
+            )
         began = self._last_admitted = self._clock()
         self.under_way += 1
         if self.under_way < self._most:
@@ -77,6 +76,13 @@ class Admission:
             self.under_way -= 1
             self._lasted.append(self._clock() - began)
             self._turned_away = max(0, self._turned_away - 1)
+
+    async def _found_place(self) -> bool:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self._places.acquire()
+        except TimeoutError:
+            return False
 
     @staticmethod
     def goodbye() -> ServiceError:

@@ -13,6 +13,7 @@ import struct
 import termios
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,8 +252,10 @@ class GuardedProtocol(HttpToolsProtocol):
         # Who is still sending would lose the answer to a reset (RFC 9112, 9.6): hear nothing, and close a little later.
         self._deaf = True
         self._head.cancel()
-        self.transport.write_eof()
         self._rest.start()
+        # Unless it was reset this very moment.
+        with suppress(OSError):
+            self.transport.write_eof()
 
 
 class _Timer:

@@ -97,6 +97,13 @@ async def test_while_it_drains_nobody_is_let_in() -> None:
     assert admission.under_way == 0
 
 
+async def test_while_it_drains_nobody_is_told_to_come_back_here() -> None:
+    admission = Admission(1)
+    async with admission.one():
+        admission.draining = True
+        assert (await turned_away(admission)).kind is ErrorKind.DRAINING
+
+
 async def test_a_place_that_becomes_free_is_taken_by_who_just_came() -> None:
     admission = Admission(1, patience_s=60)
     order = list[int]()
