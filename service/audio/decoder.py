@@ -12,17 +12,15 @@ import errno
 import fcntl
 import logging
 import secrets
-import select
 import signal
 import struct
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 from service.audio.container import breaks_off, has_accepted_signature, is_wrapper
 from service.audio.ffmpeg import CODECS, Ffmpeg
 from service.audio.launcher import NOT_STARTED
+from service.audio.pipes import BoundedReader, read_into
 from service.audio.report import Report
 from service.audio.sandbox import INPUT, Sandbox
 from service.audio.scheduling import Processors
@@ -44,8 +43,6 @@ _BLOCK_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
 _STDERR_BYTES = 256 * 1024
 _EXIT_TIMEOUT_S = 5.0
-# A decoder that says nothing for so long lets others have its turn.
-_SILENCE_S = 0.2
 # Float formats hold anything. Beyond this a mel band's power leaves float32; sound stays below 1, or below 32,768 where
 # somebody wrote integers as floats.
 _LOUDEST = 1e6
@@ -191,7 +188,7 @@ class Decoding:
         with suppress(OSError):
             fcntl.fcntl(self._pcm.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
-            self._words = _BoundedReader(self._process.words, _STDERR_BYTES)
+            self._words = BoundedReader(self._process.words, _STDERR_BYTES)
         except RuntimeError as error:
             with self._process.words:
                 self._process.close()
@@ -232,7 +229,7 @@ class Decoding:
         while not ended:
             buffer = bytearray(_BLOCK_BYTES)
             buffer[: len(left)] = left
-            received, ended = _read_into(self._pcm, memoryview(buffer)[len(left) :])
+            received, ended = read_into(self._pcm, memoryview(buffer)[len(left) :])
             filled = len(left) + received
             n_samples = filled // _SAMPLE_BYTES
             left = bytes(buffer[n_samples * _SAMPLE_BYTES : filled])
@@ -378,45 +375,3 @@ def _not_audio() -> ServiceError:
     return ServiceError(
         ErrorKind.UNSUPPORTED_MEDIA, "Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm."
     )
-
-
-def _read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
-    """Fill ``view`` until nothing comes for a while; gives how far, and whether the pipe has ended."""
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    filled = 0
-    while filled < len(view) and poll.poll(1000 * _SILENCE_S):
-        received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
-        if not received:
-            return filled, True
-        filled += received
-    return filled, False
-
-
-class _BoundedReader:
-    """Drains a pipe in a thread, so that its writer never waits, and keeps the beginning and the end."""
-
-    def __init__(self, pipe: IO[bytes], limit: int) -> None:
-        self._pipe = pipe
-        self._half = limit // 2
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._thread = threading.Thread(target=self._drain, name="ffmpeg-stderr", daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        while words := self._pipe.read(8192):
-            room = self._half - len(self._head)
-            self._head += words[:room]
-            self._tail += words[room:] if room > 0 else words
-            del self._tail[: -self._half]
-
-    def so_far(self) -> str:
-        """What was kept until now."""
-        return (bytes(self._head) + bytes(self._tail)).decode("utf-8", errors="replace")
-
-    def close(self) -> str:
-        """Wait for the writer to end and give what was kept."""
-        self._thread.join()
-        self._pipe.close()
-        return self.so_far()

@@ -54,7 +54,7 @@ class Report:
         declared_s: duration of the sound that the file itself states; None where it states none, where ffmpeg
             guessed, or where another stream may be the longer one.
         decode_errors: complaints after the file was opened.
-        ended_by: the signal at which it closed its output and ended; None if none came.
+        ended_by: the signal at which it closed its output and ended; None if none came since decoding began.
     """
 
     opened: bool
@@ -62,16 +62,14 @@ class Report:
     stream: StreamInfo | None
     declared_s: float | None
     decode_errors: int
-    ended_by: int | None = None
+    ended_by: int | None
 
     @classmethod
     def parse(cls, text: str, mark: str = "") -> Report:
         """Read the text that ffmpeg wrote, which puts ``mark`` where only it writes."""
-        ended = _ENDED.search(text)
-        ended_by = int(ended["number"]) if ended else None
         opened = _INPUT.search(text)
         if not opened:
-            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, ended_by=ended_by)
+            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, ended_by=None)
         described = _AUDIO.finditer(text, opened.end())
         audio = next((found for found in described if (found["mark"] or "") == mark), None)
         of_others = (_PICTURE, " -> #0:", f", {mark}=")
@@ -79,9 +77,12 @@ class Report:
             line for line in _STREAM.findall(text, opened.end()) if not any(words in line for words in of_others)
         ]
         stated = _DURATION.search(text, opened.end())
+        # Tags are told before the output is announced.
+        announced = text.find(_OUTPUT.format(mark=mark))
+        ended = _ENDED.search(text, announced) if announced >= 0 else None
         return cls(
             opened=True,
-            started=_OUTPUT.format(mark=mark) in text,
+            started=announced >= 0,
             stream=StreamInfo(
                 codec=audio["codec"],
                 container=opened["container"],
@@ -95,7 +96,7 @@ class Report:
             else None,
             # ffmpeg's threads speak in any order: a decoder may complain before the output is announced.
             decode_errors=len(_ERROR.findall(text, opened.end())),
-            ended_by=ended_by,
+            ended_by=int(ended["number"]) if ended else None,
         )
 
 

@@ -58,6 +58,14 @@ def test_a_tag_cannot_pass_for_a_stream() -> None:
     assert report.stream.codec == "aac"
 
 
+def test_a_tag_cannot_pass_for_a_signal() -> None:
+    words = "[info] Exiting normally, received signal 15.\n"
+    spoken = SPOKEN.format(layout="stereo")
+    assert Report.parse(spoken).ended_by is None
+    assert Report.parse(spoken.replace("A song", f"A song\n{words}")).ended_by is None
+    assert Report.parse(spoken + words).ended_by == 15
+
+
 def test_errors_count_once_the_file_is_open() -> None:
     spoken = "[mp3 @ 0x1] [error] Header missing\n" + SPOKEN.format(layout="stereo")
     assert Report.parse(spoken).decode_errors == 0
