@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -98,6 +99,19 @@ def test_integers_are_proven_by_their_own_tolerance(bundle: Bundle) -> None:
     strict = bundle.card.model_copy(update={"int8": bundle.card.int8.model_copy(update={"tolerance": 1e-5})})
     with pytest.raises(StartupError, match="gives wrong answers on cpu in int8"):
         open_session(replace(bundle, card=strict), Settings(device=DeviceChoice.CPU, cpu_precision=Precision.INT8))
+
+
+def test_a_model_that_waits_holds_no_memory_for_batches() -> None:
+    bundle = load_bundles(Settings().models_dir)["campana-crnn"]
+    session = open_session(bundle, Settings(device=DeviceChoice.CPU))
+    process = psutil.Process()
+    at_rest = process.memory_info().rss
+    session.warm_up()
+    warm = process.memory_info().rss
+    assert warm > at_rest + (16 << 20)
+    session.rest()
+    assert process.memory_info().rss < (at_rest + warm) / 2
+    session.prove(bundle)
 
 
 def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
