@@ -20,6 +20,9 @@ _BENCHMARKS = (
     *("startup", "track", "session", "first_answer", "probe", "memory", "throughput", "fairness", "overload"),
     *("decoding", "peers"),
 )
+_THROUGHPUT_RATIOS = tuple(
+    f"throughput_ratio_{name}" for name in ("to_seed_way", "to_seed_way_in_processes", "of_int8")
+)
 Record = dict[str, Any]
 
 
@@ -35,9 +38,7 @@ def summary(found: dict[str, Record]) -> Record:
         "measured": {name: {key: record[key] for key in ("date", "machine")} for name, record in found.items()},
         "cpu_ratio_to_floor": found["track"]["cpu_ratio_to_floor"],
         "cpu_share_of_service": found["track"]["cpu_share_of_service"],
-        "throughput_ratio_to_seed_way": found["throughput"]["throughput_ratio_to_seed_script"],
-        "throughput_ratio_to_seed_way_in_processes": found["throughput"]["throughput_ratio_to_seed_way"],
-        "throughput_ratio_of_int8": found["throughput"]["throughput_ratio_of_int8"],
+        **{name: found["throughput"][name] for name in _THROUGHPUT_RATIOS},
         "throughput_ratio_to_peers": _of_peers(found["peers"], "throughput_ratio"),
         "median_ratio_to_peers": _of_peers(found["peers"], "median_ratio"),
         "p95_ratio_to_peers": _of_peers(found["peers"], "p95_ratio"),
@@ -188,9 +189,8 @@ def _batches(costs: Record) -> tuple[list[str], list[list[str]]]:
 
 
 def _throughput(throughput: Record, figures: Record) -> Iterable[list[str]]:
-    names = ("to_seed_way", "to_seed_way_in_processes", "of_int8")
-    for i, n in enumerate(figures["throughput_ratio_to_seed_way"]):
-        yield [n, _middle(throughput, i), *(_spread(figures[f"throughput_ratio_{name}"][n]) for name in names)]
+    for i, n in enumerate(figures[_THROUGHPUT_RATIOS[0]]):
+        yield [n, _middle(throughput, i), *(_spread(figures[name][n]) for name in _THROUGHPUT_RATIOS)]
 
 
 def _middle(throughput: Record, i: int) -> str:

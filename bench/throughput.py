@@ -22,22 +22,22 @@ _CLIENTS = (1, 4, 16)
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One turn of each: the service in both precisions by clients, the seeds' script, and many of it."""
+    """One turn of each: the service in both precisions by clients, the seeds' way, and that in many processes."""
 
     float32: dict[int, Load]
     int8: dict[int, Load]
-    script: Load
     seeds: Load
+    processes: Load
 
 
-def measure(float32: Ask, int8: Ask, script: Ask, seeds: Ask, *, cores: int, rounds: int) -> dict[str, Any]:
+def measure(float32: Ask, int8: Ask, seeds: Ask, processes: Ask, *, cores: int, rounds: int) -> dict[str, Any]:
     """All by turns; the service with every number of clients, the seeds' way with one, and with as many as cores."""
     found = [
         _Round(
             _by_clients(float32),
             _by_clients(int8),
-            load(script, clients=1, answers=4),
-            load(seeds, clients=cores, answers=4 * cores),
+            load(seeds, clients=1, answers=4),
+            load(processes, clients=cores, answers=4 * cores),
         )
         for _ in range(rounds)
     ]
@@ -45,13 +45,13 @@ def measure(float32: Ask, int8: Ask, script: Ask, seeds: Ask, *, cores: int, rou
         "song_seconds": SONG_SECONDS,
         "service": [[one.as_dict() for one in turn.float32.values()] for turn in found],
         "service_int8": [[one.as_dict() for one in turn.int8.values()] for turn in found],
-        "seed_script": [turn.script.as_dict() for turn in found],
         "seed_way": [turn.seeds.as_dict() for turn in found],
-        "throughput_ratio_to_seed_script": {
-            str(n): spread([turn.float32[n].per_second / turn.script.per_second for turn in found]) for n in _CLIENTS
-        },
+        "seed_way_in_processes": [turn.processes.as_dict() for turn in found],
         "throughput_ratio_to_seed_way": {
             str(n): spread([turn.float32[n].per_second / turn.seeds.per_second for turn in found]) for n in _CLIENTS
+        },
+        "throughput_ratio_to_seed_way_in_processes": {
+            str(n): spread([turn.float32[n].per_second / turn.processes.per_second for turn in found]) for n in _CLIENTS
         },
         "throughput_ratio_of_int8": {
             str(n): spread([turn.int8[n].per_second / turn.float32[n].per_second for turn in found]) for n in _CLIENTS
@@ -88,10 +88,10 @@ def main() -> None:
         with (
             running_server(homes[0]) as float32,
             running_server(homes[1], cpu_precision=Precision.INT8) as int8,
-            seed_way(song, bundle, processes=1, threads=cores) as script,
-            seed_way(song, bundle, processes=cores, threads=1) as seeds,
+            seed_way(song, bundle, processes=1, threads=cores) as seeds,
+            seed_way(song, bundle, processes=cores, threads=1) as processes,
         ):
-            asking = _asking(float32, song), _asking(int8, song), script, seeds
+            asking = _asking(float32, song), _asking(int8, song), seeds, processes
             found = measure(*asking, cores=cores, rounds=options.rounds)
             print_report("throughput", found, record=options.record)
 
