@@ -33,7 +33,7 @@ class _Noting:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.max_batch, self.answer_shape = session.max_batch, session.answer_shape
-        self.device, self.precision = session.device, session.precision
+        self.device, self.precision, self.memory = session.device, session.precision, session.memory
         self.answered = 0.0
         self.cancellation = Cancellation()
 

@@ -90,7 +90,7 @@ def through_http(server: Server, song: Path) -> Cost:
 def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, object]:
     """All of them, ``repeats`` times in turn."""
     served = pipeline.model(None)
-    session = served.engine.classifier
+    session = served.engine.classifiers[0]
     assert isinstance(session, Session)
     windows = pipeline.windows(song, max_duration_s=3600)
     with pipeline.decoder.open(song, sample_rate=served.card.audio.sample_rate, max_duration_s=3600) as decoding:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from enum import StrEnum
@@ -71,7 +72,7 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(default, StrEnum):
         return default.value
-    return str(default).lower() if isinstance(default, bool) else "[]" if default == () else f"{default}"
+    return json.dumps(default) if isinstance(default, bool | tuple) else f"{default}"
 
 
 def _block(variable: str, value: str, meaning: str) -> str:

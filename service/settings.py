@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tempfile
@@ -100,8 +101,15 @@ class Settings(BaseSettings):
     cuda_batch: PositiveInt = Field(
         default=256, description="Most windows in one run of the network on a GPU, and the largest size warmed up."
     )
-    cuda_device: int = Field(default=0, ge=0, description="Number of the GPU.")
-    cuda_memory_mb: PositiveInt = Field(default=2048, description="Limit of the network's memory on the GPU, in MiB.")
+    cuda_devices: tuple[NonNegativeInt, ...] = Field(
+        default=(0,),
+        min_length=1,
+        description="Numbers of the GPUs that share the batches, as a JSON list such as [0, 1].",
+    )
+    cuda_sessions: PositiveInt = Field(
+        default=1, description="Sessions of a network on each GPU, each with a thread and a batch of its own."
+    )
+    cuda_memory_mb: PositiveInt = Field(default=2048, description="Limit of each session's memory on its GPU, in MiB.")
 
     device_timeout_s: PositiveFloat = Field(
         default=60.0,
@@ -221,5 +229,12 @@ def settings_with_sources(settings: Settings) -> list[tuple[str, str, str, str]]
         variable, value = f"{PREFIX}{name.upper()}", getattr(settings, name)
         given = "environment" if variable in in_environment else "given"
         source = given if name in settings.model_fields_set else "default"
-        rows.append((variable, "" if value is None else str(value), source, field.description or ""))
+        rows.append((variable, _printed(value), source, field.description or ""))
     return rows
+
+
+def _printed(value: object) -> str:
+    """A value as it would be set; nothing for none."""
+    if isinstance(value, tuple):
+        return json.dumps(value)
+    return "" if value is None else str(value)

@@ -16,7 +16,7 @@ from service.audio.sandbox import ALL_LAYERS, Sandbox, missing
 from service.audio.scheduling import Processors
 from service.errors import StartupError
 from service.inference.bundle import load_bundles
-from service.inference.device import open_session
+from service.inference.device import open_again, open_sessions
 from service.inference.engine import Engine
 from service.pipeline import Pipeline, ServedModel
 from service.settings import SandboxChoice, Settings
@@ -55,12 +55,10 @@ def build_pipeline(settings: Settings) -> Pipeline:
         )
     models = {}
     for name, bundle in sorted(bundles.items()):
-        session = open_session(bundle, settings)
         engine = Engine(
-            session,
-            threads=settings.cpu_threads if session.device == "cpu" else 1,
+            *open_sessions(bundle, settings),
             hang_s=settings.device_timeout_s,
-            reopen=partial(open_session, bundle, settings),
+            reopen=partial(open_again, bundle, settings),
             despair=_leave_it_to_the_supervisor,
         )
         models[name] = ServedModel(bundle, engine)
@@ -68,8 +66,8 @@ def build_pipeline(settings: Settings) -> Pipeline:
             "model %s version %s answers rightly on %s in %s",
             name,
             bundle.card.version,
-            session.device,
-            session.precision,
+            engine.device,
+            engine.precision,
         )
     return Pipeline(
         decoder,

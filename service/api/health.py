@@ -55,7 +55,7 @@ async def readyz(request: Request) -> Readiness:
         raise ServiceError(ErrorKind.DEVICE_FAILED, f"No device answers for {', '.join(failing)}.", retry_after_s=5)
     return Readiness(
         status="ready",
-        models={name: served.engine.classifier.device for name, served in sorted(pipeline.models.items())},
+        models={name: served.engine.device for name, served in sorted(pipeline.models.items())},
         sandbox=sorted(pipeline.decoder.sandbox.layers),
     )
 

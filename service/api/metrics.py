@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from service.api.schemas import Timing
+from service.inference.gpu_memory import GpuMemory
 from service.pipeline import ServedModel
 
 # One more series for each counter and histogram, which no question needs.
@@ -109,19 +110,29 @@ class _Engines(Collector):
         waiting = GaugeMetricFamily("wholetrack_windows_waiting", "Windows that wait for the device.", labels=labels)
         tracks = GaugeMetricFamily("wholetrack_tracks_open", "Tracks whose windows are classified.", labels=labels)
         healthy = GaugeMetricFamily("wholetrack_device_healthy", "1 if the device answers.", labels=labels)
+        memories: dict[str, GpuMemory] = {}
         for name, served in self._models.items():
             engine, counts = served.engine, served.engine.counts()
-            label = [name, engine.classifier.device]
-            most = engine.classifier.max_batch
-            limits = [limit for limit in _BATCHES if limit < most] + [most]
-            within = [sum(n for size, n in counts.batches.items() if size <= limit) for limit in limits]
-            buckets = [(str(limit), n) for limit, n in zip(limits, within, strict=True)]
-            total = sum(size * n for size, n in counts.batches.items())
-            batches.add_metric(label, buckets=[*buckets, ("+Inf", counts.batches.total())], sum_value=total)
-            busy.add_metric(label, counts.busy_s)
-            failures.add_metric(label, counts.failures)
-            replaced.add_metric(label, counts.replacements)
-            waiting.add_metric(label, counts.waiting)
-            tracks.add_metric(label, counts.tracks)
-            healthy.add_metric(label, engine.healthy)
-        yield from (batches, busy, failures, replaced, waiting, tracks, healthy)
+            limits = [limit for limit in _BATCHES if limit < engine.max_batch] + [engine.max_batch]
+            for device, done in counts.devices.items():
+                label = [name, device]
+                within = [sum(n for size, n in done.batches.items() if size <= limit) for limit in limits]
+                buckets = [(str(limit), n) for limit, n in zip(limits, within, strict=True)]
+                total = sum(size * n for size, n in done.batches.items())
+                batches.add_metric(label, buckets=[*buckets, ("+Inf", done.batches.total())], sum_value=total)
+                busy.add_metric(label, done.busy_s)
+                failures.add_metric(label, done.failures)
+                replaced.add_metric(label, done.replacements)
+                healthy.add_metric(label, done.healthy)
+                if done.memory and (device not in memories or done.memory.asked_at > memories[device].asked_at):
+                    memories[device] = done.memory
+            waiting.add_metric([name, engine.device], counts.waiting)
+            tracks.add_metric([name, engine.device], counts.tracks)
+        used = GaugeMetricFamily(
+            "wholetrack_device_memory_used_bytes", "Memory of the GPU taken, by whomever.", labels=["device"]
+        )
+        size = GaugeMetricFamily("wholetrack_device_memory_bytes", "Memory that the GPU has.", labels=["device"])
+        for device, memory in memories.items():
+            used.add_metric([device], memory.used)
+            size.add_metric([device], memory.size)
+        yield from (batches, busy, failures, replaced, waiting, tracks, healthy, used, size)

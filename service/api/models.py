@@ -34,7 +34,7 @@ async def show_model(
 def _summary(pipeline: Pipeline, served: ServedModel) -> ModelSummary:
     return ModelSummary.of(
         served.card,
-        device=served.engine.classifier.device,
-        precision=served.engine.classifier.precision,
+        device=served.engine.device,
+        precision=served.engine.precision,
         default=served.card.name == pipeline.default_model,
     )

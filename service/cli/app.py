@@ -108,8 +108,8 @@ def models() -> None:
                 (
                     f"{name} (default)" if name == pipeline.default_model else name,
                     served.card.version,
-                    served.engine.classifier.device,
-                    served.engine.classifier.precision,
+                    served.engine.device,
+                    served.engine.precision,
                     f"{served.card.windows.window_s:g} s every {served.card.windows.hop_s:g} s",
                     str(len(served.card.labels)),
                     served.card.summary,
@@ -169,7 +169,10 @@ def _settings(**given: str | int | None) -> Settings:
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        complaints = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        # A list that is no JSON is a complaint without a place, which names the setting in its words.
+        complaints = (
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()
+        )
         _fail("; ".join(complaints))
 
 

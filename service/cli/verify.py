@@ -84,7 +84,8 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
     served, card = pipeline.model(model), found.card
     samples = _decode(path, pipeline, sample_rate=card.audio.sample_rate)
     reference_starts, reference = _windows(samples, card)
-    answers = np.concatenate([served.engine.classifier.run(window[None]) for window in reference])
+    classifier = served.engine.classifiers[0]
+    answers = np.concatenate([classifier.run(window[None]) for window in reference])
     expected = window_scores(reference_starts, answers, np.zeros(len(answers), dtype=np.bool_), card)
     reference_s = time.monotonic() - began
 

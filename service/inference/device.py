@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 from collections.abc import Callable
@@ -13,12 +12,13 @@ from numpy.typing import NDArray
 
 from service.errors import StartupError
 from service.inference.bundle import Bundle
+from service.inference.gpu_memory import DRIVER, GpuMemory, memory_reader
+from service.inference.workers import Classifier
 from service.settings import DeviceChoice, Precision, Settings
 
 _log = logging.getLogger(__name__)
 
 _CUDA_PROVIDER = "CUDAExecutionProvider"
-_DRIVER = "libcuda.so.1"
 
 
 class Session:
@@ -32,6 +32,7 @@ class Session:
         device: str,
         batch_sizes: list[int],
         precision: Precision = Precision.FLOAT32,
+        read_memory: Callable[[], GpuMemory | None] = lambda: None,
     ) -> None:
         self._session = session
         self._spec = bundle.card.onnx
@@ -41,6 +42,8 @@ class Session:
         self.precision: str = precision
         self.max_batch = batch_sizes[-1]
         self.answer_shape = bundle.card.answer_shape
+        self.memory: GpuMemory | None = None
+        self._read_memory = read_memory
 
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Classify.
@@ -57,6 +60,7 @@ class Session:
             size = next(size for size in self._batch_sizes if size >= n_windows)
             windows = np.concatenate((windows, np.zeros((size - n_windows, *windows.shape[1:]), dtype=np.float32)))
         outputs = self._session.run([self._spec.output], {self._spec.input: windows})
+        self.memory = self._read_memory()
         scores: NDArray[np.float32] = np.asarray(outputs[0])[:n_windows]
         return scores if self._spec.yields == "probabilities" else _softmax(scores)
 
@@ -108,25 +112,51 @@ class Session:
             self._session.run([self._spec.output], {self._spec.input: windows}, options)
 
 
-def open_session(bundle: Bundle, settings: Settings) -> Session:
-    """Open a bundle on the chosen device, warm it up and prove it.
+def open_sessions(bundle: Bundle, settings: Settings) -> list[Session]:
+    """Open a bundle on the chosen devices: a session for each thread that is to run it, which those of a CPU share.
 
     Raises:
-        StartupError: if the chosen device cannot be used; with ``auto`` only if the CPU cannot either.
+        StartupError: if one of the chosen devices cannot be used; with ``auto`` only if the CPU cannot either.
     """
     if settings.device is not DeviceChoice.CPU:
         try:
-            return _proven(_cuda_session, bundle, settings)
+            return [
+                open_session(bundle, settings, f"{DeviceChoice.CUDA}:{number}")
+                for number in settings.cuda_devices
+                for _ in range(settings.cuda_sessions)
+            ]
         except StartupError as error:
             if settings.device is DeviceChoice.CUDA:
                 raise
             _log.info("device auto: not CUDA, because %s", error)
-    return _proven(_cpu_session, bundle, settings)
+    return [open_session(bundle, settings)] * settings.cpu_threads
 
 
-def _proven(open_on: Callable[[Bundle, Settings], Session], bundle: Bundle, settings: Settings) -> Session:
+def open_again(bundle: Bundle, settings: Settings, lost: Classifier) -> Session:
+    """Open a bundle once more on the device of a session that failed: no other takes its place in silence.
+
+    Raises:
+        StartupError: if the device cannot be used.
+    """
+    return open_session(bundle, settings, lost.device)
+
+
+def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.CPU) -> Session:
+    """Open a bundle on a device, warm it up and prove it.
+
+    Args:
+        bundle: the network.
+        settings: sizes, limits and precision.
+        device: ``cpu``, or ``cuda:`` and the number of a GPU.
+
+    Raises:
+        StartupError: if the device cannot be used.
+    """
     try:
-        session = open_on(bundle, settings)
+        if device == DeviceChoice.CPU:
+            session = _cpu_session(bundle, settings)
+        else:
+            session = _cuda_session(bundle, settings, int(device.partition(":")[2]))
         session.check_interface(bundle)
         session.warm_up()
         session.prove(bundle)
@@ -150,20 +180,20 @@ def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
     if settings.cpu_precision is Precision.INT8 and bundle.int8 is not None:
         onnx, precision = bundle.int8, Precision.INT8
     session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    return Session(session, bundle, device="cpu", batch_sizes=[settings.cpu_batch], precision=precision)
+    return Session(session, bundle, device=DeviceChoice.CPU, batch_sizes=[settings.cpu_batch], precision=precision)
 
 
-def _cuda_session(bundle: Bundle, settings: Settings) -> Session:
+def _cuda_session(bundle: Bundle, settings: Settings, number: int) -> Session:
     if _CUDA_PROVIDER not in ort.get_available_providers():
         raise StartupError(
             "this onnxruntime has no CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
             "WHOLETRACK_DEVICE=cpu"
         )
     try:
-        ctypes.CDLL(_DRIVER)
+        read_memory = memory_reader()
     except OSError as error:
         raise StartupError(
-            f"there is no driver of an NVIDIA GPU here ({_DRIVER} is missing): install it, give the container its GPU, "
+            f"there is no driver of an NVIDIA GPU here ({DRIVER} is missing): install it, give the container its GPU, "
             "or set WHOLETRACK_DEVICE=cpu"
         ) from error
     # Finds CUDA and cuDNN in their Python packages before the system's.
@@ -172,7 +202,7 @@ def _cuda_session(bundle: Bundle, settings: Settings) -> Session:
     # Without this, a node that CUDA cannot take runs on the CPU in silence.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider = {
-        "device_id": settings.cuda_device,
+        "device_id": number,
         "gpu_mem_limit": settings.cuda_memory_mb << 20,
         "arena_extend_strategy": "kSameAsRequested",
         # EXHAUSTIVE takes seconds and gigabytes at each new shape, DEFAULT picks slow ones.
@@ -189,7 +219,7 @@ def _cuda_session(bundle: Bundle, settings: Settings) -> Session:
             "extra 'gpu' with its CUDA packages, or set WHOLETRACK_DEVICE=cpu"
         )
     sizes = [1 << exponent for exponent in range(int(math.log2(settings.cuda_batch)) + 1)]
-    return Session(session, bundle, device=f"cuda:{settings.cuda_device}", batch_sizes=sizes)
+    return Session(session, bundle, device=f"{DeviceChoice.CUDA}:{number}", batch_sizes=sizes, read_memory=read_memory)
 
 
 def _session_options() -> ort.SessionOptions:

@@ -1,4 +1,4 @@
-"""One device, a thread or a few, and the windows of all tracks in flight in shared batches.
+"""Device threads, on one device or several, and the windows of all tracks in flight in shared batches.
 
     track threads                                        device threads
     put(windows) -> [ track A: w w w w w ]  round-robin
@@ -9,8 +9,9 @@ Each track waits in a queue of its own and every batch takes windows from all of
 arrives during a long mix is not stuck behind it. A track that has much waiting is held up in :meth:`TrackQueue.put`,
 which holds up its decoder: what is alive is bounded, however long the recording.
 
-A batch that fails is taken apart until the track that spoils it is alone. A device thread that dies or hangs is given
-up: whoever waits is told at once, and another thread takes its place.
+A batch that fails is taken apart until the track that spoils it is alone. A thread whose device answers nothing leaves
+the windows to others until it does. A device thread that dies or hangs is given up: whoever waits is told at once, and
+another thread takes its place.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from service.errors import ErrorKind, ServiceError
+from service.inference.gpu_memory import GpuMemory
 from service.inference.tracks import Probabilities, Taken, TrackQueue, Windows
 from service.inference.workers import Classifier, Worker
 
@@ -41,50 +43,65 @@ _MOST_HANGING_PER_THREAD = 4
 
 
 @dataclass(slots=True)
-class EngineCounts:
-    """What an engine has done so far.
+class DeviceCounts:
+    """What a device has done so far.
 
     Attributes:
         batches: runs that succeeded, by number of windows.
-        busy_s: time in the device, in seconds, failures included.
+        busy_s: time in the device, in seconds, failures included; of threads that share it, the sum.
         failures: runs that failed.
-        replacements: device threads given up and replaced.
-        waiting: windows that wait for the device now.
-        tracks: open now.
+        replacements: threads given up and replaced.
+        healthy: whether a thread of it is there to answer and its last run succeeded.
+        memory: of a GPU, after the last run; None on a CPU.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
     busy_s: float = 0.0
     failures: int = 0
     replacements: int = 0
-    waiting: int = 0
-    tracks: int = 0
+    healthy: bool = False
+    memory: GpuMemory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCounts:
+    """What an engine has done so far.
+
+    Attributes:
+        devices: by name.
+        waiting: windows that wait for a device now.
+        tracks: open now.
+    """
+
+    devices: dict[str, DeviceCounts]
+    waiting: int
+    tracks: int
 
 
 class Engine:
-    """Runs a classifier in threads of its own for all tracks in flight.
+    """Runs classifiers in threads of its own for all tracks in flight.
 
     Args:
-        classifier: proven.
-        threads: how many run it at a time, each with a batch of its own.
+        classifiers: proven, of one network and one size of batches: one for each thread, or the same for several.
         windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
         hang_s: a run that takes longer is given up, in seconds.
-        reopen: a fresh classifier in place of one that died or hung; None to go on with the same.
+        reopen: a fresh classifier in place of one whose thread died or hung; None to go on with the same.
         despair: called when three replacements in a row were in vain, or too many threads hang that were given up;
             None to go on.
     """
 
     def __init__(
         self,
-        classifier: Classifier,
-        *,
-        threads: int = 1,
+        *classifiers: Classifier,
         windows_waiting_per_track: int = 256,
         hang_s: float = 60.0,
-        reopen: Callable[[], Classifier] | None = None,
+        reopen: Callable[[Classifier], Classifier] | None = None,
         despair: Callable[[], None] | None = None,
     ) -> None:
-        self.classifier = classifier
+        devices = dict.fromkeys(classifier.device for classifier in classifiers)
+        self.device = ",".join(devices)
+        self.precision = classifiers[0].precision
+        self.max_batch = classifiers[0].max_batch
         self._limit = windows_waiting_per_track
         self._hang_s = hang_s
         self._reopen = reopen
@@ -94,30 +111,45 @@ class Engine:
         self._alarm = threading.Condition(self._lock)
         self._ready: deque[TrackQueue] = deque()
         self._open: set[TrackQueue] = set()
-        self._counts = EngineCounts()
+        self._counts = {device: DeviceCounts() for device in devices}
         self._last_shape: tuple[int, ...] | None = None
-        self._failing = self._stopping = False
+        self._stopping = False
         self._in_vain = 0
-        self._given_up: list[Worker] = []
-        self._workers = [self._hire(classifier) for _ in range(threads)]
-        self._watch = threading.Thread(target=self._supervise, name=f"watch-{classifier.device}", daemon=True)
+        self._given_up: set[Worker] = set()
+        self._workers = [Worker(classifier) for classifier in classifiers]
+        for worker in self._workers:
+            self._start(worker)
+        self._watch = threading.Thread(target=self._supervise, name=f"watch-{self.device}", daemon=True)
         self._watch.start()
 
     @property
+    def classifiers(self) -> list[Classifier]:
+        """One for each thread, those in use now."""
+        return [worker.classifier for worker in self._workers]
+
+    @property
     def healthy(self) -> bool:
-        """Whether the device threads are there to answer and the device's last run succeeded."""
-        return self._at_work and not self._failing
+        """Whether the device threads are there to answer, and the last run of one of them succeeded."""
+        return self._at_work and self._sound
 
     @property
     def _at_work(self) -> bool:
-        return all(worker.alive and not worker.given_up.is_set() for worker in self._workers)
+        return all(worker.at_work for worker in self._workers)
+
+    @property
+    def _sound(self) -> bool:
+        return any(worker.at_work and not worker.failing for worker in self._workers)
 
     def counts(self) -> EngineCounts:
         """What it has done so far, and what waits."""
         with self._lock:
-            waiting = sum(track.n_waiting for track in self._open)
-            batches = self._counts.batches.copy()
-            return replace(self._counts, batches=batches, waiting=waiting, tracks=len(self._open))
+            sound = {worker.classifier.device for worker in self._workers if worker.at_work and not worker.failing}
+            memory = {worker.classifier.device: worker.classifier.memory for worker in self._workers}
+            devices = {
+                device: replace(counts, batches=counts.batches.copy(), healthy=device in sound, memory=memory[device])
+                for device, counts in self._counts.items()
+            }
+            return EngineCounts(devices, sum(track.n_waiting for track in self._open), len(self._open))
 
     def open_track(self, *, weight: int = 1) -> TrackQueue:
         """A queue for the windows of one more track.
@@ -152,16 +184,22 @@ class Engine:
         """Put a track that has windows in the round, if it is not in it; the lock is held."""
         if track not in self._ready:
             self._ready.append(track)
-        self._work.notify()
+        self._call()
+
+    def _call(self) -> None:
+        """Wake a thread for what is ready, or all where one of them may not take it; the lock is held."""
+        self._work.notify(len(self._workers) if any(worker.failing for worker in self._workers) else 1)
 
     # The device threads.
 
-    def _hire(self, classifier: Classifier) -> Worker:
-        worker = Worker(classifier)
-        name = f"engine-{classifier.device}"
+    def _start(self, worker: Worker) -> None:
+        name = f"engine-{worker.classifier.device}"
         worker.thread = threading.Thread(target=self._serve, args=(worker,), name=name, daemon=True)
         worker.thread.start()
-        return worker
+
+    def _may_take(self, worker: Worker) -> bool:
+        """Whether there are windows for a thread: where another is sound, there are none for one that fails."""
+        return bool(self._ready) and not (worker.failing and self._sound)
 
     def _serve(self, worker: Worker) -> None:
         # A new thread finds out at once whether the device works again.
@@ -170,19 +208,19 @@ class Engine:
             while True:
                 with self._lock:
                     self._work.wait_for(
-                        lambda: self._ready or self._stopping or worker.given_up.is_set(),
-                        timeout=patience_s if self._failing else None,
+                        lambda: self._may_take(worker) or self._stopping or worker.given_up.is_set(),
+                        timeout=patience_s if worker.failing else None,
                     )
-                    if worker.given_up.is_set() or (self._stopping and not self._ready):
+                    takes = self._may_take(worker)
+                    if worker.given_up.is_set() or (self._stopping and not takes):
                         return
-                    batch = self._next_batch()
-                    trial = self._failing and not batch
+                    batch = self._next_batch() if takes else []
+                    trial = worker.failing and not batch
                 if batch or trial:
                     # Where nothing of a batch could be answered, silence tells whether the device or the track is ill.
                     answers = (bool(batch) and self._run(worker, batch)) or self._try_again(worker)
                     with self._lock:
-                        if not worker.given_up.is_set():
-                            self._failing = not answers
+                        worker.failing = not answers
                 patience_s = _RETRY_S
         finally:
             # Whatever ended the loop, nobody may wait for an answer that will not come.
@@ -196,7 +234,7 @@ class Engine:
     def _next_batch(self) -> list[Taken]:
         """Windows of all waiting tracks in turn, a share for each by its weight, until the batch is full."""
         batch: list[Taken] = []
-        room, now = self.classifier.max_batch, time.monotonic()
+        room, now = self.max_batch, time.monotonic()
         while self._ready and room:
             share = max(1, room // sum(track.weight for track in self._ready))
             for _ in range(len(self._ready)):
@@ -211,7 +249,7 @@ class Engine:
                 if track.n_waiting:
                     self._ready.append(track)
         if self._ready:
-            self._work.notify()
+            self._call()
         return batch
 
     def _run(self, worker: Worker, batch: list[Taken]) -> bool:
@@ -227,7 +265,7 @@ class Engine:
         try:
             probabilities, seconds = self._classify(worker, windows)
         except Exception:  # noqa: BLE001 - the loop must outlive any failure of a run; the tracks concerned are told
-            _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
+            _log.exception("a batch of %d windows failed on %s", len(windows), worker.classifier.device)
             if len(windows) > 1:
                 answered = [self._run(worker, half) for half in _halves(batch)]
                 return any(answered)
@@ -237,7 +275,7 @@ class Engine:
         with self._lock:
             if worker.given_up.is_set():
                 return False
-            self._counts.batches[len(windows)] += 1
+            self._counts[worker.classifier.device].batches[len(windows)] += 1
             self._in_vain = 0
             begin = 0
             for taken in batch:
@@ -253,37 +291,31 @@ class Engine:
         try:
             self._classify(worker, np.zeros((1, *self._last_shape), dtype=np.float32))
         except Exception as error:  # noqa: BLE001 - as above
-            _log.warning("%s still fails: %s", self.classifier.device, error)
+            _log.warning("%s still fails: %s", worker.classifier.device, error)
             return False
-        if self._failing:
-            _log.info("%s works again", self.classifier.device)
+        if worker.failing:
+            _log.info("%s works again", worker.classifier.device)
         return True
 
     def _classify(self, worker: Worker, windows: Windows) -> tuple[Probabilities, float]:
         """Answers and seconds of one run, under the eyes of the supervisor."""
         self._last_shape = windows.shape[1:]
+        counts = self._counts[worker.classifier.device]
         worker.excused_s = 0.0
         began = worker.busy_since = time.monotonic()
         try:
             probabilities = worker.classifier.run(windows)
-            self._check_contract(windows, probabilities)
+            _check_contract(windows, probabilities, worker.classifier.answer_shape)
         except Exception:
             with self._lock:
-                self._counts.failures += 1
+                counts.failures += 1
             raise
         finally:
             seconds = time.monotonic() - began
             worker.busy_since = None
             with self._lock:
-                self._counts.busy_s += seconds
+                counts.busy_s += seconds
         return probabilities, seconds
-
-    def _check_contract(self, windows: Windows, probabilities: Probabilities) -> None:
-        """As many answers as windows, each of the promised shape and of numbers: else tracks would get others'."""
-        if probabilities.shape != (len(windows), *self.classifier.answer_shape):
-            raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
 
     # The supervisor's thread.
 
@@ -309,28 +341,27 @@ class Engine:
         return hangs or not worker.alive
 
     def _replace(self, troubled: list[Worker]) -> None:
-        """Tell whoever waits, then start anew; the lock is held, but not while a classifier is opened."""
+        """Tell whoever waits, then start anew; the lock is held, but not while classifiers are opened."""
         for worker in troubled:
             worker.given_up.set()
+            self._counts[worker.classifier.device].replacements += 1
         self._fail_all()
         self._work.notify_all()
-        self._failing = True
         self._in_vain += 1
-        self._counts.replacements += len(troubled)
         dead = [worker for worker in troubled if not worker.alive]
         _log.critical(
             "of the threads of %s, %d died and %d have hung for %g s; they are replaced",
-            self.classifier.device,
+            self.device,
             len(dead),
             len(troubled) - len(dead),
             self._hang_s,
         )
-        self._given_up = [worker for worker in (*self._given_up, *troubled) if worker.alive]
+        self._given_up = {worker for worker in self._given_up.union(troubled) if worker.alive}
         too_many = len(self._given_up) > _MOST_HANGING_PER_THREAD * len(self._workers)
         if self._despair and (self._in_vain > _REPLACEMENTS or too_many):
             _log.critical(
                 "%s was replaced %d times in vain, %d of its threads hang",
-                self.classifier.device,
+                self.device,
                 self._in_vain - 1,
                 len(self._given_up),
             )
@@ -340,33 +371,41 @@ class Engine:
             for worker in dead:
                 if worker.thread:
                     worker.thread.join()
-            classifier = self._opened_again()
+            # Threads that shared a classifier share the next one.
+            fresh = {old: self._opened_again(old) for old in dict.fromkeys(worker.classifier for worker in troubled)}
         finally:
             self._lock.acquire()
-        if classifier is None:
+        hired = {worker: self._successor(worker, fresh[worker.classifier]) for worker in troubled}
+        self._workers = [hired.get(worker, worker) for worker in self._workers]
+        if None in fresh.values():
             self._alarm.wait(_RETRY_S)
-        elif not self._stopping:
-            self.classifier = classifier
-            kept = [worker for worker in self._workers if worker not in troubled]
-            self._workers = kept + [self._hire(classifier) for _ in troubled]
 
-    def _opened_again(self) -> Classifier | None:
+    def _successor(self, worker: Worker, classifier: Classifier | None) -> Worker:
+        """A thread in place of one; the same where there is no classifier for another, or no need of one any more."""
+        if classifier is None or self._stopping:
+            return worker
+        # It counts as failing until it has answered.
+        successor = Worker(classifier, failing=True)
+        self._start(successor)
+        return successor
+
+    def _opened_again(self, old: Classifier) -> Classifier | None:
         """A fresh classifier, opened in a thread that may hang without taking the supervisor with it."""
         reopen, found = self._reopen, list[Classifier]()
         if reopen is None:
-            return self.classifier
+            return old
 
         def open_() -> None:
             try:
-                found.append(reopen())
+                found.append(reopen(old))
             except Exception:  # noqa: BLE001 - nothing may end the supervisor
-                _log.exception("%s cannot be opened again", self.classifier.device)
+                _log.exception("%s cannot be opened again", old.device)
 
-        opening = threading.Thread(target=open_, name=f"open-{self.classifier.device}", daemon=True)
+        opening = threading.Thread(target=open_, name=f"open-{old.device}", daemon=True)
         opening.start()
         opening.join(_LONGEST_OPENING_S)
         if opening.is_alive():
-            _log.critical("opening %s again hangs", self.classifier.device)
+            _log.critical("opening %s again hangs", old.device)
         return found[0] if found else None
 
     def _fail_all(self) -> None:
@@ -374,6 +413,14 @@ class Engine:
         for track in tuple(self._open):
             track.fail(_device_failed())
         self._ready.clear()
+
+
+def _check_contract(windows: Windows, probabilities: Probabilities, answer_shape: tuple[int, ...]) -> None:
+    """As many answers as windows, each of the promised shape and of numbers: else tracks would get others'."""
+    if probabilities.shape != (len(windows), *answer_shape):
+        raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
+    if not np.isfinite(probabilities).all():
+        raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
 
 
 def _halves(batch: list[Taken]) -> tuple[list[Taken], list[Taken]]:

@@ -42,7 +42,7 @@ def test_the_clips_are_as_often_right_from_audio_as_from_their_spectrograms(tmp_
             assert response.status_code == 200
             heard = {entry["genre"]: entry["share"] for entry in response.json()["prediction"]["summed_score"]["top_k"]}
             windows = cut_windows(track, card.features, card.windows, card.audio)
-            classifier = pipeline.model(card.name).engine.classifier
+            classifier = pipeline.model(card.name).engine.classifiers[0]
             rows = np.concatenate([classifier.run(windows[i : i + 8]) for i in range(0, len(windows), 8)])
             by_audio = np.array([heard[label] for label in card.labels])
             by_spectrogram = rows.mean(axis=0, dtype=np.float64)

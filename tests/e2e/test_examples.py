@@ -158,6 +158,8 @@ def test_a_start_that_cannot_succeed_says_what_to_change(tmp_path: Path) -> None
         ({"WHOLETRACK_MODELS_DIR": str(tmp_path)}, "no model in"),
         ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "does not run"),
         ({"WHOLETRACK_MAX_REQUESTS": "many"}, "WHOLETRACK_MAX_REQUESTS"),
+        ({"WHOLETRACK_CUDA_DEVICES": "[]"}, "WHOLETRACK_CUDA_DEVICES"),
+        ({"WHOLETRACK_CUDA_DEVICES": "0,1"}, '"cuda_devices"'),
     ):
         done = wholetrack("serve", "--port", "0", check=False, **settings)
         assert done.returncode == 1, done.stderr

@@ -217,7 +217,7 @@ def test_a_network_in_integers_is_served_where_it_loses_nothing(published: Path,
     assert {"QuantizeLinear", "DequantizeLinear", "GRU"} <= operators
     settings = Settings(models_dir=published.parent.parent, default_model="toy", device="cpu", cpu_precision="int8")
     pipeline = build_pipeline(settings)
-    assert pipeline.model("toy").engine.classifier.precision == "int8"
+    assert pipeline.model("toy").engine.precision == "int8"
     pipeline.close()
     text = (published / "CARD.md").read_text()
     assert "| tracks: accuracy by summed score | 1.000 | 1.000 |" in text

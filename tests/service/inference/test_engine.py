@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import ErrorKind, ServiceError
 from service.inference.engine import Engine
+from service.inference.workers import Classifier
 from tests.waiting import until
 
 
@@ -25,6 +26,7 @@ class FakeDevice:
     max_batch = 4
     device, precision = "fake", "float32"
     answer_shape: tuple[int, ...] = (2,)
+    memory = None
 
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
@@ -232,13 +234,13 @@ def test_one_poisoned_track_fails_alone(device: FakeDevice, engine: Engine) -> N
             poisoned.finish()
     assert caught.value.kind is ErrorKind.DEVICE_FAILED
     assert engine.healthy
-    counts = engine.counts()
+    counts = engine.counts().devices["fake"]
     assert counts.failures == sum(13.0 in batch for batch in device.batches) >= 2
     assert sum(size * times for size, times in counts.batches.items()) >= 4
 
 
 def test_several_threads_keep_the_order_of_a_track(device: FakeDevice) -> None:
-    engine = Engine(device, threads=3, windows_waiting_per_track=100)
+    engine = Engine(*[device] * 3, windows_waiting_per_track=100)
     with engine.open_track() as track:
         for first in range(0, 40, 4):
             track.put(numbered(*range(first, first + 4)))
@@ -247,12 +249,12 @@ def test_several_threads_keep_the_order_of_a_track(device: FakeDevice) -> None:
         # Three batches are in the device at once; whichever ends first, answers are those of their windows.
         device.may_run.release(100)
         assert track.finish()[:, 0].tolist() == list(range(40))
-    assert engine.counts().batches == {4: 10}
+    assert engine.counts().devices["fake"].batches == {4: 10}
     engine.close()
 
 
 def test_one_of_several_threads_hangs(device: FakeDevice) -> None:
-    engine = Engine(device, threads=2, hang_s=0.3)
+    engine = Engine(*[device] * 2, hang_s=0.3)
     with engine.open_track() as hanging:
         hanging.put(numbered(0))
         device.entered.acquire()
@@ -263,7 +265,7 @@ def test_one_of_several_threads_hangs(device: FakeDevice) -> None:
     with engine.open_track() as track:
         track.put(numbered(5))
         assert track.finish()[:, 0].tolist() == [5]
-    assert engine.counts().replacements >= 1
+    assert engine.counts().devices["fake"].replacements >= 1
     engine.close()
 
 
@@ -271,7 +273,7 @@ def test_threads_that_hang_at_once_are_replaced_at_once(device: FakeDevice) -> N
     """A driver that holds up every thread is one event, not a reason for despair."""
     second, despaired = FakeDevice(), threading.Event()
     second.may_run.release(100)
-    engine = Engine(device, threads=5, hang_s=0.5, reopen=lambda: second, despair=despaired.set)
+    engine = Engine(*[device] * 5, hang_s=0.5, reopen=lambda _: second, despair=despaired.set)
     with engine.open_track() as hanging:
         for first in range(0, 20, 4):
             hanging.put(numbered(*range(first, first + 4)))
@@ -282,7 +284,7 @@ def test_threads_that_hang_at_once_are_replaced_at_once(device: FakeDevice) -> N
     with engine.open_track() as track:
         track.put(numbered(5))
         assert track.finish()[:, 0].tolist() == [5]
-    assert engine.counts().replacements == 5
+    assert engine.counts().devices["fake"].replacements == 5
     assert not despaired.is_set()
     device.may_run.release(100)
     engine.close()
@@ -294,9 +296,10 @@ def test_a_process_that_stood_still_has_no_hanging_device() -> None:
 import time
 import numpy as np
 from service.inference.engine import Engine
+from service.inference.workers import Classifier
 
 class Slow:
-    max_batch, device, precision, answer_shape = 4, "slow", "float32", (2,)
+    max_batch, device, precision, answer_shape, memory = 4, "slow", "float32", (2,), None
 
     def run(self, windows):
         print("running", flush=True)
@@ -309,7 +312,7 @@ with engine.open_track() as track:
     track.put(np.zeros((1, 1, 1), dtype=np.float32))
     answers = track.finish()
 engine.close()
-print(len(answers), engine.counts().replacements)
+print(len(answers), engine.counts().devices["slow"].replacements)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -334,7 +337,7 @@ def test_a_batch_too_large_for_the_device_is_answered_in_pieces(device: FakeDevi
 def test_a_dying_thread_takes_no_waiting_track_with_it_and_is_replaced(device: FakeDevice) -> None:
     second = FakeDevice()
     second.may_run.release(100)
-    engine = Engine(device, reopen=lambda: second)
+    engine = Engine(device, reopen=lambda _: second)
     device.dies = True
     with engine.open_track() as asked, engine.open_track() as waiting, ThreadPoolExecutor(2) as threads:
         asked.put(numbered(0))
@@ -350,7 +353,7 @@ def test_a_dying_thread_takes_no_waiting_track_with_it_and_is_replaced(device: F
     with engine.open_track() as track:
         track.put(numbered(5))
         assert track.finish()[:, 0].tolist() == [5]
-    assert engine.counts().replacements == 1
+    assert engine.counts().devices["fake"].replacements == 1
     engine.close()
     assert not engine.healthy
 
@@ -358,7 +361,7 @@ def test_a_dying_thread_takes_no_waiting_track_with_it_and_is_replaced(device: F
 def test_a_hanging_device_is_given_up_and_what_it_says_later_counts_for_nothing(device: FakeDevice) -> None:
     second = FakeDevice()
     second.may_run.release(100)
-    engine = Engine(device, hang_s=0.2, reopen=lambda: second)
+    engine = Engine(device, hang_s=0.2, reopen=lambda _: second)
     with engine.open_track() as track, ThreadPoolExecutor(1) as threads:
         track.put(numbered(0))
         device.entered.acquire()
@@ -371,7 +374,7 @@ def test_a_hanging_device_is_given_up_and_what_it_says_later_counts_for_nothing(
         track.put(numbered(7, 8))
         assert track.finish()[:, 0].tolist() == [7, 8]
     assert device.batches == [[0]]
-    assert engine.counts().replacements == 1
+    assert engine.counts().devices["fake"].replacements == 1
     engine.close()
 
 
@@ -398,7 +401,7 @@ def test_a_device_that_cannot_be_opened_again_is_tried_until_it_can(
     second, attempts = FakeDevice(), 0
     second.may_run.release(100)
 
-    def reopen() -> FakeDevice:
+    def reopen(_: Classifier) -> FakeDevice:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
@@ -429,7 +432,7 @@ def test_threads_that_hang_again_and_again_end_in_despair() -> None:
     """Each replacement answers, so none was in vain; but each thread that hangs keeps what it holds."""
     despaired, devices = threading.Event(), [HangsOverTwo()]
 
-    def reopen() -> FakeDevice:
+    def reopen(_: Classifier) -> FakeDevice:
         devices.append(HangsOverTwo())
         return devices[-1]
 
@@ -454,7 +457,7 @@ def test_opening_that_hangs_ends_in_despair_too(device: FakeDevice, monkeypatch:
     monkeypatch.setattr("service.inference.engine._LONGEST_OPENING_S", 0.1)
     despaired, forever = threading.Event(), threading.Event()
 
-    def reopen() -> FakeDevice:
+    def reopen(_: Classifier) -> FakeDevice:
         forever.wait()
         return device
 
@@ -471,7 +474,7 @@ def test_opening_that_hangs_ends_in_despair_too(device: FakeDevice, monkeypatch:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_closing_answers_what_is_waiting(device: FakeDevice, threads: int) -> None:
-    engine = Engine(device, threads=threads)
+    engine = Engine(*[device] * threads)
     with engine.open_track() as track, ThreadPoolExecutor(1) as closing:
         track.put(numbered(1, 2, 3, 4, 5, 6))
         device.entered.acquire()

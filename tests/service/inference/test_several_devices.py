@@ -1,0 +1,154 @@
+"""An engine on two devices that the test holds in its hands: shared work, and one of them in trouble."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.api.metrics import Metrics
+from service.errors import ServiceError
+from service.inference.engine import Engine
+from service.inference.gpu_memory import GpuMemory
+from service.inference.workers import Classifier
+from tests.waiting import until
+
+
+class Device:
+    """Answers with each window's own number, once it may, unless it is broken."""
+
+    max_batch, precision = 2, "float32"
+    answer_shape: tuple[int, ...] = (2,)
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.memory: GpuMemory | None = None
+        self.broken = False
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.heard: list[float] = []
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.heard += windows[:, 0, 0].tolist()
+        self.may_run.wait()
+        if self.broken:
+            raise RuntimeError("out of order")
+        return np.stack([windows[:, 0, 0], 1 - windows[:, 0, 0]], axis=1)
+
+
+def numbered(*numbers: float) -> NDArray[np.float32]:
+    return np.array(numbers, dtype=np.float32)[:, None, None]
+
+
+def answered(engine: Engine, *numbers: float) -> list[float]:
+    with engine.open_track() as track:
+        track.put(numbered(*numbers))
+        answers: list[float] = track.finish()[:, 0].tolist()
+        return answers
+
+
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Device]]:
+    monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
+    both = [Device("cuda:0"), Device("cuda:1")]
+    yield both
+    for device in both:
+        device.may_run.set()
+
+
+def test_a_track_is_shared_and_keeps_its_order(devices: list[Device]) -> None:
+    engine = Engine(*devices)
+    assert engine.device == "cuda:0,cuda:1"
+    for device in devices:
+        device.may_run.clear()
+    with engine.open_track() as track:
+        track.put(numbered(*range(1, 11)))
+        # Each has a batch before any has answered.
+        until(lambda: all(len(device.heard) == 2 for device in devices))
+        devices[1].may_run.set()
+        until(lambda: len(devices[1].heard) == 8)
+        devices[0].may_run.set()
+        assert track.finish()[:, 0].tolist() == list(range(1, 11))
+    counts = engine.counts()
+    assert {name: sum(done.batches.values()) for name, done in counts.devices.items()} == {"cuda:0": 1, "cuda:1": 4}
+    engine.close()
+
+
+def test_a_device_that_answers_nothing_gets_nothing_until_it_answers_silence(devices: list[Device]) -> None:
+    engine, (ill, sound) = Engine(*devices), devices
+    ill.broken = True
+    sound.may_run.clear()
+    with engine.open_track() as track:
+        track.put(numbered(1, 2, 3, 4))
+        with pytest.raises(ServiceError):
+            track.finish()
+    until(lambda: not engine.counts().devices["cuda:0"].healthy)
+    sound.may_run.set()
+    heard = {number for number in ill.heard if number}
+    assert engine.healthy
+    for number in range(10, 40):
+        assert answered(engine, number, number + 0.5) == [number, number + 0.5]
+    assert {number for number in ill.heard if number} == heard
+    assert not engine.counts().devices["cuda:0"].healthy
+    ill.broken = False
+    until(lambda: engine.counts().devices["cuda:0"].healthy)
+    engine.close()
+
+
+def test_only_the_device_that_hangs_is_opened_again(devices: list[Device]) -> None:
+    fresh: Classifier = Device("cuda:1")
+    opened: list[Classifier] = []
+
+    def reopen(lost: Classifier) -> Classifier:
+        opened.append(lost)
+        return fresh
+
+    engine = Engine(*devices, hang_s=0.5, reopen=reopen)
+    for device in devices:
+        device.may_run.clear()
+    with engine.open_track() as track:
+        track.put(numbered(1, 2, 3, 4))
+        until(lambda: all(device.heard for device in devices))
+        devices[0].may_run.set()
+        with pytest.raises(ServiceError):
+            track.finish()
+    until(lambda: engine.healthy)
+    assert opened == [devices[1]]
+    assert engine.classifiers == [devices[0], fresh]
+    assert answered(engine, 5, 6, 7, 8, 9) == [5, 6, 7, 8, 9]
+    counts = engine.counts().devices
+    assert (counts["cuda:0"].replacements, counts["cuda:1"].replacements) == (0, 1)
+    engine.close()
+
+
+def test_metrics_tell_devices_apart_and_state_the_memory_of_each_once(devices: list[Device]) -> None:
+    other, now = Device("cuda:0"), time.monotonic()
+    devices[0].memory = GpuMemory(used=300, size=1000, asked_at=now)
+    other.memory = GpuMemory(used=200, size=1000, asked_at=now - 1)
+    engines = [Engine(*devices), Engine(other)]
+    answered(engines[0], *range(8))
+    models: dict[str, Any] = {name: SimpleNamespace(engine=engine) for name, engine in zip("ab", engines, strict=True)}
+    families = list(text_string_to_metric_families(Metrics(models).exposition().decode()))
+
+    def samples(name: str) -> list[tuple[dict[str, str], float]]:
+        return [(each.labels, each.value) for family in families for each in family.samples if each.name == name]
+
+    assert samples("wholetrack_device_healthy") == [
+        ({"model": "a", "device": "cuda:0"}, 1),
+        ({"model": "a", "device": "cuda:1"}, 1),
+        ({"model": "b", "device": "cuda:0"}, 1),
+    ]
+    assert sum(value for labels, value in samples("wholetrack_batch_windows_sum") if labels["model"] == "a") == 8
+    assert samples("wholetrack_windows_waiting")[0] == ({"model": "a", "device": "cuda:0,cuda:1"}, 0)
+    # Two models share the first GPU: the later word counts.
+    assert samples("wholetrack_device_memory_used_bytes") == [({"device": "cuda:0"}, 300)]
+    assert samples("wholetrack_device_memory_bytes") == [({"device": "cuda:0"}, 1000)]
+    for engine in engines:
+        engine.close()
