@@ -50,7 +50,7 @@ def seconds(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording:
     noting = _Noting(session)
     served = ServedModel(bundle, Engine(noting))
     pipeline = Pipeline(
-        decoder, {bundle.card.name: served}, default_model=bundle.card.name, decoding_at_once=1, max_windows=10**6
+        decoder, {bundle.card.name: served}, default_model=bundle.card.name, tracks_at_once=1, max_windows=10**6
     )
     began = time.perf_counter()
     with suppress(ServiceError):

@@ -90,7 +90,7 @@ class Pipeline:
         decoder: of recordings.
         models: by name.
         default_model: the name of the one that answers who names none.
-        decoding_at_once: how many tracks are decoded at a time.
+        tracks_at_once: how many tracks are worked on at a time.
         max_windows: of a recording; where a network states several beliefs for a window, each counts.
     """
 
@@ -100,14 +100,14 @@ class Pipeline:
         models: dict[str, ServedModel],
         *,
         default_model: str,
-        decoding_at_once: int,
+        tracks_at_once: int,
         max_windows: int,
     ) -> None:
         self._max_beliefs = max_windows
         self.models = models
         self.default_model = default_model
         self.decoder = decoder
-        self.turns = Turns(decoding_at_once)
+        self.turns = Turns(tracks_at_once)
 
     def model(self, name: str | None) -> ServedModel:
         """The model called ``name``, or the default.
@@ -156,9 +156,12 @@ class Pipeline:
         cancellation = cancellation or Cancellation()
         cancellation.check()
         clock, cut = _Clock(), _Cut(self._max_beliefs // (served.card.onnx.steps or 1))
-        with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
+        with (
+            served.engine.open_track(weight=weight) as queue,
+            cancellation.calling(queue.abandon),
+            self.turns.take(cancellation, weight=weight) as turn,
+        ):
             with (
-                self.turns.take(cancellation, weight=weight) as turn,
                 self.decoder.open(
                     path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
                 ) as decoding,
@@ -170,9 +173,10 @@ class Pipeline:
                     with clock.running("features"):
                         heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
                     queue.put(heard)
-                    turn.pass_on()
+                    turn.pass_on(stalled=decoding.stalled)
                 cancellation.check()
                 audio = decoding.summary()
+            # The turn lasts until the track is answered: who decodes before that is in its way.
             answers = queue.finish()
         scores = cut.scores(answers, served.card)
         return _prediction(served, grid, audio, scores, _times(clock, queue, turn))

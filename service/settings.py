@@ -132,7 +132,8 @@ class Settings(BaseSettings):
     )
     tracks_at_once: PositiveInt = Field(
         default_factory=available_cpus,
-        description="Tracks decoded at the same time, each by an ffmpeg of its own; by default one per processor.",
+        description="Tracks worked on at the same time, each decoded by an ffmpeg of its own; by default one per "
+        "processor.",
     )
     pin_decoders: bool = Field(
         default_factory=lambda: available_cpus() == len(os.sched_getaffinity(0)),

@@ -73,7 +73,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         decoder,
         models,
         default_model=settings.default_model,
-        decoding_at_once=settings.tracks_at_once,
+        tracks_at_once=settings.tracks_at_once,
         max_windows=settings.max_windows,
     )
 

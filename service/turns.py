@@ -1,46 +1,66 @@
-"""Who may decode: as many tracks at a time as there are processors, each for a block or a few while others wait.
+"""Which tracks are worked on: as many at a time as there are processors, each for about a song while others wait.
 
-Without turns a song that arrives during two long mixes would wait until one of them has ended. A decoder whose track
-has no turn stands still, its pipe being full.
+Without turns a song that arrives during two long mixes would wait until one of them has ended. With turns of a block
+each, songs that arrive together would all be answered when the last of them is. A decoder whose track has no turn
+stands still, its pipe being full.
+
+The line is ordered by virtual time, which every turn moves on by one over its weight (stride scheduling, Waldspurger
+and Weihl 1995): tracks of one weight take turns in the order in which they ask, one of weight four has four for theirs.
 """
 
 from __future__ import annotations
 
+import bisect
 import threading
 import time
-from collections import deque
 from types import TracebackType
 from typing import Self
 
 from service.cancellation import Cancellation
 from service.errors import ServiceError
 
+# Of a decoder: twelve seconds each at 22,050 Hz, so that a turn lasts six minutes, longer than most songs.
+_BLOCKS = 30
+
 
 class Turns:
-    """So many turns, handed on in the order in which they were asked for."""
+    """So many turns, handed on in the order in which they are due.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        most: at a time.
+        blocks: how many a turn lasts while others wait.
+    """
+
+    def __init__(self, most: int, *, blocks: int = _BLOCKS) -> None:
+        self.blocks = blocks
         self._lock = threading.Lock()
         self._free = most
-        self._line: deque[Turn] = deque()
+        self._line: list[Turn] = []
+        self._now = 0.0
 
     def take(self, cancellation: Cancellation, *, weight: int = 1) -> Turn:
         """A place in the line, for one track in one thread; a context manager that waits for its turn.
 
         Args:
             cancellation: ends the waiting.
-            weight: how many blocks a turn lasts; at least 1.
+            weight: how many turns it has for one of a track of weight 1; at least 1.
         """
         return Turn(self, cancellation, weight)
 
     def join(self, turn: Turn) -> None:
-        """Grant a turn at once if nobody is before it, else let it wait in the line."""
+        """Grant a turn at once if nobody waits, else let it wait in the line."""
         with self._lock:
-            if self._free and not self._line:
+            self._line_up(turn)
+            if self._free:
                 self._free -= 1
-                turn.granted.set()
-            else:
-                self._line.append(turn)
+                self._grant_next()
+
+    def renew(self, turn: Turn) -> None:
+        """Let who has a turn wait in the line for another, and grant that turn to who is due."""
+        with self._lock:
+            turn.granted.clear()
+            self._line_up(turn)
+            self._grant_next()
 
     def leave(self, turn: Turn) -> None:
         """Give the turn to the next in line, or leave the line."""
@@ -48,9 +68,18 @@ class Turns:
             if turn in self._line:
                 self._line.remove(turn)
             elif self._line:
-                self._line.popleft().granted.set()
+                self._grant_next()
             else:
                 self._free += 1
+
+    def _line_up(self, turn: Turn) -> None:
+        turn.due = self._now + 1 / turn.weight
+        bisect.insort(self._line, turn, key=lambda waiting: waiting.due)
+
+    def _grant_next(self) -> None:
+        turn = self._line.pop(0)
+        self._now = max(self._now, turn.due)
+        turn.granted.set()
 
     @property
     def asked_for(self) -> bool:
@@ -59,9 +88,11 @@ class Turns:
 
 
 class Turn:
-    """The right to decode, while it is held.
+    """The right to be worked on, while it is held.
 
     Attributes:
+        weight: how many it has for one of a track of weight 1.
+        due: when it is its turn, in virtual time.
         waited_s: how long it was waited for, in seconds.
         granted: set by :class:`Turns` when it has come.
     """
@@ -69,11 +100,14 @@ class Turn:
     def __init__(self, turns: Turns, cancellation: Cancellation, weight: int) -> None:
         self._turns = turns
         self._cancellation = cancellation
-        self._weight = self._left = weight
+        self._left = turns.blocks
+        self.weight = weight
+        self.due = 0.0
         self.waited_s = 0.0
         self.granted = threading.Event()
 
     def __enter__(self) -> Self:
+        self._turns.join(self)
         try:
             self._wait()
         except ServiceError:
@@ -86,22 +120,23 @@ class Turn:
     ) -> None:
         self._turns.leave(self)
 
-    def pass_on(self) -> None:
-        """After as many blocks as the turn lasts, go to the end of the line if there is one, and wait for the next.
+    def pass_on(self, *, stalled: bool = False) -> None:
+        """After each block: when the turn has lasted long enough and others wait, let them, and wait for the next.
+
+        Args:
+            stalled: there was nothing to work on: others need not wait any longer.
 
         Raises:
             ServiceError: the reason of the cancellation, if it comes first.
         """
         self._left -= 1
-        if self._left <= 0 and self._turns.asked_for:
-            self._left = self._weight
-            self._turns.leave(self)
-            self.granted.clear()
+        if (stalled or self._left <= 0) and self._turns.asked_for:
+            self._left = self._turns.blocks
+            self._turns.renew(self)
             self._wait()
 
     def _wait(self) -> None:
         began = time.monotonic()
-        self._turns.join(self)
         with self._cancellation.calling(lambda _: self.granted.set()):
             self.granted.wait()
         self.waited_s += time.monotonic() - began

@@ -143,6 +143,9 @@ class Decoding:
     """A running ffmpeg; a context manager that leaves no process behind.
 
     One thread reads; :meth:`kill` may be called from any thread and makes the reader's next block the last.
+
+    Attributes:
+        stalled: the last block was cut short because nothing came.
     """
 
     def __init__(
@@ -160,6 +163,7 @@ class Decoding:
         self._max_samples = int(max_duration_s * sample_rate)
         self._max_duration_s = max_duration_s
         self._n_samples = 0
+        self.stalled = False
         self._allowed_s = _PROCESSOR_S
         self._killed = False
         self._impossible = False
@@ -236,6 +240,7 @@ class Decoding:
             if ended and not n_samples:
                 return
             block = np.frombuffer(buffer, dtype="<f4", count=n_samples)
+            self.stalled = not ended and filled < _BLOCK_BYTES
             self._n_samples += n_samples
             self._allow()
             if not self._rate_is_known:

@@ -159,6 +159,8 @@ def test_prometheus_asks_every_instance_and_the_dashboard_shows_it(scaled: Compo
             target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
             for panel in _DASHBOARD["panels"]
             for target in panel["targets"]
+            # There is no GPU here.
+            if "wholetrack_device_memory" not in target["expr"]
         ]
         assert len(queries) > 15
         until(lambda: all(ask(_PROMETHEUS_PORT, query) for query in queries), seconds=90)

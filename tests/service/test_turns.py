@@ -1,4 +1,4 @@
-"""Turns go round in the order in which they were asked for, and whoever leaves the line holds nobody up."""
+"""Turns go round in the order in which they are due, and whoever leaves the line holds nobody up."""
 
 from __future__ import annotations
 
@@ -17,27 +17,41 @@ from tests.recordings import wav_bytes
 from tests.waiting import until
 
 
-@pytest.mark.parametrize(
-    ("weights", "expected"), [((1, 1, 1), "abcabcabc"), ((1, 2, 1), "abbcabcac"), ((9, 1, 1), "aaabcbcbc")]
-)
-def test_turns_go_round(weights: tuple[int, ...], expected: str) -> None:
-    turns, spoken = Turns(1), []
+def speaking(turns: Turns, weights: dict[str, int], *, blocks: int, stalled: str = "") -> str:
+    """Who works on a block after whom, if all ask while somebody else has the only turn, in this order."""
+    spoken = []
 
     def speak(name: str, weight: int) -> None:
         with turns.take(Cancellation(), weight=weight) as turn:
-            for _ in range(3):
+            for _ in range(blocks):
                 spoken.append(name)
-                turn.pass_on()
+                turn.pass_on(stalled=name in stalled)
 
-    with ThreadPoolExecutor(3) as threads:
+    with ThreadPoolExecutor(len(weights)) as threads:
         with turns.take(Cancellation()):
-            speaking = []
-            for n_waiting, (name, weight) in enumerate(zip("abc", weights, strict=True), start=1):
-                speaking.append(threads.submit(speak, name, weight))
+            working = []
+            for n_waiting, (name, weight) in enumerate(weights.items(), start=1):
+                working.append(threads.submit(speak, name, weight))
                 until(lambda n=n_waiting: len(turns._line) == n)  # type: ignore[misc]
-        for each in speaking:
+        for each in working:
             each.result(timeout=10)
-    assert "".join(spoken) == expected
+    return "".join(spoken)
+
+
+def test_turns_go_round_and_last_some_blocks() -> None:
+    assert speaking(Turns(1, blocks=2), {"a": 1, "b": 1, "c": 1}, blocks=3) == "aabbccabc"
+
+
+def test_songs_are_done_one_after_the_other() -> None:
+    assert speaking(Turns(1), {"a": 1, "b": 1, "c": 1}, blocks=20) == "a" * 20 + "b" * 20 + "c" * 20
+
+
+def test_a_weight_is_so_many_turns_for_one() -> None:
+    assert speaking(Turns(1, blocks=1), {"a": 1, "b": 4, "c": 1}, blocks=8) == "bbbacbbbbacb" + "ac" * 6
+
+
+def test_who_has_nothing_to_work_on_gives_the_turn_up() -> None:
+    assert speaking(Turns(1), {"a": 1, "b": 1}, blocks=3, stalled="a") == "abbbaa"
 
 
 def test_whoever_is_alone_keeps_the_turn() -> None:
