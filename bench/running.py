@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,9 @@ class Server:
 
     def leftovers(self) -> dict[str, Any]:
         """What the service holds beyond itself and the launcher of decoders: uploads, child processes."""
-        names = [child.name() for child in self.process.children(recursive=True)]
         return {
             "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
-            "children": [name for name in names if name != NAME.decode()],
+            "children": [name for _, name in descendants(self.process) if name != NAME.decode()],
         }
 
     def cpu_s(self) -> float:
@@ -73,6 +72,13 @@ class Server:
         while self.leftovers() != {"files": [], "children": []}:
             assert time.monotonic() < deadline, self.leftovers()
             time.sleep(0.02)
+
+
+def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
+    """The processes below one, each with its name, but for those that end at this moment."""
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            yield child, child.name()
 
 
 @contextmanager

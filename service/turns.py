@@ -19,8 +19,9 @@ from typing import Self
 from service.cancellation import Cancellation
 from service.errors import ServiceError
 
-# Of a decoder: twelve seconds each at 22,050 Hz, so that a turn lasts six minutes, longer than most songs.
-_BLOCKS = 30
+# Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; those of
+# what goes on after that are shorter, for songs wait behind them.
+_FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
 
 
 class Turns:
@@ -28,11 +29,12 @@ class Turns:
 
     Args:
         most: at a time.
-        blocks: how many a turn lasts while others wait.
+        first: how many blocks the first turn of a track lasts while others wait.
+        later: how many each further one lasts.
     """
 
-    def __init__(self, most: int, *, blocks: int = _BLOCKS) -> None:
-        self.blocks = blocks
+    def __init__(self, most: int, *, first: int = _FIRST_BLOCKS, later: int = _LATER_BLOCKS) -> None:
+        self.first, self.later = first, later
         self._lock = threading.Lock()
         self._free = most
         self._line: list[Turn] = []
@@ -100,7 +102,7 @@ class Turn:
     def __init__(self, turns: Turns, cancellation: Cancellation, weight: int) -> None:
         self._turns = turns
         self._cancellation = cancellation
-        self._left = turns.blocks
+        self._left = turns.first
         self.weight = weight
         self.due = 0.0
         self.waited_s = 0.0
@@ -131,7 +133,7 @@ class Turn:
         """
         self._left -= 1
         if (stalled or self._left <= 0) and self._turns.asked_for:
-            self._left = self._turns.blocks
+            self._left = self._turns.later
             self._turns.renew(self)
             self._wait()
 

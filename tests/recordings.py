@@ -12,6 +12,7 @@ import psutil
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
+from bench.running import descendants
 from service.audio.ffmpeg import Ffmpeg
 
 
@@ -95,4 +96,4 @@ def wav_bytes(samples: NDArray[np.float32], rate: int, *, stated_bytes: int | No
 
 def ffmpegs() -> list[psutil.Process]:
     """The ffmpeg processes that this one started; a served process of another test is none."""
-    return [child for child in psutil.Process().children(recursive=True) if child.name().startswith("ffmpeg")]
+    return [child for child, name in descendants(psutil.Process()) if name.startswith("ffmpeg")]

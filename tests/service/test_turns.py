@@ -39,7 +39,7 @@ def speaking(turns: Turns, weights: dict[str, int], *, blocks: int, stalled: str
 
 
 def test_turns_go_round_and_last_some_blocks() -> None:
-    assert speaking(Turns(1, blocks=2), {"a": 1, "b": 1, "c": 1}, blocks=3) == "aabbccabc"
+    assert speaking(Turns(1, first=2, later=1), {"a": 1, "b": 1, "c": 1}, blocks=4) == "aabbccabcabc"
 
 
 def test_songs_are_done_one_after_the_other() -> None:
@@ -47,7 +47,7 @@ def test_songs_are_done_one_after_the_other() -> None:
 
 
 def test_a_weight_is_so_many_turns_for_one() -> None:
-    assert speaking(Turns(1, blocks=1), {"a": 1, "b": 4, "c": 1}, blocks=8) == "bbbacbbbbacb" + "ac" * 6
+    assert speaking(Turns(1, first=1, later=1), {"a": 1, "b": 4, "c": 1}, blocks=8) == "bbbacbbbbacb" + "ac" * 6
 
 
 def test_who_has_nothing_to_work_on_gives_the_turn_up() -> None:
