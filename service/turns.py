@@ -19,8 +19,8 @@ from typing import Self
 from service.cancellation import Cancellation
 from service.errors import ServiceError
 
-# Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; those of
-# what goes on after that are shorter, for songs wait behind them.
+# Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; what
+# goes on after that has shorter ones, for songs wait behind it.
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
 
 

@@ -53,7 +53,7 @@ def test_compose_takes_its_files(files: tuple[str, ...]) -> None:
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
 
 
-def test_the_example_of_an_env_file_has_every_variable_and_every_default() -> None:
+def test_the_example_of_an_env_file_has_every_variable_and_every_default(tmp_path: Path) -> None:
     written = runpy.run_path(str(PROJECT / "docker/env_example.py"))
     assert written["env_example"]() == _EXAMPLE
     read_by_compose = {
@@ -63,12 +63,11 @@ def test_the_example_of_an_env_file_has_every_variable_and_every_default() -> No
     }
     assert read_by_compose <= set(re.findall(r"^# (\w+)=", _EXAMPLE, re.MULTILINE))
     settings = _EXAMPLE.split("# -- the service")[1]
-    defaults = dict(re.findall(rf"^# {PREFIX}(\w+)=(.+)$", settings, re.MULTILINE))
-    parsed = {name.lower(): value for name, value in defaults.items()}
-    assert len(parsed) > 20
-    assert Settings.model_validate_strings(
-        {name: value for name, value in parsed.items() if name != "cors_origins"}
-    ) == Settings(_env_file=None)
+    defaults = re.findall(rf"^# ({PREFIX}\w+=.+)$", settings, re.MULTILINE)
+    assert len(defaults) > 20
+    file = tmp_path / "all.env"
+    file.write_text("\n".join(defaults))
+    assert Settings(_env_file=file) == Settings(_env_file=None)
 
 
 @pytest.fixture(scope="module")
