@@ -34,14 +34,17 @@ unit: $(VENV)/.test ## Run the tests, or what PYTEST says
 	$(BIN)/python -m pytest $(or $(PYTEST),--ignore=tests/training)
 	$(if $(PYTEST),,$(BIN)/python -m pytest tests/training -n 2 --dist loadfile)
 
-bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 5 minutes); records go to docs/bench
+bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 7 minutes); records go to docs/bench
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	$(BIN)/python -m bench.performance
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and 10 hours (some 5 minutes)
 	$(BIN)/python -m bench.memory --record
+	$(BIN)/python -m bench.performance
 
 bench-peers: $(VENV)/.test ## Measure beside LitServe, BentoML, Ray Serve and PyAV (some 40 minutes, 2 GB of packages)
 	for name in decoding peers; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	$(BIN)/python -m bench.performance
 
 bench-containers: $(VENV)/.test ## Measure the image for CPUs and instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -101,7 +102,9 @@ def page(found: dict[str, Record]) -> str:
         "",
         "The seeds' way: librosa loads, computes every window by itself, one call of the same network per track. As a",
         "script, one recording after the other, which is how its authors run it, the bar being 6; and, harder, in as",
-        "many processes as cores. In the last column the service beside itself.",
+        "many processes as cores. In the last column the service beside itself. Decoding and the network alone, on all",
+        f"cores and with nothing else to do, would be {_out_of_reach(track, found['throughput']):.1f} times ahead of the "
+        "script.",
         "",
         *markdown_table(
             ("clients", "tracks a second", "times the script", "times as many processes as cores", "int8 over float32"),
@@ -113,7 +116,8 @@ def page(found: dict[str, Record]) -> str:
         "The same decoding, features and network in each, set up in two ways that its documentation recommends:",
         "batches of tracks for a network that has all cores, and workers with a core each.",
         "[bench/peers](../bench/peers) holds each, a file of a page. The service over each framework in the way that",
-        "gives it more throughput:",
+        "gives it more throughput. With so many clients who each wait, a lower median at a lower throughput means that",
+        "some wait longer: the last column shows it.",
         "",
         *markdown_table(("framework", "clients", "throughput", "median time", "95th percentile"), _beside(figures)),
         "",
@@ -186,6 +190,13 @@ def _decoding(decoding: Record) -> Iterable[list[str]]:
 def _batches(costs: Record) -> tuple[list[str], list[list[str]]]:
     rows = [[name, *(f"{cost['median']:.2f}" for cost in by_size.values())] for name, by_size in costs.items()]
     return ["windows", *costs["float32"]], rows
+
+
+def _out_of_reach(track: Record, throughput: Record) -> float:
+    """How many times the tracks of the seeds' script all cores could do, had they but to decode and to classify."""
+    floor_s = sum(track[part]["cpu_s"]["median"] for part in ("decode_alone", "session_alone"))
+    script = median(turn["tracks_per_second"] for turn in throughput["seed_way"])
+    return float(track["machine"]["cpus"] / floor_s / script)
 
 
 def _throughput(throughput: Record, figures: Record) -> Iterable[list[str]]:
