@@ -103,8 +103,8 @@ def page(found: dict[str, Record]) -> str:
         "The seeds' way: librosa loads, computes every window by itself, one call of the same network per track. As a",
         "script, one recording after the other, which is how its authors run it, the bar being 6; and, harder, in as",
         "many processes as cores. In the last column the service beside itself. Decoding and the network alone, on all",
-        f"cores and with nothing else to do, would be {_out_of_reach(track, found['throughput']):.1f} times ahead of the "
-        "script.",
+        f"cores and with nothing else to do, would be {_out_of_reach(track, found['throughput']):.1f} times ahead of "
+        "the script.",
         "",
         *markdown_table(
             ("clients", "tracks a second", "times the script", "times as many processes as cores", "int8 over float32"),
