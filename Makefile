@@ -29,10 +29,11 @@ types: $(VENV)/.test ## Check types, strictly
 imports: $(VENV)/.test ## Check who imports whom
 	$(BIN)/lint-imports --no-logo
 
-# Those of training compute and watch no clock: two at a time.
+# Two at a time what computes more than it waits; by itself what has a running service race against clocks.
+TOGETHER := tests/fuzz tests/service tests/training
 unit: $(VENV)/.test ## Run the tests, or what PYTEST says
-	$(BIN)/python -m pytest $(or $(PYTEST),--ignore=tests/training)
-	$(if $(PYTEST),,$(BIN)/python -m pytest tests/training -n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),$(TOGETHER:%=--ignore=%))
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(TOGETHER) -n 2 --dist loadfile)
 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (some 7 minutes); records go to docs/bench
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done

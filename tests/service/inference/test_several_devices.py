@@ -110,7 +110,7 @@ def test_only_the_device_that_hangs_is_opened_again(devices: list[Device]) -> No
         opened.append(lost)
         return fresh
 
-    engine = Engine(*devices, hang_s=0.5, reopen=reopen)
+    engine = Engine(*devices, hang_s=1.0, reopen=reopen)
     for device in devices:
         device.may_run.clear()
     with engine.open_track() as track:
