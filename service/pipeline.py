@@ -38,6 +38,9 @@ from service.inference.engine import Engine
 from service.inference.tracks import TrackQueue
 from service.turns import Turn, Turns
 
+# For the windows that wait when a track has been decoded, a few hundred at most.
+_LAST_ANSWERS_S = 2.0
+
 
 class ServedModel:
     """A bundle, its features, and the engine that runs it.
@@ -156,27 +159,26 @@ class Pipeline:
         cancellation = cancellation or Cancellation()
         cancellation.check()
         clock, cut = _Clock(), _Cut(self._max_beliefs // (served.card.onnx.steps or 1))
-        with (
-            served.engine.open_track(weight=weight) as queue,
-            cancellation.calling(queue.abandon),
-            self.turns.take(cancellation, weight=weight) as turn,
-        ):
-            with (
-                self.decoder.open(
-                    path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
-                ) as decoding,
-                cancellation.calling(lambda _: decoding.kill()),
-            ):
-                for block in self._windows(decoding, served, grid, clock):
+        with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
+            with self.turns.take(cancellation, weight=weight) as turn:
+                with (
+                    self.decoder.open(
+                        path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
+                    ) as decoding,
+                    cancellation.calling(lambda _: decoding.kill()),
+                ):
+                    for block in self._windows(decoding, served, grid, clock):
+                        cancellation.check()
+                        cut.add(block)
+                        with clock.running("features"):
+                            heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
+                        queue.put(heard)
+                        if not decoding.ended:
+                            turn.pass_on(stalled=decoding.stalled)
                     cancellation.check()
-                    cut.add(block)
-                    with clock.running("features"):
-                        heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
-                    queue.put(heard)
-                    turn.pass_on(stalled=decoding.stalled)
-                cancellation.check()
-                audio = decoding.summary()
-            # The turn lasts until the track is answered: who decodes before that is in its way.
+                    audio = decoding.summary()
+                # Who decodes before this track is answered is in its way; but no device that hangs is in others' way.
+                queue.settle(_LAST_ANSWERS_S)
             answers = queue.finish()
         scores = cut.scores(answers, served.card)
         return _prediction(served, grid, audio, scores, _times(clock, queue, turn))

@@ -22,6 +22,8 @@ from service.errors import ServiceError
 # Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; what
 # goes on after that has shorter ones, for songs wait behind it.
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
+# A song is less than a second of work; a hop of one frame makes it a minute.
+_LONGEST_S = 3.0
 
 
 class Turns:
@@ -103,6 +105,7 @@ class Turn:
         self._turns = turns
         self._cancellation = cancellation
         self._left = turns.first
+        self._began = 0.0
         self.weight = weight
         self.due = 0.0
         self.waited_s = 0.0
@@ -132,8 +135,10 @@ class Turn:
             ServiceError: the reason of the cancellation, if it comes first.
         """
         self._left -= 1
-        if (stalled or self._left <= 0) and self._turns.asked_for:
-            self._left = self._turns.later
+        over = stalled or self._left <= 0 or time.monotonic() - self._began > _LONGEST_S
+        if over and self._turns.asked_for:
+            if self._left <= 0:
+                self._left = self._turns.later
             self._turns.renew(self)
             self._wait()
 
@@ -141,5 +146,6 @@ class Turn:
         began = time.monotonic()
         with self._cancellation.calling(lambda _: self.granted.set()):
             self.granted.wait()
-        self.waited_s += time.monotonic() - began
+        self._began = time.monotonic()
+        self.waited_s += self._began - began
         self._cancellation.check()

@@ -145,7 +145,8 @@ class Decoding:
     One thread reads; :meth:`kill` may be called from any thread and makes the reader's next block the last.
 
     Attributes:
-        stalled: the last block was cut short because nothing came.
+        stalled: the last block was cut short because nothing came, or too slowly.
+        ended: it was the last.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class Decoding:
         self._max_samples = int(max_duration_s * sample_rate)
         self._max_duration_s = max_duration_s
         self._n_samples = 0
-        self.stalled = False
+        self.stalled = self.ended = False
         self._allowed_s = _PROCESSOR_S
         self._killed = False
         self._impossible = False
@@ -235,12 +236,12 @@ class Decoding:
             buffer[: len(left)] = left
             received, ended = read_into(self._pcm, memoryview(buffer)[len(left) :])
             filled = len(left) + received
+            self.ended, self.stalled = ended, not ended and filled < _BLOCK_BYTES
             n_samples = filled // _SAMPLE_BYTES
             left = bytes(buffer[n_samples * _SAMPLE_BYTES : filled])
             if ended and not n_samples:
                 return
             block = np.frombuffer(buffer, dtype="<f4", count=n_samples)
-            self.stalled = not ended and filled < _BLOCK_BYTES
             self._n_samples += n_samples
             self._allow()
             if not self._rate_is_known:

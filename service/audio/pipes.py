@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from typing import IO
 
-# A decoder that gives nothing for so long lets others have its turn.
-_SILENCE_S = 0.2
+# A decoder that gives nothing for so long, or not a block in so long, lets others have its turn.
+_SILENCE_S, _BLOCK_S = 0.2, 1.0
 
 
 def read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
-    """Fill ``view`` until nothing comes for a while; gives how far, and whether the pipe has ended."""
+    """Fill ``view`` until nothing comes for a while, or a second is over; gives how far, and whether the pipe ended."""
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    filled = 0
-    while filled < len(view) and poll.poll(1000 * _SILENCE_S):
+    filled, until = 0, time.monotonic() + _BLOCK_S
+    while filled < len(view) and time.monotonic() < until and poll.poll(1000 * _SILENCE_S):
         received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
         if not received:
             return filled, True

@@ -10,8 +10,8 @@ arrives during a long mix is not stuck behind it. A track that has much waiting 
 which holds up its decoder: what is alive is bounded, however long the recording.
 
 A batch that fails is taken apart until the track that spoils it is alone. A thread whose device answers nothing leaves
-the windows to others until it does. A device thread that dies or hangs is given up: whoever waits is told at once, and
-another thread takes its place.
+the windows to others until it does. A device thread that dies or hangs is given up: whose windows it had is told at
+once, as is everybody where no other thread is left, and another takes its place.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Engine:
         windows_waiting_per_track: how many windows of a track may wait before its decoder is held up.
         hang_s: a run that takes longer is given up, in seconds.
         reopen: a fresh classifier in place of one whose thread died or hung; None to go on with the same.
-        despair: called when three replacements in a row were in vain, or too many threads hang that were given up;
-            None to go on.
+        despair: called when no thread is left and three replacements in a row were in vain, or when too many threads
+            hang that were given up; None to go on.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Engine:
         self._stopping = False
         self._in_vain = 0
         self._given_up: set[Worker] = set()
+        self._openings: dict[Classifier, _Opening] = {}
         self._workers = [Worker(classifier) for classifier in classifiers]
         for worker in self._workers:
             self._start(worker)
@@ -129,24 +130,24 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether the device threads are there to answer, and the last run of one of them succeeded."""
-        return self._at_work and self._sound
+        """Whether there is a device thread to answer whose last run succeeded."""
+        return any(worker.at_work and not worker.failing for worker in self._workers)
 
     @property
     def _at_work(self) -> bool:
-        return all(worker.at_work for worker in self._workers)
-
-    @property
-    def _sound(self) -> bool:
-        return any(worker.at_work and not worker.failing for worker in self._workers)
+        return any(worker.at_work for worker in self._workers)
 
     def counts(self) -> EngineCounts:
         """What it has done so far, and what waits."""
         with self._lock:
             sound = {worker.classifier.device for worker in self._workers if worker.at_work and not worker.failing}
-            memory = {worker.classifier.device: worker.classifier.memory for worker in self._workers}
+            memory = sorted(
+                ((worker.classifier.device, worker.classifier.memory) for worker in self._workers),
+                key=lambda found: found[1].asked_at if found[1] else 0.0,
+            )
+            latest = dict(memory)
             devices = {
-                device: replace(counts, batches=counts.batches.copy(), healthy=device in sound, memory=memory[device])
+                device: replace(counts, batches=counts.batches.copy(), healthy=device in sound, memory=latest[device])
                 for device, counts in self._counts.items()
             }
             return EngineCounts(devices, sum(track.n_waiting for track in self._open), len(self._open))
@@ -199,7 +200,7 @@ class Engine:
 
     def _may_take(self, worker: Worker) -> bool:
         """Whether there are windows for a thread: where another is sound, there are none for one that fails."""
-        return bool(self._ready) and not (worker.failing and self._sound)
+        return bool(self._ready) and not (worker.failing and self.healthy)
 
     def _serve(self, worker: Worker) -> None:
         # A new thread finds out at once whether the device works again.
@@ -214,21 +215,19 @@ class Engine:
                     takes = self._may_take(worker)
                     if worker.given_up.is_set() or (self._stopping and not takes):
                         return
-                    batch = self._next_batch() if takes else []
+                    batch = worker.batch = self._next_batch() if takes else []
                     trial = worker.failing and not batch
                 if batch or trial:
                     # Where nothing of a batch could be answered, silence tells whether the device or the track is ill.
                     answers = (bool(batch) and self._run(worker, batch)) or self._try_again(worker)
                     with self._lock:
-                        worker.failing = not answers
+                        worker.failing, worker.batch = not answers, []
                 patience_s = _RETRY_S
         finally:
             # Whatever ended the loop, nobody may wait for an answer that will not come.
             with self._lock:
                 worker.alive = False
-                died = not self._stopping and not worker.given_up.is_set()
-                if died or not any(other.alive for other in self._workers):
-                    self._fail_all()
+                self._fail_those_of(worker)
                 self._alarm.notify()
 
     def _next_batch(self) -> list[Taken]:
@@ -344,8 +343,7 @@ class Engine:
         """Tell whoever waits, then start anew; the lock is held, but not while classifiers are opened."""
         for worker in troubled:
             worker.given_up.set()
-            self._counts[worker.classifier.device].replacements += 1
-        self._fail_all()
+            self._fail_those_of(worker)
         self._work.notify_all()
         self._in_vain += 1
         dead = [worker for worker in troubled if not worker.alive]
@@ -358,7 +356,7 @@ class Engine:
         )
         self._given_up = {worker for worker in self._given_up.union(troubled) if worker.alive}
         too_many = len(self._given_up) > _MOST_HANGING_PER_THREAD * len(self._workers)
-        if self._despair and (self._in_vain > _REPLACEMENTS or too_many):
+        if self._despair and ((self._in_vain > _REPLACEMENTS and not self._at_work) or too_many):
             _log.critical(
                 "%s was replaced %d times in vain, %d of its threads hang",
                 self.device,
@@ -378,41 +376,60 @@ class Engine:
         hired = {worker: self._successor(worker, fresh[worker.classifier]) for worker in troubled}
         self._workers = [hired.get(worker, worker) for worker in self._workers]
         if None in fresh.values():
-            self._alarm.wait(_RETRY_S)
+            # There is no hurry where others answer.
+            self._alarm.wait(_RETRY_S * (10 if self._at_work else 1))
 
     def _successor(self, worker: Worker, classifier: Classifier | None) -> Worker:
         """A thread in place of one; the same where there is no classifier for another, or no need of one any more."""
         if classifier is None or self._stopping:
             return worker
+        self._counts[worker.classifier.device].replacements += 1
         # It counts as failing until it has answered.
         successor = Worker(classifier, failing=True)
         self._start(successor)
         return successor
 
     def _opened_again(self, old: Classifier) -> Classifier | None:
-        """A fresh classifier, opened in a thread that may hang without taking the supervisor with it."""
-        reopen, found = self._reopen, list[Classifier]()
+        """A fresh classifier; None where it cannot be opened, or not for so long."""
+        reopen = self._reopen
         if reopen is None:
             return old
-
-        def open_() -> None:
-            try:
-                found.append(reopen(old))
-            except Exception:  # noqa: BLE001 - nothing may end the supervisor
-                _log.exception("%s cannot be opened again", old.device)
-
-        opening = threading.Thread(target=open_, name=f"open-{old.device}", daemon=True)
-        opening.start()
-        opening.join(_LONGEST_OPENING_S)
+        opening, patience_s = self._openings.get(old), _RETRY_S
+        if opening is None:
+            opening, patience_s = _Opening(reopen, old), _LONGEST_OPENING_S
+        opening.join(patience_s)
         if opening.is_alive():
+            # As long as it hangs, another would hang as well.
+            self._openings[old] = opening
             _log.critical("opening %s again hangs", old.device)
-        return found[0] if found else None
+        else:
+            self._openings.pop(old, None)
+        return opening.found
 
-    def _fail_all(self) -> None:
-        """Nobody waits for an answer that will not come; the lock is held."""
-        for track in tuple(self._open):
+    def _fail_those_of(self, worker: Worker) -> None:
+        """Nobody waits for an answer that will not come from a thread; the lock is held."""
+        lost = {taken.track for taken in worker.batch}
+        for track in lost if self._at_work else tuple(self._open):
             track.fail(_device_failed())
-        self._ready.clear()
+        worker.batch = []
+        if not self._at_work:
+            self._ready.clear()
+
+
+class _Opening(threading.Thread):
+    """Opens a classifier again, in a thread that may hang without taking the supervisor with it."""
+
+    def __init__(self, reopen: Callable[[Classifier], Classifier], old: Classifier) -> None:
+        super().__init__(name=f"open-{old.device}", daemon=True)
+        self._reopen_, self._old = reopen, old
+        self.found: Classifier | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.found = self._reopen_(self._old)
+        except Exception:  # noqa: BLE001 - nothing may end the supervisor
+            _log.exception("%s cannot be opened again", self._old.device)
 
 
 def _check_contract(windows: Windows, probabilities: Probabilities, answer_shape: tuple[int, ...]) -> None:

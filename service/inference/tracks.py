@@ -124,6 +124,11 @@ class TrackQueue:
                 return np.zeros(0, dtype=np.float32)
             return np.concatenate([self._answers[position] for position in sorted(self._answers)])
 
+    def settle(self, most_s: float) -> None:
+        """Wait until all answers are there or will not come, but for no more than so many seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None or self._unanswered == 0, timeout=most_s)
+
     def abandon(self, reason: ServiceError) -> None:
         """Take the track's windows out of the queue, from any thread; whoever waits for it gets ``reason``."""
         with self._changed:

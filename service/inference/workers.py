@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.inference.gpu_memory import GpuMemory
-from service.inference.tracks import Probabilities, Windows
+from service.inference.tracks import Probabilities, Taken, Windows
 
 
 class Classifier(Protocol):
@@ -35,10 +35,12 @@ class Worker:
 
     Attributes:
         failing: nothing of the last batch was answered; until silence is, it takes windows only if nobody else does.
+        batch: what it has taken and not yet answered.
     """
 
     classifier: Classifier
     failing: bool = False
+    batch: list[Taken] = field(default_factory=list)
     thread: threading.Thread | None = None
     busy_since: float | None = None
     excused_s: float = 0.0

@@ -17,15 +17,18 @@ from tests.recordings import wav_bytes
 from tests.waiting import until
 
 
-def speaking(turns: Turns, weights: dict[str, int], *, blocks: int, stalled: str = "") -> str:
-    """Who works on a block after whom, if all ask while somebody else has the only turn, in this order."""
+def speaking(turns: Turns, weights: dict[str, int], *, blocks: int, stalls: int = 0) -> str:
+    """Who works on a block after whom, if all ask while somebody else has the only turn, in this order.
+
+    The one called "a" stalls after each of its first blocks, as many as ``stalls``.
+    """
     spoken = []
 
     def speak(name: str, weight: int) -> None:
         with turns.take(Cancellation(), weight=weight) as turn:
-            for _ in range(blocks):
+            for block in range(blocks):
                 spoken.append(name)
-                turn.pass_on(stalled=name in stalled)
+                turn.pass_on(stalled=name == "a" and block < stalls)
 
     with ThreadPoolExecutor(len(weights)) as threads:
         with turns.take(Cancellation()):
@@ -50,8 +53,14 @@ def test_a_weight_is_so_many_turns_for_one() -> None:
     assert speaking(Turns(1, first=1, later=1), {"a": 1, "b": 4, "c": 1}, blocks=8) == "bbbacbbbbacb" + "ac" * 6
 
 
-def test_who_has_nothing_to_work_on_gives_the_turn_up() -> None:
-    assert speaking(Turns(1), {"a": 1, "b": 1}, blocks=3, stalled="a") == "abbbaa"
+def test_who_has_nothing_to_work_on_gives_the_turn_up_and_has_the_rest_of_it_later() -> None:
+    assert speaking(Turns(1), {"a": 1, "b": 1}, blocks=3, stalls=3) == "abbbaa"
+    assert speaking(Turns(1, first=3, later=1), {"a": 1, "b": 1, "c": 1}, blocks=5, stalls=1) == "abbbcccaabcabca"
+
+
+def test_a_turn_ends_when_it_has_lasted_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.turns._LONGEST_S", 0.0)
+    assert speaking(Turns(1), {"a": 1, "b": 1}, blocks=3) == "ababab"
 
 
 def test_whoever_is_alone_keeps_the_turn() -> None:

@@ -125,6 +125,17 @@ def test_a_full_track_waits_until_the_device_has_taken_some(device: FakeDevice, 
         assert track.finish()[:, 0].tolist() == list(range(10))
 
 
+def test_settling_waits_for_answers_but_not_for_ever(device: FakeDevice, engine: Engine) -> None:
+    with engine.open_track() as track, ThreadPoolExecutor(1) as thread:
+        track.put(numbered(1, 2))
+        device.entered.acquire()
+        track.settle(0.05)
+        settling = thread.submit(track.settle, 60.0)
+        device.may_run.release()
+        settling.result(timeout=10)
+        assert track.finish()[:, 0].tolist() == [1, 2]
+
+
 def test_the_windows_of_an_abandoned_track_never_reach_the_device(device: FakeDevice, engine: Engine) -> None:
     with engine.open_track() as other:
         with engine.open_track() as track:

@@ -102,27 +102,41 @@ def test_a_device_that_answers_nothing_gets_nothing_until_it_answers_silence(dev
     engine.close()
 
 
-def test_only_the_device_that_hangs_is_opened_again(devices: list[Device]) -> None:
+def test_a_device_that_hangs_takes_no_other_with_it(devices: list[Device]) -> None:
+    """Only who had windows in it fails; while it cannot be opened again the other answers everybody."""
     fresh: Classifier = Device("cuda:1")
     opened: list[Classifier] = []
+    may_open = threading.Event()
+    despaired = threading.Event()
 
     def reopen(lost: Classifier) -> Classifier:
         opened.append(lost)
+        if not may_open.is_set():
+            raise RuntimeError("still resetting")
         return fresh
 
-    engine = Engine(*devices, hang_s=1.0, reopen=reopen)
+    engine = Engine(*devices, hang_s=0.5, reopen=reopen, despair=despaired.set)
     for device in devices:
         device.may_run.clear()
-    with engine.open_track() as track:
-        track.put(numbered(1, 2, 3, 4))
+    with engine.open_track() as lost, engine.open_track() as waiting:
+        lost.put(numbered(1, 2, 3, 4))
         until(lambda: all(device.heard for device in devices))
+        waiting.put(numbered(5))
         devices[0].may_run.set()
         with pytest.raises(ServiceError):
-            track.finish()
-    until(lambda: engine.healthy)
-    assert opened == [devices[1]]
-    assert engine.classifiers == [devices[0], fresh]
+            lost.finish()
+        assert waiting.finish()[:, 0].tolist() == [5]
+    # Opening fails again and again, which is no reason for despair as long as somebody answers.
+    until(lambda: len(opened) > 5)
+    assert engine.healthy
     assert answered(engine, 5, 6, 7, 8, 9) == [5, 6, 7, 8, 9]
+    states = engine.counts().devices
+    assert (states["cuda:0"].healthy, states["cuda:1"].healthy) == (True, False)
+    may_open.set()
+    until(lambda: engine.counts().devices["cuda:1"].healthy)
+    assert not despaired.is_set()
+    assert set(opened) == {devices[1]}
+    assert engine.classifiers == [devices[0], fresh]
     counts = engine.counts().devices
     assert (counts["cuda:0"].replacements, counts["cuda:1"].replacements) == (0, 1)
     engine.close()
