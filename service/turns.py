@@ -22,7 +22,7 @@ from service.errors import ServiceError
 # Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; what
 # goes on after that has shorter ones, for songs wait behind it.
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
-# A song is less than a second of work; a hop of one frame makes it a minute.
+# By how many windows a block makes, a turn would last any time: a hop of one frame makes twelve or more a second.
 _LONGEST_S = 3.0
 
 

@@ -19,63 +19,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from service.errors import ErrorKind, ServiceError
-from service.inference.gpu_memory import GpuMemory
+from service.inference.counts import DeviceCounts, EngineCounts
 from service.inference.tracks import Probabilities, Taken, TrackQueue, Windows
-from service.inference.workers import Classifier, Worker
+from service.inference.workers import Classifier, Opening, Worker
 
 _log = logging.getLogger(__name__)
 
 # How often a device that failed is tried again while nobody asks.
 _RETRY_S = 2.0
+_CALM_RETRY_S = 20.0
 # A driver that hangs may hang whoever opens it again, too.
 _LONGEST_OPENING_S = 60.0
 _LOOKS_PER_HANG = 4
 _REPLACEMENTS = 3
 # Each holds its session and its batch for as long as it hangs.
 _MOST_HANGING_PER_THREAD = 4
-
-
-@dataclass(slots=True)
-class DeviceCounts:
-    """What a device has done so far.
-
-    Attributes:
-        batches: runs that succeeded, by number of windows.
-        busy_s: time in the device, in seconds, failures included; of threads that share it, the sum.
-        failures: runs that failed.
-        replacements: threads given up and replaced.
-        healthy: whether a thread of it is there to answer and its last run succeeded.
-        memory: of a GPU, after the last run; None on a CPU.
-    """
-
-    batches: Counter[int] = field(default_factory=Counter)
-    busy_s: float = 0.0
-    failures: int = 0
-    replacements: int = 0
-    healthy: bool = False
-    memory: GpuMemory | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineCounts:
-    """What an engine has done so far.
-
-    Attributes:
-        devices: by name.
-        waiting: windows that wait for a device now.
-        tracks: open now.
-    """
-
-    devices: dict[str, DeviceCounts]
-    waiting: int
-    tracks: int
 
 
 class Engine:
@@ -116,7 +81,7 @@ class Engine:
         self._stopping = False
         self._in_vain = 0
         self._given_up: set[Worker] = set()
-        self._openings: dict[Classifier, _Opening] = {}
+        self._openings: dict[Classifier, Opening] = {}
         self._workers = [Worker(classifier) for classifier in classifiers]
         for worker in self._workers:
             self._start(worker)
@@ -141,13 +106,8 @@ class Engine:
         """What it has done so far, and what waits."""
         with self._lock:
             sound = {worker.classifier.device for worker in self._workers if worker.at_work and not worker.failing}
-            memory = sorted(
-                ((worker.classifier.device, worker.classifier.memory) for worker in self._workers),
-                key=lambda found: found[1].asked_at if found[1] else 0.0,
-            )
-            latest = dict(memory)
             devices = {
-                device: replace(counts, batches=counts.batches.copy(), healthy=device in sound, memory=latest[device])
+                device: replace(counts, batches=counts.batches.copy(), healthy=device in sound)
                 for device, counts in self._counts.items()
             }
             return EngineCounts(devices, sum(track.n_waiting for track in self._open), len(self._open))
@@ -303,8 +263,7 @@ class Engine:
         worker.excused_s = 0.0
         began = worker.busy_since = time.monotonic()
         try:
-            probabilities = worker.classifier.run(windows)
-            _check_contract(windows, probabilities, worker.classifier.answer_shape)
+            probabilities = worker.run(windows)
         except Exception:
             with self._lock:
                 counts.failures += 1
@@ -314,6 +273,7 @@ class Engine:
             worker.busy_since = None
             with self._lock:
                 counts.busy_s += seconds
+                counts.memory = worker.classifier.memory
         return probabilities, seconds
 
     # The supervisor's thread.
@@ -375,9 +335,9 @@ class Engine:
             self._lock.acquire()
         hired = {worker: self._successor(worker, fresh[worker.classifier]) for worker in troubled}
         self._workers = [hired.get(worker, worker) for worker in self._workers]
-        if None in fresh.values():
-            # There is no hurry where others answer.
-            self._alarm.wait(_RETRY_S * (10 if self._at_work else 1))
+        if None in fresh.values() or self._in_vain > _REPLACEMENTS:
+            # Where others answer there is no hurry.
+            self._alarm.wait_for(lambda: self._stopping, _CALM_RETRY_S if self._at_work else _RETRY_S)
 
     def _successor(self, worker: Worker, classifier: Classifier | None) -> Worker:
         """A thread in place of one; the same where there is no classifier for another, or no need of one any more."""
@@ -396,7 +356,7 @@ class Engine:
             return old
         opening, patience_s = self._openings.get(old), _RETRY_S
         if opening is None:
-            opening, patience_s = _Opening(reopen, old), _LONGEST_OPENING_S
+            opening, patience_s = Opening(reopen, old), _LONGEST_OPENING_S
         opening.join(patience_s)
         if opening.is_alive():
             # As long as it hangs, another would hang as well.
@@ -414,30 +374,6 @@ class Engine:
         worker.batch = []
         if not self._at_work:
             self._ready.clear()
-
-
-class _Opening(threading.Thread):
-    """Opens a classifier again, in a thread that may hang without taking the supervisor with it."""
-
-    def __init__(self, reopen: Callable[[Classifier], Classifier], old: Classifier) -> None:
-        super().__init__(name=f"open-{old.device}", daemon=True)
-        self._reopen_, self._old = reopen, old
-        self.found: Classifier | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.found = self._reopen_(self._old)
-        except Exception:  # noqa: BLE001 - nothing may end the supervisor
-            _log.exception("%s cannot be opened again", self._old.device)
-
-
-def _check_contract(windows: Windows, probabilities: Probabilities, answer_shape: tuple[int, ...]) -> None:
-    """As many answers as windows, each of the promised shape and of numbers: else tracks would get others'."""
-    if probabilities.shape != (len(windows), *answer_shape):
-        raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
-    if not np.isfinite(probabilities).all():
-        raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
 
 
 def _halves(batch: list[Taken]) -> tuple[list[Taken], list[Taken]]:

@@ -1,13 +1,19 @@
-"""What a device thread runs, and what its supervisor sees of it."""
+"""What a device thread runs, what its supervisor sees of it, and how it is opened again."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from service.inference.gpu_memory import GpuMemory
 from service.inference.tracks import Probabilities, Taken, Windows
+
+_log = logging.getLogger(__name__)
 
 
 class Classifier(Protocol):
@@ -51,3 +57,37 @@ class Worker:
     def at_work(self) -> bool:
         """Whether it is there to answer."""
         return self.alive and not self.given_up.is_set()
+
+    def run(self, windows: Windows) -> Probabilities:
+        """The classifier's answers, as many as windows, each of the promised shape and of numbers.
+
+        Raises:
+            ValueError: if they are not: tracks would get others' answers.
+        """
+        probabilities = self.classifier.run(windows)
+        if probabilities.shape != (len(windows), *self.classifier.answer_shape):
+            raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
+        if not np.isfinite(probabilities).all():
+            raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
+        return probabilities
+
+
+class Opening(threading.Thread):
+    """Opens a classifier again, in a thread that may hang without taking the supervisor with it.
+
+    Attributes:
+        found: the fresh one, when the thread has ended; None if it could not be opened.
+    """
+
+    def __init__(self, reopen: Callable[[Classifier], Classifier], old: Classifier) -> None:
+        super().__init__(name=f"open-{old.device}", daemon=True)
+        self._reopen, self._old = reopen, old
+        self.found: Classifier | None = None
+        self.start()
+
+    def run(self) -> None:
+        """What the thread does."""
+        try:
+            self.found = self._reopen(self._old)
+        except Exception:  # noqa: BLE001 - whatever a driver raises, the engine goes on trying
+            _log.exception("%s cannot be opened again", self._old.device)

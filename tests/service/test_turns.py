@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.cancellation import Cancellation
 from service.errors import ErrorKind, ServiceError
+from service.inference.tracks import TrackQueue
 from service.pipeline import Pipeline
 from service.turns import Turns
 from tests.recordings import wav_bytes
@@ -115,3 +116,26 @@ def test_a_song_does_not_wait_for_the_end_of_a_mix(
         assert not playing.done()
         assert len(found.windows.start_s) == 8
         assert len(playing.result(timeout=120).windows.start_s) == 1198
+
+
+def test_the_last_block_gives_no_turn_away_and_answers_hold_none_for_long(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With turns of a block and somebody who always waits, a song of one block never waits for another turn."""
+    turns = Turns(1, first=1)
+    monkeypatch.setattr(pipeline, "turns", turns)
+    monkeypatch.setattr(Turns, "asked_for", True)
+    monkeypatch.setattr(Turns, "renew", lambda *_: pytest.fail("it gave its turn away"))
+    monkeypatch.setattr("service.pipeline._LAST_ANSWERS_S", 0.0)
+    free, finish = [], TrackQueue.finish
+
+    def noting(queue: TrackQueue) -> NDArray[np.float32]:
+        free.append(turns._free)
+        return finish(queue)
+
+    monkeypatch.setattr(TrackQueue, "finish", noting)
+    song = tmp_path / "song.wav"
+    song.write_bytes(wav_bytes(tune, 22050))
+    assert len(pipeline.predict(song, max_duration_s=60).windows.start_s) == 8
+    # Whoever still waits for the device has no turn any more.
+    assert free == [1]

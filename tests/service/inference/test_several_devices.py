@@ -30,7 +30,7 @@ class Device:
     def __init__(self, device: str) -> None:
         self.device = device
         self.memory: GpuMemory | None = None
-        self.broken = False
+        self.broken = self.dies = False
         self.may_run = threading.Event()
         self.may_run.set()
         self.heard: list[float] = []
@@ -38,6 +38,8 @@ class Device:
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         self.heard += windows[:, 0, 0].tolist()
         self.may_run.wait()
+        if self.dies:
+            raise SystemExit
         if self.broken:
             raise RuntimeError("out of order")
         return np.stack([windows[:, 0, 0], 1 - windows[:, 0, 0]], axis=1)
@@ -56,7 +58,8 @@ def answered(engine: Engine, *numbers: float) -> list[float]:
 
 @pytest.fixture
 def devices(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Device]]:
-    monkeypatch.setattr("service.inference.engine._RETRY_S", 0.01)
+    for seconds in ("_RETRY_S", "_CALM_RETRY_S"):
+        monkeypatch.setattr(f"service.inference.engine.{seconds}", 0.01)
     both = [Device("cuda:0"), Device("cuda:1")]
     yield both
     for device in both:
@@ -142,12 +145,51 @@ def test_a_device_that_hangs_takes_no_other_with_it(devices: list[Device]) -> No
     engine.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_that_dies_at_once_again_and_again_is_not_opened_without_pause(
+    devices: list[Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.inference.engine._CALM_RETRY_S", 60.0)
+    opened: list[Classifier] = []
+
+    def reopen(lost: Classifier) -> Classifier:
+        opened.append(lost)
+        dying = Device("cuda:1")
+        dying.dies = True
+        return dying
+
+    engine = Engine(*devices, reopen=reopen)
+    devices[1].dies = True
+    for device in devices:
+        device.may_run.clear()
+    with engine.open_track() as track:
+        track.put(numbered(1, 2, 3, 4))
+        until(lambda: all(device.heard for device in devices))
+        devices[1].may_run.set()
+        with pytest.raises(ServiceError):
+            track.finish()
+    until(lambda: len(opened) == 4)
+    time.sleep(0.2)
+    assert len(opened) == 4
+    devices[0].may_run.set()
+    assert answered(engine, 5, 6, 7) == [5, 6, 7]
+    engine.close()
+
+
 def test_metrics_tell_devices_apart_and_state_the_memory_of_each_once(devices: list[Device]) -> None:
     other, now = Device("cuda:0"), time.monotonic()
     devices[0].memory = GpuMemory(used=300, size=1000, asked_at=now)
     other.memory = GpuMemory(used=200, size=1000, asked_at=now - 1)
     engines = [Engine(*devices), Engine(other)]
-    answered(engines[0], *range(8))
+    for device in devices:
+        device.may_run.clear()
+    with engines[0].open_track() as track:
+        track.put(numbered(*range(8)))
+        until(lambda: all(device.heard for device in devices))
+        for device in devices:
+            device.may_run.set()
+        track.finish()
+    answered(engines[1], 1)
     models: dict[str, Any] = {name: SimpleNamespace(engine=engine) for name, engine in zip("ab", engines, strict=True)}
     families = list(text_string_to_metric_families(Metrics(models).exposition().decode()))
 
