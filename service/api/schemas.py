@@ -177,7 +177,7 @@ class Timing(BaseModel):
     queue: float = Field(
         description="Waiting for a turn to be decoded, and the longest wait of a window for the device."
     )
-    inference: float = Field(description="The track's share of the device's time.")
+    inference: float = Field(description="The track's share of the device's time; threads at work at once add up.")
     total: float = Field(description="From the first byte of the request to this answer.")
 
 
