@@ -13,8 +13,8 @@ ARG PYTHON_VERSION=3.12
 # What the service lets ffmpeg open. A stage of its own, so that only a change of that builds ffmpeg anew.
 FROM python:${PYTHON_VERSION}-slim AS ffmpeg-options
 WORKDIR /build
-COPY service/__init__.py service/errors.py service/
-COPY service/audio/__init__.py service/audio/ffmpeg.py service/audio/
+COPY service/wholetrack/__init__.py service/wholetrack/errors.py wholetrack/
+COPY service/wholetrack/decoding/__init__.py service/wholetrack/decoding/ffmpeg.py wholetrack/decoding/
 COPY docker/ffmpeg_options.py .
 RUN PYTHONPATH=. python ffmpeg_options.py > options
 
@@ -76,7 +76,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM tools AS code
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
-# Where the service looks for its models: beside its own package.
+COPY models/wholetrack-crnn models/wholetrack-crnn
 RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/wholetrack/bin/python install --no-cache-dir --no-deps --no-index --target /opt/app /wheels/*.whl
 COPY models /opt/app/models
@@ -89,12 +89,13 @@ LABEL org.opencontainers.image.title="wholetrack" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 WHOLETRACK_HOST=0.0.0.0
+ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 \
+    WHOLETRACK_HOST=0.0.0.0 WHOLETRACK_MODELS_DIR=/opt/app/models
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
 # Python itself is PID 1: it hears SIGTERM and drains, and it waits for every decoder that it starts.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "service.healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "wholetrack.healthcheck"]
 ENTRYPOINT ["wholetrack"]
 CMD ["serve"]
 

@@ -30,7 +30,7 @@ imports: $(VENV)/.test ## Check who imports whom
 	$(BIN)/lint-imports --no-logo
 
 # Two at a time what computes more than it waits; by itself what has a running service race against clocks.
-TOGETHER := tests/fuzz tests/service tests/training
+TOGETHER := tests/fuzz tests/wholetrack tests/wholetrack_training
 unit: $(VENV)/.test ## Run the tests, or what PYTEST says
 	$(BIN)/python -m pytest $(or $(PYTEST),$(TOGETHER:%=--ignore=%))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(TOGETHER) -n 2 --dist loadfile)
@@ -123,7 +123,7 @@ lock: ## Pin every dependency anew (needs uv)
 	        --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	    --extra cpu --extra gpu --extra reference --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
+	    --extra cpu --extra gpu --extra verify --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
 	    --output-file requirements/supply-chain.txt requirements/supply-chain.in
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --generate-hashes \
@@ -137,11 +137,11 @@ clean: ## Remove what set-up and tests left
 $(VENV)/.service: pyproject.toml constraints.txt requirements/service-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/service-cpu.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e . -e training
 	touch $@
 
 $(VENV)/.test: $(VENV)/.service
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,reference,train,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,train,test]' -e training
 	touch $@
 
 $(VENV)/.containers: requirements/containers.txt requirements/kubectl.txt

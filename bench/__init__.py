@@ -1,3 +1,3 @@
 """Benchmarks: each a command, ``python -m bench.NAME``, that prints one JSON object."""
 
-import service  # noqa: F401 - before onnxruntime, which it keeps from reporting
+import wholetrack  # noqa: F401 - before onnxruntime, which it keeps from reporting

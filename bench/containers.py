@@ -22,14 +22,14 @@ from bench.compose import PYTHON, Composed, composed, run
 from bench.markdown import paragraph
 from bench.report import RECORDED, SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import PROJECT
-from service.settings import available_cpus
-from training.report import markdown_table
+from wholetrack.settings import available_cpus
+from wholetrack_training.results.report import markdown_table
 
 PAGE = RECORDED.parent / "CONTAINERS.md"
 _FILES = ("docker-compose.yml", "docker/scale.yml")
 _GPU = "wholetrack:gpu"
 _CLIENTS = 4
-_CODE = Path("service/pipeline.py")
+_CODE = Path("service/wholetrack/pipeline.py")
 # What decodes in other images, as Dockerfiles of a line each on top of the same base.
 _OTHERS = {
     "Debian's package": "RUN apt-get update && apt-get install -y --no-install-recommends ffmpeg && apt-get clean "

@@ -11,7 +11,7 @@ from bench.environments import ENVIRONMENTS, environment
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import PROJECT
 from bench.track import decode_alone
-from service.audio.ffmpeg import find_ffmpeg
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 _RATE = 22050
 _PYAV = "av==18.1.0"

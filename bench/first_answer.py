@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from bench.memory import make_recording
 from bench.report import arguments, make_song, print_report, spread
-from service.audio.decoder import FfmpegDecoder
-from service.audio.ffmpeg import find_ffmpeg
-from service.cancellation import Cancellation
-from service.errors import ErrorKind, ServiceError
-from service.inference.bundle import Bundle, load_bundles
-from service.inference.device import Session, open_session
-from service.inference.engine import Engine
-from service.inference.tracks import Probabilities
-from service.pipeline import Pipeline, ServedModel
-from service.settings import DeviceChoice, Settings
+from wholetrack.cancellation import Cancellation
+from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
+from wholetrack.inference.engine import Engine
+from wholetrack.inference.queue import Probabilities
+from wholetrack.inference.session import Session, open_session
+from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.settings import DeviceChoice, Settings
 
 _MINUTES = {"3 minutes": 3, "2 hours": 120, "10 hours": 600}
 _LONGEST_S = 40_000.0
@@ -73,7 +73,7 @@ def main() -> None:
         for title, recording in recordings.items():
             make_recording(song, recording, _MINUTES[title])
         settings = Settings(device=DeviceChoice.CPU)
-        bundle = load_bundles(settings.models_dir)[settings.default_model]
+        bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
         session, decoder = open_session(bundle, settings), FfmpegDecoder(find_ffmpeg())
         rounds = [
             {title: seconds(bundle, session, decoder, recording) for title, recording in recordings.items()}

@@ -12,7 +12,7 @@ import psutil
 from bench.clients import load
 from bench.report import arguments, make_song, print_report
 from bench.running import Server, running_server
-from service.audio.ffmpeg import find_ffmpeg
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 _MIB = 1 << 20
 _CLIENTS, _CLIENTS_MINUTES, _ROUNDS = 16, 10, 2

@@ -22,8 +22,8 @@ import numpy as np
 from bench.clients import Load, load
 from bench.report import arguments, make_song, print_report
 from bench.running import Server, running_server
-from service.audio.ffmpeg import find_ffmpeg
-from service.settings import Settings, available_cpus
+from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.settings import Settings, available_cpus
 
 _CLIP_SECONDS = 30
 _TIMES = 4

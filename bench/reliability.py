@@ -11,16 +11,16 @@ from typing import Any
 
 from bench.markdown import paragraph
 from bench.report import RECORDED
-from service.settings import PREFIX, Settings
-from training.report import markdown_table
+from wholetrack.settings import PREFIX, Settings
+from wholetrack_training.results.report import markdown_table
 
 DOCS = RECORDED.parent
 RELIABILITY = DOCS / "reliability"
 Record = dict[str, Any]
 
 # What a limit is about, the setting that moves it, and the tests that try it.
-_CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/service/api/test_upload.py"
-_PIPELINE = "tests/service/test_pipeline.py"
+_CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"
+_PIPELINE = "tests/wholetrack/test_pipeline.py"
 _BAD, _EXTREME = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _LIMITS = (
     ("bytes of an upload", "max_upload_bytes", 413, _BAD),
@@ -64,7 +64,7 @@ def page(found: Mapping[str, Record]) -> str:
         *markdown_table(("limit", "setting", "default", "answer", "tried by"), _limits()),
         *paragraph(
             "Besides, of every upload one part and 8 headers; of every decoder 1 GiB of memory, a bounded time of the "
-            "processor, 32 descriptors and no byte written (`tests/service/audio/test_sandbox.py`); and files whose "
+            "processor, 32 descriptors and no byte written (`tests/wholetrack/audio/test_sandbox.py`); and files whose "
             f"rates, channels, streams, tags and depths are extreme are answered by the table (`{_EXTREME}`)."
         ),
     ]

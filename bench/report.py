@@ -16,7 +16,7 @@ from typing import Any
 import onnxruntime
 
 from bench.running import PROJECT
-from service.audio.ffmpeg import find_ffmpeg
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 SHARED = Path(os.environ.get("WHOLETRACK_SHARED", PROJECT.parent / "shared"))
 RECORDED = PROJECT / "docs" / "bench"

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from service.audio.launcher import NAME
+from wholetrack.sandbox.launcher import NAME
 
 PROJECT = Path(__file__).parent.parent
 
@@ -91,7 +91,7 @@ def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
     temp_dir.mkdir()
     variables = {f"WHOLETRACK_{name.upper()}": str(value) for name, value in settings.items()}
     environment = os.environ | {"WHOLETRACK_TEMP_DIR": str(temp_dir), "WHOLETRACK_DEVICE": "cpu"} | variables
-    command = [sys.executable, "-m", "service", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "wholetrack", "serve", "--port", str(port)]
     with log.open("wb") as words, subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=words) as process:
         server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid), temp_dir, log)
         try:

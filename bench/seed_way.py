@@ -18,8 +18,8 @@ import onnxruntime as ort
 from threadpoolctl import threadpool_limits
 
 from bench.clients import Ask
-from service.contracts import RelativeToMax
-from service.inference.bundle import MODEL_FILE, Bundle, load_bundle
+from wholetrack.contracts import RelativeToMax
+from wholetrack.inference.bundle import MODEL_FILE, Bundle, load_bundle
 
 
 @cache

@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 
 from bench.report import arguments, print_report, spread
-from service.inference.bundle import Bundle, load_bundles
-from service.inference.device import open_session
-from service.settings import DeviceChoice, Precision, Settings
+from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
+from wholetrack.inference.session import open_session
+from wholetrack.settings import DeviceChoice, Precision, Settings
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 _WINDOWS = max(_SIZES)
@@ -39,7 +39,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    bundles = load_bundles(Settings().models_dir)
+    bundles = load_bundles(BUILT_IN_MODELS)
     figures = {name: milliseconds(bundle, options.repeats) for name, bundle in bundles.items()}
     print_report("session", {"cpu_ms_per_window": figures}, record=options.record)
 

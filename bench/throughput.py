@@ -15,7 +15,8 @@ from bench.clients import Ask, Load, load
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import Server, running_server
 from bench.seed_way import seed_way
-from service.settings import Precision, Settings, available_cpus
+from wholetrack.inference.bundle import BUILT_IN_MODELS
+from wholetrack.settings import Precision, Settings, available_cpus
 
 _CLIENTS = (1, 4, 16)
 
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     settings, cores = Settings(), available_cpus()
-    bundles = settings.models_dir / settings.default_model
+    bundles = BUILT_IN_MODELS / settings.default_model
     bundle = max(bundles.iterdir())
     with tempfile.TemporaryDirectory() as folder:
         song = Path(folder) / "song.mp3"

@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
 from bench.running import Server, running_server
-from service.audio.ffmpeg import find_ffmpeg
-from service.audio.launcher import settle
-from service.features.normalise import normalise
-from service.features.windows import WindowCutter
-from service.inference.device import Session
-from service.pipeline import Pipeline, ServedModel
-from service.settings import DeviceChoice, Settings
-from service.startup import build_pipeline
+from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.features.normalise import normalise
+from wholetrack.features.windows import WindowCutter
+from wholetrack.inference.session import Session
+from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.sandbox.launcher import settle
+from wholetrack.settings import DeviceChoice, Settings
+from wholetrack.startup import build_pipeline
 
 _PARTS = ("decode_alone", "session_alone", "features_alone")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from service.settings import PREFIX, Settings
+from wholetrack.settings import PREFIX, Settings
 
 _HEAD = """\
 # Copy this file to .env and take the # away from what you want to change: Compose and the service read it there.

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Options of ffmpeg's configure script for a binary with nothing but what the service lets it open.
 
-``python docker/ffmpeg_options.py`` in a folder that holds ``service/audio/ffmpeg.py``: its lists are the only ones.
+``python docker/ffmpeg_options.py`` prints them; the lists are those of ``wholetrack.decoding.ffmpeg``.
 """
 
-from service.audio.ffmpeg import CODECS, FORMATS
+from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 
 # What the command of the service names besides: the output, its filters, and the parsers that find frames in streams.
 _PARTS = {

@@ -40,7 +40,9 @@ def bill(requirements: Path, ffmpeg: Path | None) -> dict[str, Any]:
 
 def complete(found: dict[str, Any], ffmpeg: Path | None, cards: list[Path]) -> dict[str, Any]:
     """A bill with the service's version, ffmpeg, and the bundles beside these cards."""
-    version = re.search(r'^__version__ = "(.+)"', (_PROJECT / "service/__init__.py").read_text(), re.MULTILINE)
+    version = re.search(
+        r'^__version__ = "(.+)"', (_PROJECT / "service/wholetrack/__init__.py").read_text(), re.MULTILINE
+    )
     assert version
     found["metadata"]["component"]["version"] = version[1]
     additions = [_model(card) for card in cards]

@@ -13,12 +13,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from service.audio.decoder import FfmpegDecoder
-from service.audio.ffmpeg import Ffmpeg, find_ffmpeg
-from service.pipeline import Pipeline
-from service.settings import Settings
-from service.startup import build_pipeline
 from tests.recordings import Recorder
+from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.pipeline import Pipeline
+from wholetrack.settings import Settings
+from wholetrack.startup import build_pipeline
 
 PROJECT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("WHOLETRACK_SHARED", PROJECT.parent / "shared"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydub import AudioSegment
 
 from bench.running import descendants
-from service.audio.ffmpeg import Ffmpeg
+from wholetrack.decoding.ffmpeg import Ffmpeg
 
 
 @dataclass(frozen=True, slots=True)

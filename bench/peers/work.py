@@ -12,17 +12,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service.aggregation.ranking import majority_vote, summed_score
-from service.audio.decoder import FfmpegDecoder
-from service.audio.ffmpeg import find_ffmpeg
-from service.contracts import WindowScores
-from service.features.grid import WindowGrid
-from service.features.logmel import LogMel
-from service.features.normalise import normalise
-from service.features.windows import WindowCutter
-from service.inference.bundle import load_bundles
-from service.inference.device import Session
-from service.settings import DeviceChoice, Settings, available_cpus
+from wholetrack.aggregation.ranking import majority_vote, summed_score
+from wholetrack.contracts import WindowScores
+from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.features.grid import WindowGrid
+from wholetrack.features.logmel import LogMel
+from wholetrack.features.normalise import normalise
+from wholetrack.features.windows import WindowCutter
+from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
+from wholetrack.inference.session import Session
+from wholetrack.settings import DeviceChoice, Settings, available_cpus
 
 CORES = available_cpus()
 WORKERS = os.environ.get("PEER_SETUP") == "workers"
@@ -36,7 +36,7 @@ class Work:
     def __init__(self) -> None:
         threadpool_limits(limits=1, user_api="blas")
         settings = Settings(device=DeviceChoice.CPU)
-        bundle = load_bundles(settings.models_dir)[settings.default_model]
+        bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
         self.card = bundle.card
         self.features = LogMel(self.card.features, self.card.audio.sample_rate)
         self.grid = WindowGrid.of(self.card.windows, self.features.grid)

@@ -19,11 +19,11 @@ import numpy as np
 
 from bench.report import RECORDED, arguments, print_report
 from bench.running import Server
-from service.audio.ffmpeg import find_ffmpeg
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.traffic import HANG_S, Recordings, Traffic
 from tests.recordings import wav_bytes
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 RELIABILITY = RECORDED.parent / "reliability"
 _CLIENTS = 6

@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 
-from service.cli.app import main
-from service.inference.device import Session
-from service.inference.tracks import Probabilities, Windows
+from wholetrack.cli.app import main
+from wholetrack.inference.queue import Probabilities, Windows
+from wholetrack.inference.session import Session
 
 _HANG_S = 3600.0
 _orders: list[str] = []

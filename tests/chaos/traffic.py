@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.running import Server
-from service.errors import ErrorKind
+from wholetrack.errors import ErrorKind
 
 Recordings = Mapping[str, tuple[bytes, dict[str, Any] | None]]
 """What is posted, by name: the bytes, and the right answer; None where an error is."""

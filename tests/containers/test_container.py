@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from bench.compose import Composed, composed, run
-from service.audio.ffmpeg import CODECS, FORMATS
-from service.pipeline import Pipeline
 from tests.containers.prometheus import ask
 from tests.waiting import until
+from wholetrack.decoding.ffmpeg import CODECS, FORMATS
+from wholetrack.pipeline import Pipeline
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -129,7 +129,7 @@ def test_its_ffmpeg_can_do_nothing_but_what_the_service_asks_for(
 ) -> None:
     program = f"""
 import subprocess
-from service.audio.ffmpeg import find_ffmpeg
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 ffmpeg = find_ffmpeg()
 assert ffmpeg.origin == "PATH"
 print(subprocess.run([ffmpeg.path, "-hide_banner", "-{what}"], capture_output=True, text=True, check=True).stdout)

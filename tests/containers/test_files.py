@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from bench.compose import run
-from service.settings import PREFIX, Settings
 from tests.conftest import PROJECT
+from wholetrack.settings import PREFIX, Settings
 
 pytestmark = pytest.mark.docker
 

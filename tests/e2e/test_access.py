@@ -18,9 +18,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.running import PROJECT, Server, running_server
-from service.api.keys import Keys
-from service.settings import Settings
 from tests.recordings import wav_bytes
+from wholetrack.api.keys import Keys
+from wholetrack.settings import Settings
 
 _ALICE, _BOB = "alices-key-of-enough-characters", "bobs-key-of-enough-characters"
 
@@ -134,7 +134,7 @@ def test_logs_know_whose_requests_they_are_and_no_secret(closed: Server) -> None
 
 def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "service", "key", "carol"], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "wholetrack", "key", "carol"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     key = made.stderr.split()[1]
     file = tmp_path / "keys.toml"
@@ -144,7 +144,7 @@ def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
     assert keys.of(key)
     assert made.stdout == f'[carol]\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
     settings = subprocess.run(
-        [sys.executable, "-m", "service", "settings"],
+        [sys.executable, "-m", "wholetrack", "settings"],
         cwd=PROJECT,
         env={"WHOLETRACK_API_KEYS": f"carol:{key}", "PATH": "", "COLUMNS": "500"},
         capture_output=True,
@@ -155,7 +155,7 @@ def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
     assert key not in settings.stdout
     file.write_text("[carol]")
     refused = subprocess.run(
-        [sys.executable, "-m", "service", "serve", "--port", "0"],
+        [sys.executable, "-m", "wholetrack", "serve", "--port", "0"],
         cwd=PROJECT,
         env=os.environ | {"WHOLETRACK_API_KEYS_FILE": str(file)},
         capture_output=True,

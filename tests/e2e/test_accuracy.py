@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from bench.running import running_server
-from service.inference.bundle import load_bundles
-from service.settings import Settings
-from service.startup import build_pipeline
 from tests.conftest import PROJECT
+from wholetrack.inference.bundle import load_bundles
+from wholetrack.settings import Settings
+from wholetrack.startup import build_pipeline
 
 FOLDS = PROJECT / "tests" / "folds"
 
@@ -23,8 +23,8 @@ FOLDS = PROJECT / "tests" / "folds"
 @pytest.mark.data
 @pytest.mark.torch
 def test_the_clips_are_as_often_right_from_audio_as_from_their_spectrograms(tmp_path: Path, music: Path) -> None:
-    from training.evaluation import cut_windows
-    from training.tracks import load_precomputed
+    from wholetrack_training.data.tracks import load_precomputed
+    from wholetrack_training.fitting.evaluation import cut_windows
 
     cards = {bundle.card.trained_on["part"]: bundle.card for bundle in load_bundles(FOLDS).values()}
     tracks = load_precomputed(music / "gtzan-mel.npz", music / "tracks.csv")

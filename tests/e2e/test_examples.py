@@ -37,7 +37,7 @@ def run_example(server: Server, name: str, *arguments: Path) -> str:
 
 def wholetrack(*arguments: str | Path, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"WHOLETRACK_DEVICE": "cpu"} | settings
-    command = [sys.executable, "-m", "service", *map(str, arguments)]
+    command = [sys.executable, "-m", "wholetrack", *map(str, arguments)]
     return subprocess.run(
         command, env=environment, check=check, capture_output=True, text=True, timeout=120, cwd=PROJECT
     )
@@ -176,7 +176,7 @@ def test_the_fast_road_and_the_reference_agree(music: Path, name: str) -> None:
 
 def test_starting_the_service_imports_nothing_that_only_training_needs() -> None:
     code = (
-        "import sys; import service.cli.app, service.api.app, service.startup; "
+        "import sys; import wholetrack.cli.app, wholetrack.api.app, wholetrack.startup; "
         "print([m for m in ('librosa', 'numba', 'scipy', 'pydub', 'torch', 'training', 'onnx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT)

@@ -9,15 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.running import Server
-from service.audio.ffmpeg import find_ffmpeg
-from service.audio.sandbox import Sandbox
-from service.cli.verify import compare
-from service.inference.bundle import load_bundles
-from service.pipeline import Pipeline
-from service.settings import Settings
 from tests.recordings import wav_bytes
+from wholetrack.cli.verify import compare
+from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
+from wholetrack.pipeline import Pipeline
+from wholetrack.sandbox.client import Sandbox
 
-BUNDLES = load_bundles(Settings().models_dir)
+BUNDLES = load_bundles(BUILT_IN_MODELS)
 FIGURES = (
     "window_accuracy",
     "track_accuracy_summed",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.pipeline import Pipeline
 from tests.recordings import Recorder
+from wholetrack.pipeline import Pipeline
 
 SOUNDS = {
     "white noise": "anoisesrc=color=white:amplitude=0.3",

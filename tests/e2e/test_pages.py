@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.running import Server, running_server
-from service.errors import ErrorKind
 from tests.recordings import wav_bytes
+from wholetrack.errors import ErrorKind
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bench.running import running_server
-from service.api.tracing import Tracing
-from service.errors import StartupError
 from tests.recordings import wav_bytes
+from wholetrack.api.tracing import Tracing
+from wholetrack.errors import StartupError
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -99,6 +99,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_endpoint_nothing_of_it_is_loaded() -> None:
-    program = "import sys, service.api.app; print('opentelemetry.sdk' in sys.modules)"
+    program = "import sys, wholetrack.api.app; print('opentelemetry.sdk' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

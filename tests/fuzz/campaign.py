@@ -25,12 +25,12 @@ import psutil
 
 from bench.report import print_report
 from bench.running import PROJECT, Server, running_server
-from service.audio.ffmpeg import find_ffmpeg
 from tests.fuzz.corpus import SECONDS, Origin, corpus, fingerprint
 from tests.fuzz.expectations import complaints
 from tests.fuzz.mutations import Mutant, mutant
 from tests.fuzz.tally import Tally, Violation
 from tests.recordings import Recorder
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 RECORDED = PROJECT / "docs" / "reliability"
 LIMITS = {"max_duration_s": 30.0, "max_requests": 16}

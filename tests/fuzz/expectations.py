@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 from pydantic import ValidationError
 
-from service.api.problems import MEDIA_TYPE, Problem
-from service.api.schemas import MajorityVote, Prediction, PredictionAnswer, SummedScore, Windows
-from service.audio.ffmpeg import CODECS, FORMATS
-from service.errors import ErrorKind
+from wholetrack.api.problems import MEDIA_TYPE, Problem
+from wholetrack.api.schemas import MajorityVote, Prediction, PredictionAnswer, SummedScore, Windows
+from wholetrack.decoding.ffmpeg import CODECS, FORMATS
+from wholetrack.errors import ErrorKind
 
 EARNED_BY_A_FILE = frozenset(
     {

@@ -11,16 +11,16 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.problems import MEDIA_TYPE, Problem
-from service.api.schemas import Received, WindowDetail, answer
-from service.audio.decoder import FfmpegDecoder
-from service.errors import ErrorKind
-from service.pipeline import Pipeline
 from tests.fuzz.campaign import campaign
 from tests.fuzz.corpus import SECONDS, Origin, fingerprint, made, tune
 from tests.fuzz.expectations import complaints
 from tests.fuzz.mutations import LARGEST, MUTATIONS, Mutation, mutant, with_right_checksums
 from tests.recordings import Recorder, wav_bytes
+from wholetrack.api.problems import MEDIA_TYPE, Problem
+from wholetrack.api.schemas import Received, WindowDetail, answer
+from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.errors import ErrorKind
+from wholetrack.pipeline import Pipeline
 
 FILES = 200
 LIMIT_S = 30.0

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.audio.container import breaks_off
-from service.audio.decoder import DecodedAudio, FfmpegDecoder
-from service.audio.report import Report
-from service.contracts import StreamInfo
 from tests.fuzz.corpus import SECONDS, tune
 from tests.recordings import Recorder, wav_bytes
+from wholetrack.contracts import StreamInfo
+from wholetrack.decoding.container import breaks_off
+from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder
+from wholetrack.decoding.ffmpeg_log import Report
 
 RATE = 22050
 QUICK_S = 0.1

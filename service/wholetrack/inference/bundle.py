@@ -1,0 +1,126 @@
+"""Published models on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
+
+from wholetrack.contracts import ModelCard
+from wholetrack.errors import StartupError
+
+_PACKAGE = Path(__file__).parents[1]
+BUILT_IN_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parents[1] / "models"
+"""The bundles that come with the package: the default one inside a wheel, all of ``models/`` in a checkout."""
+MODEL_FILE = "model.onnx"
+CARD_FILE = "model.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Windows and the probabilities that the network must give for them.
+
+    Attributes:
+        windows: normalised, ``[n, frames, n_mels]``.
+        probabilities: ``[n, *card.answer_shape]``.
+    """
+
+    windows: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One published model, checked and in memory.
+
+    Attributes:
+        card: its contract.
+        onnx: the network.
+        golden: what it must answer.
+        int8: the network in integers, where there is one.
+    """
+
+    card: ModelCard
+    onnx: bytes
+    golden: Golden
+    int8: bytes | None = None
+
+
+def load_bundles(*folders: Path) -> dict[str, Bundle]:
+    """Load the newest version of every model in the given folders, by name.
+
+    Args:
+        folders: each with ``<name>/<version>/model.json`` below it. Where two of them hold the same version of a
+            model, the later folder takes precedence.
+
+    Raises:
+        StartupError: if a folder holds no model, or a bundle does not satisfy the contract.
+    """
+    newest: dict[str, Path] = {}
+    for folder in folders:
+        cards = sorted(folder.glob(f"*/*/{CARD_FILE}"))
+        if not cards:
+            raise StartupError(f"no model in {folder}: expected <name>/<version>/{CARD_FILE} there")
+        for bundle in (card.parent for card in cards):
+            known = newest.get(bundle.parent.name)
+            if known is None or _version(bundle) >= _version(known):
+                newest[bundle.parent.name] = bundle
+    return {name: load_bundle(folder) for name, folder in newest.items()}
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check one bundle.
+
+    Raises:
+        StartupError: saying which part of the contract the bundle breaks.
+    """
+    try:
+        card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        onnx = _read_checked(folder / MODEL_FILE, card.sha256)
+        golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
+        int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
+    except ValidationError as error:
+        complaints = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise StartupError(f"{folder / CARD_FILE} does not keep the contract: {complaints}") from error
+    except (OSError, ValueError) as error:
+        raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
+    if (card.name, card.version) != (folder.parent.name, folder.name):
+        raise StartupError(f"{folder / CARD_FILE} calls itself {card.name}/{card.version}")
+    return Bundle(card, onnx, golden, int8)
+
+
+def _version(folder: Path) -> Version:
+    try:
+        return Version(folder.name)
+    except InvalidVersion as error:
+        raise StartupError(
+            f"{folder}: the folder of a bundle must be named by its version, such as 1 or 1.2"
+        ) from error
+
+
+def _read_checked(path: Path, sha256: str) -> bytes:
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"the SHA-256 of {path.name} is {found}, the card says {sha256}")
+    return content
+
+
+def _golden(content: bytes, card: ModelCard) -> Golden:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if missing := {"windows", "probabilities"} - set(arrays):
+            raise ValueError(f"the golden lacks {sorted(missing)}")
+        golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
+    n_windows = len(golden.windows)
+    expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.answer_shape)
+    if (golden.windows.shape, golden.probabilities.shape) != expected:
+        raise ValueError(f"the golden's arrays do not have the shapes {expected[0]} and {expected[1]}")
+    if not len(golden.windows):
+        raise ValueError("the golden has no windows")
+    return golden

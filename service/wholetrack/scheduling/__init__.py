@@ -1,0 +1,1 @@
+"""Which track may use a processor next."""

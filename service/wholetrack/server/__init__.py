@@ -1,0 +1,1 @@
+"""What wholetrack adds to uvicorn: connection limits, and draining before it stops."""

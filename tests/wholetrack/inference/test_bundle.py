@@ -1,0 +1,142 @@
+"""A bundle that does not keep the contract is refused at start-up, with a sentence that says what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wholetrack.errors import StartupError
+from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundle, load_bundles
+from wholetrack.settings import DeviceChoice, Settings
+from wholetrack.startup import build_pipeline
+
+BUNDLED = BUILT_IN_MODELS
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLED / "wholetrack-crnn" / "1", tmp_path / "wholetrack-crnn" / "1"))
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    card = json.loads((bundle / "model.json").read_text())
+    change(card)
+    (bundle / "model.json").write_text(json.dumps(card))
+
+
+def test_the_bundled_models_keep_the_contract() -> None:
+    for name, bundle in load_bundles(BUNDLED).items():
+        assert bundle.card.name == name
+        assert (BUNDLED / name / bundle.card.version / "CARD.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda card: card.update(schema_version=2), "schema_version: Input should be 1"),
+        (lambda card: card.pop("labels"), "labels: Field required"),
+        (lambda card: card.update(labels=["rock", "rock"]), "labels must be distinct"),
+        (lambda card: card.update(surprise=1), "surprise: Extra inputs are not permitted"),
+        (lambda card: card["windows"].update(frames=40), "is not .windows.frames, features.n_mels. .40, 128."),
+        (lambda card: card["windows"].update(hop_s=4.0), "hop_s 4.0 must not exceed window_s 3.0"),
+        (lambda card: card["features"].update(hop_length=512), "exactly one of frames_per_second and hop_length"),
+        (lambda card: card["features"].update(fmax=20_000), "exceeds half the sample rate"),
+        (lambda card: card["features"].update(normalisation={"kind": "magic"}), "normalisation"),
+        (lambda card: card["features"].update(log="ln"), "needs features in dB, not ln"),
+        (lambda card: card.update(sha256="0" * 64), "the SHA-256 of model.onnx is"),
+        (lambda card: card["golden"].update(sha256="0" * 64), "the SHA-256 of golden.npz is"),
+        (lambda card: card["int8"].update(sha256="0" * 64), "the SHA-256 of model.int8.onnx is"),
+        (lambda card: card.update(labels=["rock", "jazz"]), "golden's arrays do not have the shapes"),
+        (lambda card: card.update(name="other"), "calls itself other/1"),
+    ],
+)
+def test_a_broken_contract_is_named(bundle: Path, change: Callable[[dict[str, Any]], None], complaint: str) -> None:
+    rewrite(bundle, change)
+    with pytest.raises(StartupError, match=complaint):
+        load_bundle(bundle)
+
+
+def replace_file(bundle: Path, name: str, content: bytes) -> None:
+    """Another content, with the right hash in the card."""
+    (bundle / name).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    rewrite(
+        bundle,
+        lambda card: card.update(sha256=digest) if name == "model.onnx" else card["golden"].update(sha256=digest),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")), "model.json says"),
+        (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")), "model.json says"),
+        (lambda bundle: replace_file(bundle, "model.onnx", b"junk"), "wholetrack-crnn does not run"),
+        (lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))), "the golden lacks"),
+        (
+            lambda bundle: replace_file(
+                bundle, "golden.npz", npz(windows=np.zeros((0, 39, 128)), probabilities=np.zeros((0, 10)))
+            ),
+            "the golden has no windows",
+        ),
+        (lambda bundle: replace_file(bundle, "golden.npz", b"junk"), "cannot be served"),
+    ],
+)
+def test_a_network_that_is_not_what_the_card_says_stops_the_start_with_a_sentence(
+    bundle: Path, change: Callable[[Path], None], complaint: str
+) -> None:
+    change(bundle)
+    with pytest.raises(StartupError, match=complaint):
+        build_pipeline(Settings(models_dir=bundle.parent.parent, device=DeviceChoice.CPU))
+
+
+def npz(**arrays: NDArray[np.float64]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "model.onnx").unlink()
+    with pytest.raises(StartupError, match="model.onnx"):
+        load_bundle(bundle)
+
+
+def test_an_empty_folder_of_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="no model in"):
+        load_bundles(tmp_path)
+
+
+def test_the_newest_version_is_served(bundle: Path) -> None:
+    for version in ("9", "10"):
+        copy = Path(shutil.copytree(bundle, bundle.parent / version))
+        rewrite(copy, lambda card, version=version: card.update(version=version))  # type: ignore[misc]
+    assert load_bundles(bundle.parent.parent)["wholetrack-crnn"].card.version == "10"
+
+
+def test_a_folder_without_a_version_is_refused(bundle: Path) -> None:
+    bundle.rename(bundle.with_name("latest"))
+    load_again = bundle.parent.parent
+    shutil.copytree(bundle.with_name("latest"), bundle)
+    with pytest.raises(StartupError, match="named by its version"):
+        load_bundles(load_again)
+
+
+def test_an_unknown_default_model_stops_the_start() -> None:
+    with pytest.raises(StartupError, match="the default model 'nobody' is not among the models found"):
+        build_pipeline(Settings(default_model="nobody", device="cpu"))
+
+
+def test_impossible_features_stop_the_start(bundle: Path) -> None:
+    rewrite(bundle, lambda card: card["features"].update(n_fft=256))
+    with pytest.raises(StartupError, match="hold no bin"):
+        build_pipeline(Settings(models_dir=bundle.parent.parent, device="cpu"))

@@ -1,0 +1,139 @@
+"""The whole way without a server: windows counted, silence, short tracks, hops, cancellation."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.recordings import Recorder, ffmpegs, wav_bytes
+from wholetrack.cancellation import Cancellation
+from wholetrack.contracts import TrackPrediction, WarningCode
+from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.pipeline import Pipeline
+
+RATE = 22050
+
+
+def hear(pipeline: Pipeline, folder: Path, samples: NDArray[np.float32], hop_s: float | None = None) -> TrackPrediction:
+    path = folder / "recording.wav"
+    path.write_bytes(wav_bytes(samples, RATE))
+    return pipeline.predict(path, hop_s=hop_s, max_duration_s=3600)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "hop_s", "count"),
+    [(0.01, None, 1), (2.999, None, 1), (3.0, None, 1), (3.1, None, 2), (4.0, None, 2), (9.0, None, 7), (9.0, 3.0, 3)],
+)
+def test_windows_are_counted_right(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], seconds: float, hop_s: float | None, count: int
+) -> None:
+    found = hear(pipeline, tmp_path, tune[: round(seconds * RATE)], hop_s)
+    assert len(found.windows.start_s) == count
+    assert found.windows.probabilities.shape == (count, len(found.card.labels))
+    np.testing.assert_allclose(found.windows.probabilities.sum(axis=1), 1.0, atol=1e-5)
+    assert [w.code for w in found.warnings] == ([WarningCode.PADDED] if seconds < 3 else [])
+
+
+def test_a_silent_track_is_an_answer(pipeline: Pipeline, tmp_path: Path) -> None:
+    found = hear(pipeline, tmp_path, np.zeros(10 * RATE, dtype=np.float32))
+    assert found.summed_score.genre is None
+    assert found.majority_vote.genre is None
+    assert found.confidence == 0.0
+    assert found.sections == ()
+    assert found.windows.silent.all()
+    assert [w.code for w in found.warnings] == [WarningCode.SILENT_TRACK]
+
+
+def test_silence_before_the_music_changes_nothing_but_the_time(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]
+) -> None:
+    bare = hear(pipeline, tmp_path, tune)
+    led_in = hear(pipeline, tmp_path, np.concatenate((np.zeros(5 * RATE, dtype=np.float32), tune)))
+    assert led_in.windows.silent[:2].all()
+    np.testing.assert_allclose(led_in.windows.probabilities[5:], bare.windows.probabilities, atol=1e-5)
+    assert [w.code for w in led_in.warnings] == [WarningCode.SILENT_WINDOWS]
+
+
+def test_the_answer_does_not_depend_on_loudness(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:
+    loud, quiet = hear(pipeline, tmp_path, tune), hear(pipeline, tmp_path, tune * np.float32(0.01))
+    np.testing.assert_allclose(loud.windows.probabilities, quiet.windows.probabilities, atol=1e-4)
+
+
+def test_a_hop_of_one_frame_hears_every_frame_position(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]
+) -> None:
+    found = hear(pipeline, tmp_path, tune[: 5 * RATE], hop_s=0.077)
+    np.testing.assert_allclose(np.diff(found.windows.start_s), 1 / 13, atol=1e-9)
+
+
+def test_a_recording_has_so_many_windows(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "song.wav"
+    path.write_bytes(wav_bytes(tune, 22050))
+    monkeypatch.setattr(pipeline, "_max_beliefs", 60)
+    assert len(pipeline.predict(path, max_duration_s=60, hop_s=0.5).windows.start_s) == 15
+    # Ten seconds are one window of 29 s, with as many beliefs as that has.
+    assert len(pipeline.predict(path, model="deepsound-crnn", max_duration_s=60).windows.start_s) > 1
+    with pytest.raises(ServiceError, match="more than 60 windows at this distance; ask for a larger hop_s") as refused:
+        pipeline.predict(path, max_duration_s=60, hop_s=0.1)
+    assert refused.value.kind is ErrorKind.AUDIO_TOO_LONG
+
+
+@pytest.mark.parametrize("hop_s", [1 / 13, 0.2, 0.3, 0.4, 1.0, 10.0, 29.0])
+def test_beliefs_follow_the_whole_recording_at_any_distance_of_windows(
+    pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], hop_s: float
+) -> None:
+    """One after the other, as far apart as the model states them, to the end."""
+    path = tmp_path / "song.wav"
+    path.write_bytes(wav_bytes(np.tile(tune, 5), 22050))
+    card = pipeline.model("deepsound-crnn").card
+    starts = pipeline.predict(path, model=card.name, max_duration_s=60, hop_s=hop_s).windows.start_s
+    assert starts[0] == 0
+    assert abs(starts[-1] + card.belief_s - 50) < card.belief_s
+    steps = np.diff(starts)
+    assert steps.min() > card.belief_s / 2 - 1e-6
+    assert steps.max() < 1.6 * card.belief_s
+
+
+def test_an_unknown_model_and_an_impossible_hop(pipeline: Pipeline, tmp_path: Path) -> None:
+    with pytest.raises(ServiceError) as caught:
+        pipeline.predict(tmp_path / "x", model="nobody", max_duration_s=1)
+    assert caught.value.kind is ErrorKind.UNKNOWN_MODEL
+    with pytest.raises(ServiceError) as caught:
+        pipeline.predict(tmp_path / "x", hop_s=3.5, max_duration_s=1)
+    assert caught.value.kind is ErrorKind.INVALID_PARAMETER
+
+
+def test_cancelling_stops_the_work_and_its_ffmpeg(pipeline: Pipeline, recorder: Recorder, tmp_path: Path) -> None:
+    path = tmp_path / "long.flac"
+    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "1800", path)
+    cancellation = Cancellation()
+    caught: list[ServiceError] = []
+
+    def work() -> None:
+        try:
+            pipeline.predict(path, max_duration_s=3600, cancellation=cancellation)
+        except ServiceError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not ffmpegs():
+        assert thread.is_alive()
+    cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "gone"))
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+    assert [error.kind for error in caught] == [ErrorKind.CLIENT_GONE]
+    assert ffmpegs() == []
+
+
+def test_a_cancelled_track_never_starts(pipeline: Pipeline, tmp_path: Path) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel(ServiceError(ErrorKind.DRAINING, "stop"))
+    with pytest.raises(ServiceError, match="stop"):
+        pipeline.predict(tmp_path / "missing", max_duration_s=1, cancellation=cancellation)

@@ -1,0 +1,208 @@
+"""What holds for whatever hypothesis can think of: grids, answers, uploads, and what ffmpeg or a file may say."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.types import Message
+
+from wholetrack.aggregation.confidence import confidence
+from wholetrack.aggregation.ranking import majority_vote, summed_score
+from wholetrack.aggregation.sections import sections
+from wholetrack.api.upload import UploadLimits, received
+from wholetrack.contracts import CalibrationSpec, WindowScores, WindowSpec
+from wholetrack.decoding.container import breaks_off, has_accepted_signature, is_wrapper
+from wholetrack.decoding.ffmpeg_log import Report
+from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.features.grid import FrameGrid, WindowGrid
+from wholetrack.features.windows import WindowCutter
+
+LABELS = ("blues", "jazz", "rock")
+ENOUGH = settings(max_examples=60, deadline=None)
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> WindowGrid:
+    """Any window of any length on any grid of frames that a card may state."""
+    rate = draw(st.sampled_from([8000, 12000, 16000, 22050, 44100]))
+    frame_rate = Fraction(draw(st.integers(2, 100)), draw(st.integers(1, 4)))
+    window_s = draw(st.integers(5, 100)) / 10
+    frames = FrameGrid(rate, draw(st.sampled_from([512, 1024, 2048])), frame_rate)
+    shortest_s = 1.001 * float(1 / frame_rate)
+    hop_s = draw(st.floats(shortest_s, max(window_s, shortest_s)))
+    spec = WindowSpec(
+        window_s=max(window_s, hop_s),
+        hop_s=max(window_s, hop_s),
+        frames=max(1, int(max(window_s, hop_s) * frame_rate)),
+        last_window=draw(st.sampled_from(["align_to_end", "drop"])),
+    )
+    return WindowGrid.of(spec, frames, hop_s)
+
+
+@given(grid=grids(), n_samples=st.integers(1, 3_000_000))
+@ENOUGH
+def test_windows_lie_in_order_within_the_track_and_leave_out_less_than_a_hop(grid: WindowGrid, n_samples: int) -> None:
+    starts = list(grid.starts(n_samples))
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    if n_samples >= grid.window_samples:
+        assert all(grid.fits(start, n_samples) for start in starts)
+        behind = n_samples - grid.frames.start(starts[-1]) - grid.window_samples
+        frame = Fraction(grid.frames.sample_rate) / grid.frames.rate
+        step = frame if grid.spec.last_window == "align_to_end" else grid.hop * grid.frames.sample_rate + frame
+        assert 0 <= behind <= step + 1
+    else:
+        assert len(starts) == 1
+
+
+@given(grid=grids(), seconds=st.floats(0.01, 40.0), seed=st.integers(0, 1000))
+@ENOUGH
+def test_however_frames_come_the_windows_are_the_same(grid: WindowGrid, seconds: float, seed: int) -> None:
+    n_samples = max(1, int(seconds * grid.frames.sample_rate))
+    n_frames = grid.frames.frames_started_by(n_samples)
+    frames = np.arange(n_frames, dtype=np.float32)[:, None]
+    rng = np.random.default_rng(seed)
+    cuts = [0, *sorted(rng.integers(0, n_frames + 1, 5).tolist()), n_frames]
+
+    def windows(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        cutter = WindowCutter(grid, n_mels=1, silence=-1.0)
+        # What is known of the track grows with its frames: those that have ended.
+        blocks, known = [], 0
+        for piece in pieces[:-1]:
+            known += len(piece)
+            heard = grid.frames.start(known - 1) + grid.frames.n_fft if known else 0
+            blocks.append(cutter.push(piece, n_samples=min(heard, n_samples)).frames)
+        blocks.append(cutter.finish(pieces[-1], n_samples=n_samples).frames)
+        return np.concatenate(blocks)
+
+    cut = windows([frames[begin:end] for begin, end in pairwise(cuts)])
+    whole = windows([frames])
+    np.testing.assert_array_equal(cut, whole)
+    assert len(whole) == len(list(grid.starts(n_samples)))
+
+
+@st.composite
+def scores(draw: st.DrawFn) -> WindowScores:
+    """Any probabilities of any number of windows, some of them silent."""
+    n_windows = draw(st.integers(1, 40))
+    raw = draw(arrays.arrays(np.float32, (n_windows, len(LABELS)), elements=st.floats(0, 1, width=32)))
+    raw = raw + np.float32(1e-6)
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    silent = draw(arrays.arrays(np.bool_, n_windows))
+    probabilities[silent] = 1 / len(LABELS)
+    return WindowScores(np.arange(n_windows, dtype=np.float64), probabilities, silent)
+
+
+@given(heard=scores(), temperature=st.floats(0.1, 10))
+@ENOUGH
+def test_answers_are_distributions(heard: WindowScores, temperature: float) -> None:
+    for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
+        if heard.silent.all():
+            assert ranking.genre is None
+            continue
+        shares = [entry.share for entry in ranking.ranked]
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(0 <= share <= 1 for share in shares)
+        assert shares == sorted(shares, reverse=True)
+        assert {entry.genre for entry in ranking.ranked} == set(LABELS)
+        sure = confidence(ranking, CalibrationSpec(temperature=temperature))
+        assert 1 / len(LABELS) - 1e-9 <= sure <= 1 + 1e-9
+
+
+@given(heard=scores(), window_s=st.floats(1, 10))
+@ENOUGH
+def test_sections_follow_each_other_and_cover_what_was_heard(heard: WindowScores, window_s: float) -> None:
+    duration_s = float(heard.start_s[-1]) + window_s
+    found = sections(heard, LABELS, window_s=window_s, duration_s=duration_s)
+    assert bool(found) == (not heard.silent.all())
+    edges = [edge for section in found for edge in (section.start_s, section.end_s)]
+    assert edges == sorted(edges)
+    assert all(0 <= edge <= duration_s for edge in edges)
+    assert all(section.start_s < section.end_s for section in found)
+    if not heard.silent.any():
+        assert (edges[0], edges[-1]) == (0.0, duration_s)
+
+
+@given(content=st.binary(min_size=1, max_size=3000), name=st.text(max_size=40), cut=st.integers(1, 200))
+@ENOUGH
+def test_a_form_gives_back_what_was_put_in(content: bytes, name: str, cut: int) -> None:
+    boundary = "boundary-that-is-not-in-there"
+    quoted = "".join(letter for letter in name if letter.isprintable() and letter not in '"\\')
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n\r\n'
+    body = head.encode("utf-8", errors="ignore") + content + f"\r\n--{boundary}--\r\n".encode()
+    upload, found = receive(body, f"multipart/form-data; boundary={boundary}", cut)
+    assert found == content
+    assert upload == len(content)
+
+
+@given(body=st.binary(max_size=2000), kind=st.sampled_from([None, "multipart/form-data; boundary=XX", "audio/mpeg"]))
+@ENOUGH
+def test_whatever_is_sent_is_received_or_refused(body: bytes, kind: str | None) -> None:
+    try:
+        _, found = receive(body, kind, 100)
+    except ServiceError as error:
+        assert error.kind is ErrorKind.MALFORMED_REQUEST  # noqa: PT017 - either way is right
+    else:
+        assert found in body
+
+
+def receive(body: bytes, kind: str | None, cut: int) -> tuple[int, bytes]:
+    """Send a body in pieces; its size, and the bytes as they lay on disk."""
+    pieces = [body[i : i + cut] for i in range(0, len(body), cut)]
+    messages: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    waiting = iter([*messages, {"type": "http.request", "body": b""}])
+    headers = [(b"content-type", kind.encode())] if kind else []
+
+    async def next_message() -> Message:
+        return next(waiting)
+
+    async def go() -> tuple[int, bytes]:
+        request = Request({"type": "http", "method": "POST", "headers": headers}, next_message)
+        with tempfile.TemporaryDirectory() as folder:
+            async with received(request, Path(folder), UploadLimits(10**6, 1, 60.0)) as upload:
+                return upload.n_bytes, upload.path.read_bytes()
+
+    return asyncio.run(go())
+
+
+WORDS = st.sampled_from(
+    [
+        *("[info] Input #0, mp3, from ", "[info]   Duration: ", "[info]   Stream #0:0", ": Audio: ", "44100 Hz, "),
+        *("[error] ", "[mp3 @ 0x1] ", "Codec (mp3) not on whitelist", "\n", ", ", "9" * 50, "ambisonic 999+", "stereo"),
+    ]
+)
+
+
+@given(text=st.lists(WORDS | st.text(max_size=20), max_size=60).map("".join))
+@ENOUGH
+def test_whatever_ffmpeg_says_is_read(text: str) -> None:
+    report = Report.parse("[info] Input #0, mp3, from 'x':\n" + text)
+    assert report.opened
+    if report.stream:
+        assert 0 <= report.stream.sample_rate_hz < 10**10
+        assert report.stream.channels >= 0
+    # A mark that the text does not hold: nothing in it describes a stream.
+    assert Report.parse(text, "0123456789abcdef:").stream is None
+
+
+@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS", b"fLaC", b"PK\3\4"]))
+@ENOUGH
+def test_whatever_a_file_holds_is_looked_at(content: bytes, head: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(head + content)
+        file.flush()
+        path = Path(file.name)
+        assert breaks_off(path) in (False, True)
+        assert has_accepted_signature(path) in (False, True)
+        assert is_wrapper(path) or head != b"PK\3\4"
