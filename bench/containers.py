@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 
 from bench.clients import Ask, Load, load
-from bench.compose import PYTHON, Composed, composed, run
 from bench.markdown import paragraph
-from bench.report import RECORDED, SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import PROJECT
+from tests.harness.compose import PYTHON, Composed, composed, run
+from tests.harness.report import RECORDED, SONG_SECONDS, arguments, make_song, print_report, spread
+from tests.harness.server import PROJECT
 from wholetrack.settings import available_cpus
 from wholetrack_training.results.report import markdown_table
 

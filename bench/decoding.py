@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from bench.environments import ENVIRONMENTS, environment
-from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import PROJECT
 from bench.track import decode_alone
+from tests.harness.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from tests.harness.server import PROJECT
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 _RATE = 22050

@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.running import PROJECT
+from tests.harness.server import PROJECT
 
 ENVIRONMENTS = PROJECT / "build" / "peers"
 # What computes must be the same on both sides.

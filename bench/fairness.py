@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from bench.memory import make_recording
-from bench.report import arguments, make_song, print_report, spread
-from bench.running import Server, running_server
+from tests.harness.recordings import make_long_recording
+from tests.harness.report import arguments, make_song, print_report, spread
+from tests.harness.server import Server, running_server
 
 
 def seconds_of(server: Server, song: Path) -> float:
@@ -52,8 +52,8 @@ def main() -> None:
         folder = Path(name)
         source, song, mix = folder / "source.mp3", folder / "song.mp3", folder / "mix.mp3"
         make_song(source)
-        make_recording(source, song, 3)
-        make_recording(source, mix, 120)
+        make_long_recording(source, song, 3)
+        make_long_recording(source, mix, 120)
         with running_server(folder) as server:
             seconds_of(server, song)
             beside, during = [], []

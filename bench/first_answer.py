@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.memory import make_recording
-from bench.report import arguments, make_song, print_report, spread
+from tests.harness.recordings import make_long_recording
+from tests.harness.report import arguments, make_song, print_report, spread
 from wholetrack.cancellation import Cancellation
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
@@ -32,7 +32,7 @@ class _Noting:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.max_batch, self.answer_shape = session.max_batch, session.answer_shape
+        self.max_batch, self.output_shape = session.max_batch, session.output_shape
         self.device, self.precision, self.memory = session.device, session.precision, session.memory
         self.answered = 0.0
         self.cancellation = Cancellation()
@@ -71,7 +71,7 @@ def main() -> None:
         make_song(song)
         recordings = {title: folder / f"{minutes}.mp3" for title, minutes in _MINUTES.items()}
         for title, recording in recordings.items():
-            make_recording(song, recording, _MINUTES[title])
+            make_long_recording(song, recording, _MINUTES[title])
         settings = Settings(device=DeviceChoice.CPU)
         bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
         session, decoder = open_session(bundle, settings), FfmpegDecoder(find_ffmpeg())

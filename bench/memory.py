@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
@@ -10,23 +9,12 @@ from pathlib import Path
 import psutil
 
 from bench.clients import load
-from bench.report import arguments, make_song, print_report
-from bench.running import Server, running_server
-from wholetrack.decoding.ffmpeg import find_ffmpeg
+from tests.harness.recordings import make_long_recording
+from tests.harness.report import arguments, make_song, print_report
+from tests.harness.server import Server, running_server
 
 _MIB = 1 << 20
 _CLIENTS, _CLIENTS_MINUTES, _ROUNDS = 16, 10, 2
-
-
-def make_recording(song: Path, target: Path, minutes: int) -> None:
-    """The song's first minute over and over: frames of an mp3 can be joined without encoding them anew."""
-    minute = target.with_suffix(".minute.mp3")
-    command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-y", "-i", str(song), "-t", "60"]
-    bare = ["-vn", "-ac", "1", "-ar", "22050", "-b:a", "48k", "-write_xing", "0", "-id3v2_version", "0"]
-    subprocess.run([*command, *bare, str(minute)], check=True)
-    with target.open("wb") as file:
-        for _ in range(minutes):
-            file.write(minute.read_bytes())
 
 
 def peak_bytes(recording: Path, folder: Path) -> dict[str, float]:
@@ -96,9 +84,9 @@ def main() -> None:
         folder = Path(name)
         song, short, long, many = (folder / f"{name}.mp3" for name in ("song", "short", "long", "many"))
         make_song(song)
-        make_recording(song, short, 3)
-        make_recording(song, long, round(options.hours * 60))
-        make_recording(song, many, _CLIENTS_MINUTES)
+        make_long_recording(song, short, 3)
+        make_long_recording(song, long, round(options.hours * 60))
+        make_long_recording(song, many, _CLIENTS_MINUTES)
         figures = {
             "short": peak_bytes(short, folder / "a"),
             "long": peak_bytes(long, folder / "b"),

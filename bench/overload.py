@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from bench.clients import Load, load
-from bench.report import arguments, make_song, print_report
-from bench.running import Server, running_server
+from tests.harness.report import arguments, make_song, print_report
+from tests.harness.server import Server, running_server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.settings import Settings, available_cpus
 

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench.peers import NAMES
-from bench.report import RECORDED
+from tests.harness.report import RECORDED
 from wholetrack_training.results.plots import save, style
 from wholetrack_training.results.report import markdown_table
 

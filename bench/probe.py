@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from bench.report import arguments, make_song, print_report
-from bench.running import Server, running_server
+from tests.harness.report import arguments, make_song, print_report
+from tests.harness.server import Server, running_server
 
 
 def probe(client: httpx.Client, url: str) -> float:

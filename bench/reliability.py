@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.markdown import paragraph
-from bench.report import RECORDED
+from tests.harness.report import RECORDED
 from wholetrack.settings import PREFIX, Settings
 from wholetrack_training.results.report import markdown_table
 

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from bench.report import arguments, print_report, spread
+from tests.harness.report import arguments, print_report, spread
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.session import open_session
 from wholetrack.settings import DeviceChoice, Precision, Settings

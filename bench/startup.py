@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.report import arguments, print_report, spread
-from bench.running import running_server
+from tests.harness.report import arguments, print_report, spread
+from tests.harness.server import running_server
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bench.report import RECORDED
+from tests.harness.report import RECORDED
 
 _BENCH, _MEMORY = "`make bench`", "`make bench-memory`"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.clients import Ask, Load, load
-from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import Server, running_server
 from bench.seed_way import seed_way
+from tests.harness.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from tests.harness.server import Server, running_server
 from wholetrack.inference.bundle import BUILT_IN_MODELS
 from wholetrack.settings import Precision, Settings, available_cpus
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import Server, running_server
+from tests.harness.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from tests.harness.server import Server, running_server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.features.normalise import normalise
 from wholetrack.features.windows import WindowCutter

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import Recorder
+from tests.harness.recordings import Recorder
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
 from wholetrack.pipeline import Pipeline

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from bench import containers, reliability
 from bench.performance import DOCS, page, records, summary
-from bench.running import running_server
 from bench.table import table
 from tests.conftest import PROJECT
-from tests.recordings import LOSSY, Recorder, wav_bytes
+from tests.harness.recordings import LOSSY, Recorder, wav_bytes
+from tests.harness.server import running_server
 
 README = (PROJECT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]

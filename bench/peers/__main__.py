@@ -23,8 +23,8 @@ import psutil
 from bench.clients import Load, load
 from bench.environments import ENVIRONMENTS, environment
 from bench.peers import SETUPS
-from bench.report import SONG_SECONDS, arguments, make_song, print_report, spread
-from bench.running import PROJECT, running_server
+from tests.harness.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from tests.harness.server import PROJECT, running_server
 
 _CLIENTS = (1, 4, 16)
 _ANSWERS = {1: 8, 4: 16, 16: 32}

@@ -199,12 +199,12 @@ class ModelCard(Spec):
         return self
 
     @property
-    def answer_shape(self) -> tuple[int, ...]:
+    def output_shape(self) -> tuple[int, ...]:
         """What the network says of one window: ``(labels,)``, or ``(steps, labels)`` of one that hears on."""
         return (len(self.labels),) if self.onnx.steps is None else (self.onnx.steps, len(self.labels))
 
     @property
-    def belief_s(self) -> float:
+    def step_s(self) -> float:
         """How many seconds one answer is about: a window, or a step of one."""
         return self.windows.window_s / (self.onnx.steps or 1)
 

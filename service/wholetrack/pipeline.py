@@ -250,7 +250,7 @@ class _Cut:
     def scores(self, answers: NDArray[np.float32], card: ModelCard) -> WindowScores:
         """Join the answers for the windows that were heard with the silent ones, which know nothing."""
         silent = np.concatenate(self._silent)
-        probabilities = np.full((len(silent), *card.answer_shape), 1.0 / len(card.labels), dtype=np.float32)
+        probabilities = np.full((len(silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
         if len(answers):
             probabilities[~silent] = answers
         return window_scores(np.concatenate(self._starts), probabilities, silent, card)
@@ -266,13 +266,13 @@ def window_scores(
 
     Args:
         starts: of the windows, in seconds, ``[n_windows]``.
-        answers: ``[n_windows, *card.answer_shape]``.
+        answers: ``[n_windows, *card.output_shape]``.
         silent: windows that carry no vote, ``[n_windows]``.
         card: of the model.
     """
     if card.onnx.steps is None:
         return WindowScores(starts, answers, silent)
-    n_steps, step_s = card.onnx.steps, card.belief_s
+    n_steps, step_s = card.onnx.steps, card.step_s
     step_starts = starts[:, None] + np.arange(n_steps) * step_s
     kept = np.zeros(step_starts.shape, dtype=np.bool_)
     heard_until = -np.inf
@@ -300,7 +300,7 @@ def _prediction(
         majority_vote=majority_vote(scores, card.labels),
         confidence=confidence(summed, card.calibration),
         in_domain=in_domain(scores, card.domain),
-        sections=sections(scores, card.labels, window_s=card.belief_s, duration_s=audio.duration_s),
+        sections=sections(scores, card.labels, window_s=card.step_s, duration_s=audio.duration_s),
         windows=scores,
         warnings=(*audio.warnings, *_remarks(card, scores, audio.duration_s)),
         times=times,

@@ -46,7 +46,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
     processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
     decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
-    decoder.prove()
+    decoder.self_test()
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(

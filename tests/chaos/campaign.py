@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from bench.report import RECORDED, arguments, print_report
-from bench.running import Server
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.traffic import HANG_S, Recordings, Traffic
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.report import RECORDED, arguments, print_report
+from tests.harness.server import Server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 RELIABILITY = RECORDED.parent / "reliability"

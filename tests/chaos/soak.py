@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.report import arguments, print_report
-from bench.running import Server
 from tests.chaos.campaign import RELIABILITY, answer_of, recordings
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.traffic import Traffic
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.report import arguments, print_report
+from tests.harness.server import Server
 
 _RATE = 22050
 _HUGE_S = 900

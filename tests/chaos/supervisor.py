@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.running import PROJECT, Server
+from tests.harness.server import PROJECT, Server
 
 READY_S = 60.0
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.running import Server
+from tests.harness.server import Server
 from wholetrack.errors import ErrorKind
 
 Recordings = Mapping[str, tuple[bytes, dict[str, Any] | None]]

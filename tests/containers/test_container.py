@@ -12,9 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from bench.compose import Composed, composed, run
 from tests.containers.prometheus import ask
-from tests.waiting import until
+from tests.harness.compose import Composed, composed, run
+from tests.harness.waiting import until
 from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 from wholetrack.pipeline import Pipeline
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.compose import run
 from tests.conftest import PROJECT
+from tests.harness.compose import run
 from wholetrack.settings import PREFIX, Settings
 
 pytestmark = pytest.mark.docker

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.compose import Composed, composed, run
 from tests.conftest import PROJECT
 from tests.containers.prometheus import ask
-from tests.recordings import wav_bytes
-from tests.waiting import until
+from tests.harness.compose import Composed, composed, run
+from tests.harness.recordings import wav_bytes
+from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

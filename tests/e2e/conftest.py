@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.running import Server, running_server
+from tests.harness.server import Server, running_server
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.running import PROJECT, Server, running_server
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.server import PROJECT, Server, running_server
 from wholetrack.api.keys import Keys
 from wholetrack.settings import Settings
 

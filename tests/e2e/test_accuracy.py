@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.running import running_server
 from tests.conftest import PROJECT
+from tests.harness.server import running_server
 from wholetrack.inference.bundle import load_bundles
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline

@@ -20,8 +20,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from bench.running import Server, running_server
-from tests.recordings import Recorder, wav_bytes
+from tests.harness.recordings import Recorder, wav_bytes
+from tests.harness.server import Server, running_server
 
 RATE = 22050
 

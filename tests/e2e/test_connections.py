@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench.running import Server, running_server
-from tests.waiting import until
+from tests.harness.server import Server, running_server
+from tests.harness.waiting import until
 
 _PATIENCE_S = 1.0
 _HEAD_BYTES = 8192

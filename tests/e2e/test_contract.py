@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.running import Server, running_server
+from tests.harness.server import Server, running_server
 
 # One example of each is in the documentation, and bytes that are no audio are refused although a schema cannot say so.
 _NOT_ASKED = "positive_data_acceptance"

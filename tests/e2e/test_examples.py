@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.running import Server
 from tests.conftest import PROJECT
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.server import Server
 
 RATE = 22050
 uses_curl = pytest.mark.curl

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from bench.running import Server, running_server
-from tests.recordings import Recorder
+from tests.harness.recordings import Recorder
+from tests.harness.server import Server, running_server
 
 _RATE = 22050
 _NOISE = np.random.default_rng(0).integers(-8000, 8000, 6 * _RATE).astype("<i2").tobytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recordings import Recorder
+from tests.harness.recordings import Recorder
 from wholetrack.pipeline import Pipeline
 
 SOUNDS = {

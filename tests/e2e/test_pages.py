@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.running import Server, running_server
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.server import Server, running_server
 from wholetrack.errors import ErrorKind
 
 

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from bench.running import running_server
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
+from tests.harness.server import running_server
 from wholetrack.api.tracing import Tracing
 from wholetrack.errors import StartupError
 

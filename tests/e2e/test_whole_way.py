@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.memory import make_recording
-from bench.running import Server, running_server
-from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder
+from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, make_long_recording
+from tests.harness.server import Server, running_server
 
 FULL = {
     "lets-go-fishin.ogg": 132.989,
@@ -201,7 +200,7 @@ def test_memory_does_not_grow_with_the_length_of_a_recording(music: Path, tmp_pa
     peaks = []
     for minutes in (3, 60):
         recording = tmp_path / f"{minutes}.mp3"
-        make_recording(song, recording, minutes)
+        make_long_recording(song, recording, minutes)
         folder = tmp_path / str(minutes)
         folder.mkdir()
         with running_server(folder) as fresh:

@@ -23,13 +23,13 @@ import httpx
 import numpy as np
 import psutil
 
-from bench.report import print_report
-from bench.running import PROJECT, Server, running_server
 from tests.fuzz.corpus import SECONDS, Origin, corpus, fingerprint
 from tests.fuzz.expectations import complaints
 from tests.fuzz.mutations import Mutant, mutant
 from tests.fuzz.tally import Tally, Violation
-from tests.recordings import Recorder
+from tests.harness.recordings import Recorder
+from tests.harness.report import print_report
+from tests.harness.server import PROJECT, Server, running_server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 RECORDED = PROJECT / "docs" / "reliability"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.running import PROJECT
-from tests.recordings import Kind, Recorder, wav_bytes
+from tests.harness.recordings import Kind, Recorder, wav_bytes
+from tests.harness.server import PROJECT
 
 SECONDS = 6
 _RATE = 22050

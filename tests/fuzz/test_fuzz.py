@@ -15,7 +15,7 @@ from tests.fuzz.campaign import campaign
 from tests.fuzz.corpus import SECONDS, Origin, fingerprint, made, tune
 from tests.fuzz.expectations import complaints
 from tests.fuzz.mutations import LARGEST, MUTATIONS, Mutation, mutant, with_right_checksums
-from tests.recordings import Recorder, wav_bytes
+from tests.harness.recordings import Recorder, wav_bytes
 from wholetrack.api.problems import MEDIA_TYPE, Problem
 from wholetrack.api.schemas import Received, WindowDetail, answer
 from wholetrack.decoding.decoder import FfmpegDecoder

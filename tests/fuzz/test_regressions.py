@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.corpus import SECONDS, tune
-from tests.recordings import Recorder, wav_bytes
+from tests.harness.recordings import Recorder, wav_bytes
 from wholetrack.contracts import StreamInfo
 from wholetrack.decoding.container import breaks_off
 from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder

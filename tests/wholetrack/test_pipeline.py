@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import Recorder, ffmpegs, wav_bytes
+from tests.harness.recordings import Recorder, ffmpegs, wav_bytes
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import TrackPrediction, WarningCode
 from wholetrack.errors import ErrorKind, ServiceError
@@ -94,10 +94,10 @@ def test_beliefs_follow_the_whole_recording_at_any_distance_of_windows(
     card = pipeline.model("deepsound-crnn").card
     starts = pipeline.predict(path, model=card.name, max_duration_s=60, hop_s=hop_s).windows.start_s
     assert starts[0] == 0
-    assert abs(starts[-1] + card.belief_s - 50) < card.belief_s
+    assert abs(starts[-1] + card.step_s - 50) < card.step_s
     steps = np.diff(starts)
-    assert steps.min() > card.belief_s / 2 - 1e-6
-    assert steps.max() < 1.6 * card.belief_s
+    assert steps.min() > card.step_s / 2 - 1e-6
+    assert steps.max() < 1.6 * card.step_s
 
 
 def test_an_unknown_model_and_an_impossible_hop(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 
 from wholetrack_training.data.splits import Protocol, all_tracks, random_split
 from wholetrack_training.data.tracks import DataError, TrackSet
-from wholetrack_training.fitting.runs import Question
+from wholetrack_training.fitting.runs import RunSpec
 from wholetrack_training.results.baseline import NAME, fit_baseline, timbre
 from wholetrack_training.systems.campana_crnn import CampanaCrnn
 from wholetrack_training.systems.recipe import Source
@@ -41,10 +41,10 @@ def test_the_statistics_of_one_band_that_goes_on_and_off() -> None:
 
 def test_it_learns_and_is_recorded(toys: TrackSet) -> None:
     split = random_split(toys, seed=1, test=0.25)
-    found = fit_baseline(toys, Question("toys", Protocol.RANDOM, 1, 0, toys.labels, split), RECIPE)
+    found = fit_baseline(toys, RunSpec("toys", Protocol.RANDOM, 1, 0, toys.labels, split), RECIPE)
     assert found.figures["track_accuracy_summed"] == 1.0
     assert found.figures["n_tracks"] == len(split.test)
     assert found.label == f"{NAME}-3s"
     assert found.parameters > 0
     with pytest.raises(DataError, match="none is left for validation"):
-        fit_baseline(toys, Question("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys)), RECIPE)
+        fit_baseline(toys, RunSpec("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys)), RECIPE)

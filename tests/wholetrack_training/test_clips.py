@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack_training.cli import app
 from wholetrack_training.data.clips import Cutting, cut_folder

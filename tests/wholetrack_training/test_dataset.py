@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import PROJECT
-from tests.recordings import LOSSLESS, LOSSY, Recorder, wav_bytes
+from tests.harness.recordings import LOSSLESS, LOSSY, Recorder, wav_bytes
 from wholetrack.contracts import AudioSpec, FeatureSpec, RelativeToMax
 from wholetrack.decoding.decoder import Decoding, FfmpegDecoder
 from wholetrack.features.logmel import LogMel

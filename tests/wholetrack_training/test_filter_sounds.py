@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.contracts import Unchanged
 from wholetrack.decoding.decoder import FfmpegDecoder
 

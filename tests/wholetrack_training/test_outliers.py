@@ -13,7 +13,7 @@ from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack_training.data.splits import Protocol, random_split
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.fitting.fitting import classifier
-from wholetrack_training.fitting.runs import Question, Run
+from wholetrack_training.fitting.runs import Run, RunSpec
 from wholetrack_training.systems.outliers import KINDS, outlier, outlier_frames
 from wholetrack_training.systems.recipe import Source
 from wholetrack_training.systems.speech import LANGUAGES, heard, speak, speech_frames
@@ -82,7 +82,7 @@ def test_a_network_that_heard_them_does_not_decide(toys: TrackSet, tmp_path: Pat
     )
     run = Run(tmp_path)
     judged = run.fit(
-        toys, Question("toys", Protocol.RANDOM, 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe
+        toys, RunSpec("toys", Protocol.RANDOM, 1, 0, toys.labels, random_split(toys, seed=1, test=0.25)), recipe
     )
     assert judged
     assert judged.track_accuracy_summed == 1.0

@@ -18,7 +18,7 @@ import torch
 from tests.conftest import PROJECT
 from tests.wholetrack_training.conftest import toy_set
 from wholetrack_training.data.splits import Protocol, random_split
-from wholetrack_training.fitting.runs import Question, Run
+from wholetrack_training.fitting.runs import Run, RunSpec
 from wholetrack_training.systems.recipe import Source
 from wholetrack_training.systems.wholetrack_crnn import WholetrackCrnn
 
@@ -43,7 +43,7 @@ def train(folder: str) -> None:
     toys = toy_set()
     split = random_split(toys, seed=1, test=0.25)
     print("begins", flush=True)
-    Run(Path(folder)).fit(toys, Question("toys", Protocol.RANDOM, 1, 0, toys.labels, split), RECIPE)
+    Run(Path(folder)).fit(toys, RunSpec("toys", Protocol.RANDOM, 1, 0, toys.labels, split), RECIPE)
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.decoding.decoder import FfmpegDecoder
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
@@ -16,7 +16,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 from wholetrack_training.data.dataset import load_folder
 from wholetrack_training.data.splits import Protocol, artist_split
 from wholetrack_training.data.tracks import DataError
-from wholetrack_training.fitting.runs import Question, Run
+from wholetrack_training.fitting.runs import Run, RunSpec
 from wholetrack_training.publishing.publish import publish
 from wholetrack_training.results import robustness
 from wholetrack_training.results.records import Record
@@ -65,7 +65,7 @@ def test_clips_are_judged_by_the_fold_that_never_heard_their_artist(
     for fold in (1, 2):
         run = Run(tmp_path / f"run-{fold}")
         split = artist_split(tracks, fold=fold, seed=0).without_validation()
-        run.fit(tracks, Question("toys", Protocol.ARTIST_FILTERED, fold, 0, tracks.labels, split), recipe)
+        run.fit(tracks, RunSpec("toys", Protocol.ARTIST_FILTERED, fold, 0, tracks.labels, split), recipe)
         publish(run, [Record.of(run)], tracks, name=f"fold-{fold}", version="1", licence="none", models=models)
         judged.append(run.figures())
     chosen = {title: PERTURBATIONS[title] for title in ("as it is", "12 dB softer")}

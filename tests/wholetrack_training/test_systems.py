@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.cli.verify import compare
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.features.logmel import LogMel
@@ -23,7 +23,7 @@ from wholetrack_training.data.dataset import load_folder  # noqa: E402
 from wholetrack_training.data.splits import Protocol, random_split  # noqa: E402
 from wholetrack_training.data.tracks import TrackSet  # noqa: E402
 from wholetrack_training.export.onnx_export import INPUT, OUTPUT, export_onnx, mflop_per_window  # noqa: E402
-from wholetrack_training.fitting.runs import Question, Run  # noqa: E402
+from wholetrack_training.fitting.runs import Run, RunSpec  # noqa: E402
 from wholetrack_training.publishing.publish import publish  # noqa: E402
 from wholetrack_training.results.records import Record  # noqa: E402
 from wholetrack_training.systems import SYSTEMS  # noqa: E402
@@ -105,7 +105,7 @@ SHORT = {"schedule.epochs": 2, "schedule.batch": 16, "schedule.learning_rate": 3
 def _published(recipe: Recipe, tracks: TrackSet, folder: Path) -> Pipeline:
     run, name = Run(folder / "run"), recipe.system
     split = random_split(tracks, seed=1, test=0.25)
-    run.fit(tracks, Question("toys", Protocol.RANDOM, 1, 0, tracks.labels, split), recipe)
+    run.fit(tracks, RunSpec("toys", Protocol.RANDOM, 1, 0, tracks.labels, split), recipe)
     models = folder / "models"
     publish(run, [Record.of(run)], tracks, name=name, version="1", licence="Apache-2.0", models=models)
     return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu"))

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundle, load_bundles
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
@@ -27,7 +27,7 @@ from wholetrack_training.export.onnx_export import export_onnx, mflop_per_window
 from wholetrack_training.export.recurrent import ExportError  # noqa: E402
 from wholetrack_training.fitting.evaluation import evaluate_scores, expected_calibration_error  # noqa: E402
 from wholetrack_training.fitting.fitting import DifferentRunError, Fit  # noqa: E402
-from wholetrack_training.fitting.runs import Question, Run  # noqa: E402
+from wholetrack_training.fitting.runs import Run, RunSpec  # noqa: E402
 from wholetrack_training.publishing.publish import golden_sound_windows, publish, restate  # noqa: E402
 from wholetrack_training.publishing.quantisation import add_int8, quantise  # noqa: E402
 from wholetrack_training.results.calibration import Calibration  # noqa: E402
@@ -68,8 +68,8 @@ SMALL = FULL.changed(
 )
 
 
-def question(tracks: TrackSet, seed: int = 0) -> Question:
-    return Question("toys", Protocol.RANDOM, 1, seed, tracks.labels, random_split(tracks, seed=1, test=0.25))
+def spec(tracks: TrackSet, seed: int = 0) -> RunSpec:
+    return RunSpec("toys", Protocol.RANDOM, 1, seed, tracks.labels, random_split(tracks, seed=1, test=0.25))
 
 
 def weights(run: Run) -> dict[str, NDArray[np.float32]]:
@@ -79,7 +79,7 @@ def weights(run: Run) -> dict[str, NDArray[np.float32]]:
 @pytest.fixture(scope="module")
 def finished(toys: TrackSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("run"))
-    run.fit(toys, question(toys), SMALL)
+    run.fit(toys, spec(toys), SMALL)
     return run
 
 
@@ -109,8 +109,8 @@ def test_a_killed_training_goes_on_where_it_stopped(
     run = Run(tmp_path / "run")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            run.fit(toys, question(toys), SMALL)
-    run.fit(toys, question(toys), SMALL)
+            run.fit(toys, spec(toys), SMALL)
+    run.fit(toys, spec(toys), SMALL)
     assert saves == SMALL.schedule.epochs
     undisturbed = weights(finished)
     for name, value in weights(run).items():
@@ -120,20 +120,20 @@ def test_a_killed_training_goes_on_where_it_stopped(
 def test_a_checkpoint_of_another_training_is_refused(finished: Run, toys: TrackSet) -> None:
     for other in (SMALL.changed({"schedule.batch": 8}), SMALL):
         with pytest.raises(DifferentRunError, match="another recipe, seed or set of tracks"):
-            finished.fit(toys, question(toys, seed=0 if other is not SMALL else 1), other)
+            finished.fit(toys, spec(toys, seed=0 if other is not SMALL else 1), other)
 
 
 def test_early_stopping(toys: TrackSet, tmp_path: Path) -> None:
     hopeless = SMALL.changed({"schedule.epochs": 50, "schedule.patience": 2, "schedule.learning_rate": 1e-9})
     run = Run(tmp_path)
-    run.fit(toys, question(toys), hopeless)
+    run.fit(toys, spec(toys), hopeless)
     assert run.figures()["epochs"] - run.figures()["best_epoch"] == 2
     assert run.figures()["epochs"] < 50
 
 
 def test_the_last_weights_are_kept_and_nothing_is_validated(toys: TrackSet, tmp_path: Path) -> None:
     recipe = SMALL.changed({"schedule.keep": "last", "shape.centred": True, "augmentation.style": 0.5})
-    asked = question(toys)
+    asked = spec(toys)
     all_learned = replace(asked, split=asked.split.without_validation())
     assert set(all_learned.split.train) == set(asked.split.train) | set(asked.split.validation)
     run = Run(tmp_path)
@@ -189,7 +189,7 @@ def test_a_published_bundle_is_served(finished: Run, toys: TrackSet, tmp_path: P
     card = load_bundles(tmp_path / "models")["toy"].card
     assert card.metrics["random_split"]["runs"] == 1
     assert card.metrics["random_split"]["track_accuracy_summed"] == 1.0
-    assert set(card.trained_on["never_seen"]) == set(question(toys).split.test)
+    assert set(card.trained_on["never_seen"]) == set(spec(toys).split.test)
     assert card.metrics["export_max_difference"] < 1e-4
     text = (folder / "CARD.md").read_text()
     assert "| tracks: accuracy by summed score | 1.000 | - |" in text
@@ -298,7 +298,7 @@ def test_integers_are_judged_by_the_same_recipe_on_unseen_tracks(published: Path
 
 def test_figures_of_another_recipe_are_refused(finished: Run, toys: TrackSet, tmp_path: Path) -> None:
     other = Run(tmp_path / "other")
-    other.fit(toys, question(toys), SMALL.changed({"schedule.epochs": 1}))
+    other.fit(toys, spec(toys), SMALL.changed({"schedule.epochs": 1}))
     with pytest.raises(ExportError, match="must come from runs of the recipe"):
         publish(
             finished, [Record.of(other)], toys, name="toy", version="1", licence="Apache-2.0", models=tmp_path / "m"
@@ -370,7 +370,7 @@ def test_the_commands(tmp_path: Path, tune: NDArray[np.float32]) -> None:
 
 
 def test_a_network_that_learned_from_everything(toys: TrackSet, tmp_path: Path) -> None:
-    asked = Question("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys))
+    asked = RunSpec("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys))
     run = Run(tmp_path / "run")
     with pytest.raises(DataError, match="none is left for validation"):
         run.fit(toys, asked, SMALL)
@@ -383,7 +383,7 @@ def test_a_network_that_learned_from_everything(toys: TrackSet, tmp_path: Path) 
     for fold in (1, 2):
         other = Run(tmp_path / f"fold-{fold}")
         split = artist_split(toys, fold=fold, seed=0).without_validation()
-        other.fit(toys, Question("toys", Protocol.ARTIST_FILTERED, fold, 0, toys.labels, split), recipe)
+        other.fit(toys, RunSpec("toys", Protocol.ARTIST_FILTERED, fold, 0, toys.labels, split), recipe)
         judged.append(Record.of(other))
     folder = publish(run, judged, toys, name="toy", version="2", licence="Apache-2.0", models=tmp_path / "models")
     card = load_bundles(tmp_path / "models")["toy"].card
@@ -463,10 +463,10 @@ def test_a_network_learns_from_teachers_and_says_so(toys: TrackSet, tmp_path: Pa
     """Teachers are trainings like any other, with the seeds behind its own."""
     taught = SMALL.changed({"schedule.teachers": 2, "schedule.taught": 1.0, "schedule.epochs": 2})
     run = Run(tmp_path / "run")
-    run.fit(toys, question(toys, seed=5), taught)
+    run.fit(toys, spec(toys, seed=5), taught)
     alone = [Run(tmp_path / "alone"), Run(tmp_path / "other")]
     for number, teacher in enumerate(alone, 1):
-        teacher.fit(toys, question(toys, seed=5 + number), SMALL.changed({"schedule.epochs": 2}))
+        teacher.fit(toys, spec(toys, seed=5 + number), SMALL.changed({"schedule.epochs": 2}))
         state = torch.load(run.folder / f"teacher-{number}" / "checkpoint.pt", weights_only=True)
         assert all(torch.equal(state["best"][name], value) for name, value in teacher.network().state_dict().items())
     folder = publish(
@@ -485,7 +485,7 @@ class _AlwaysTheFirst(nn.Module):
 
 
 def test_what_teachers_say_is_the_target(toys: TrackSet, tmp_path: Path) -> None:
-    sides = question(toys).split
+    sides = spec(toys).split
     recipe = SMALL.changed({"schedule.taught": 1.0})
     fit = Fit(
         recipe,

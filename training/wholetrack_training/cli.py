@@ -23,7 +23,7 @@ from wholetrack_training.export.onnx_export import export_onnx
 from wholetrack_training.export.recurrent import ExportError
 from wholetrack_training.fitting.evaluation import Evaluation
 from wholetrack_training.fitting.fitting import DifferentRunError
-from wholetrack_training.fitting.runs import Question, Run, write_json
+from wholetrack_training.fitting.runs import Run, RunSpec, write_json
 from wholetrack_training.publishing.publish import publish as publish_run
 from wholetrack_training.publishing.publish import restate
 from wholetrack_training.results.records import Record, read_records
@@ -149,8 +149,8 @@ def fit(
         sides = divide(tracks, protocol, part) if given is None else read_split(given, tracks)
         if recipe.schedule.keep == "last":
             sides = sides.without_validation()
-        question = Question(data.name, protocol, part, seed, tracks.labels, sides)
-        judged = Run(run).fit(tracks, question, recipe)
+        spec = RunSpec(data.name, protocol, part, seed, tracks.labels, sides)
+        judged = Run(run).fit(tracks, spec, recipe)
     except (DataError, DifferentRunError, StartupError, ValueError) as error:
         _fail(str(error))
     _show(judged, run)
@@ -210,8 +210,8 @@ def baseline(
     try:
         recipe = CampanaCrnn.of(_source(data))
         tracks = _load(data, recipe)
-        question = Question(data.name, protocol, part, 0, tracks.labels, divide(tracks, protocol, part))
-        found = fit_baseline(tracks, question, recipe)
+        spec = RunSpec(data.name, protocol, part, 0, tracks.labels, divide(tracks, protocol, part))
+        found = fit_baseline(tracks, spec, recipe)
     except (DataError, StartupError, ValueError) as error:
         _fail(str(error))
     typer.echo(str(found.write(to / found.label)))

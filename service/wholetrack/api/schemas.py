@@ -250,7 +250,7 @@ def answer(found: TrackPrediction, received: Received, *, top_k: int, detail: Wi
             precision=found.precision,
             window_s=card.windows.window_s,
             hop_s=found.hop_s,
-            step_s=None if card.onnx.steps is None else card.belief_s,
+            step_s=None if card.onnx.steps is None else card.step_s,
             labels=card.labels,
         ),
         prediction=Prediction(

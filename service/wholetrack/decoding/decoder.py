@@ -93,7 +93,7 @@ class FfmpegDecoder:
         """End whatever still decodes, and what starts decoders."""
         self.sandbox.close()
 
-    def prove(self) -> None:
+    def self_test(self) -> None:
         """Decode a sound that is known: an ffmpeg may lack a filter, a format, or the right to run where it is.
 
         Raises:

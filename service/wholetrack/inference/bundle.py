@@ -28,7 +28,7 @@ class Golden:
 
     Attributes:
         windows: normalised, ``[n, frames, n_mels]``.
-        probabilities: ``[n, *card.answer_shape]``.
+        probabilities: ``[n, *card.output_shape]``.
     """
 
     windows: NDArray[np.float32]
@@ -118,7 +118,7 @@ def _golden(content: bytes, card: ModelCard) -> Golden:
             raise ValueError(f"the golden lacks {sorted(missing)}")
         golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
     n_windows = len(golden.windows)
-    expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.answer_shape)
+    expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.output_shape)
     if (golden.windows.shape, golden.probabilities.shape) != expected:
         raise ValueError(f"the golden's arrays do not have the shapes {expected[0]} and {expected[1]}")
     if not len(golden.windows):

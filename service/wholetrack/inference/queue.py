@@ -112,7 +112,7 @@ class TrackQueue:
         """Wait for all answers.
 
         Returns:
-            The classifier's answers in the order of the windows, ``[n_windows, *answer_shape]``;
+            The classifier's answers in the order of the windows, ``[n_windows, *output_shape]``;
             an empty array if there were none.
 
         Raises:

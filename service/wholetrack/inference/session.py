@@ -41,7 +41,7 @@ class Session:
         self.device = device
         self.precision: str = precision
         self.max_batch = batch_sizes[-1]
-        self.answer_shape = bundle.card.answer_shape
+        self.output_shape = bundle.card.output_shape
         self.memory: GpuMemory | None = None
         self._read_memory = read_memory
 
@@ -52,7 +52,7 @@ class Session:
             windows: normalised, ``[n, frames, n_mels]``, at most ``max_batch``.
 
         Returns:
-            Probabilities, ``[n, *card.answer_shape]``.
+            Probabilities, ``[n, *card.output_shape]``.
         """
         n_windows = len(windows)
         if self._padded:
@@ -75,7 +75,7 @@ class Session:
             *((node.name, node.shape[1:]) for node in self._session.get_inputs()),
             *((node.name, node.shape[1:]) for node in self._session.get_outputs()),
         ]
-        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.answer_shape))]
+        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.output_shape))]
         if found != stated:
             raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {stated}")
 
@@ -84,7 +84,7 @@ class Session:
         for size in self._batch_sizes if self._padded else [1, self.max_batch]:
             self.run(np.zeros((size, *self._spec.shape[1:]), dtype=np.float32))
 
-    def prove(self, bundle: Bundle) -> None:
+    def self_test(self, bundle: Bundle) -> None:
         """Check the bundle's golden on this very device.
 
         Raises:
@@ -159,7 +159,7 @@ def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.
             session = _cuda_session(bundle, settings, int(device.partition(":")[2]))
         session.check_interface(bundle)
         session.warm_up()
-        session.prove(bundle)
+        session.self_test(bundle)
         session.rest()
     except StartupError:
         raise

@@ -22,14 +22,14 @@ class Classifier(Protocol):
     max_batch: int
     device: str
     precision: str
-    answer_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
 
     @property
     def memory(self) -> GpuMemory | None:
         """Of its GPU after its last run; None on a CPU."""
 
     def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *answer_shape]``, for n up to ``max_batch``.
+        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *output_shape]``, for n up to ``max_batch``.
 
         Called at once by all threads of the engine that share it.
         """
@@ -65,7 +65,7 @@ class Worker:
             ValueError: if they are not: tracks would get others' answers.
         """
         probabilities = self.classifier.run(windows)
-        if probabilities.shape != (len(windows), *self.classifier.answer_shape):
+        if probabilities.shape != (len(windows), *self.classifier.output_shape):
             raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
         if not np.isfinite(probabilities).all():
             raise ValueError(f"{len(windows)} windows gave answers that are no numbers")

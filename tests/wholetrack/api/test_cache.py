@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.api.cache import Question, Repeats
 from wholetrack.contracts import TrackPrediction
 from wholetrack.pipeline import Pipeline

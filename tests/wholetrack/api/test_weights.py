@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
+from tests.harness.recordings import wav_bytes
 from wholetrack.api.app import create_app
 from wholetrack.api.keys import new_key
 from wholetrack.contracts import TrackPrediction

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
+from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
 from wholetrack.contracts import WarningCode
 from wholetrack.decoding.cpu_affinity import Processors
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
@@ -430,13 +430,13 @@ def test_an_ffmpeg_that_is_none_is_refused_with_a_sentence(tmp_path: Path) -> No
 
 
 def test_an_ffmpeg_that_cannot_decode_is_found_at_the_start(decoder: FfmpegDecoder, tmp_path: Path) -> None:
-    decoder.prove()
+    decoder.self_test()
     for name, change in (("lacking", '"${@/aresample/nofilter}"'), ("mute", '"${@/-af/-an}"')):
         path = tmp_path / name
         path.write_text(f"#!/bin/bash\nexec {decoder.ffmpeg.path} {change}\n")
         path.chmod(0o755)
         with pytest.raises(StartupError, match="cannot decode a WAV|decodes a known WAV wrongly"):
-            FfmpegDecoder(find_ffmpeg(path)).prove()
+            FfmpegDecoder(find_ffmpeg(path)).self_test()
 
 
 def test_ffmpeg_on_the_path_is_preferred(

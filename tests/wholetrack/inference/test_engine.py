@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.waiting import until
+from tests.harness.waiting import until
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.worker import Classifier
@@ -25,7 +25,7 @@ class FakeDevice:
 
     max_batch = 4
     device, precision = "fake", "float32"
-    answer_shape: tuple[int, ...] = (2,)
+    output_shape: tuple[int, ...] = (2,)
     memory = None
 
     def __init__(self) -> None:
@@ -310,7 +310,7 @@ from wholetrack.inference.engine import Engine
 from wholetrack.inference.worker import Classifier
 
 class Slow:
-    max_batch, device, precision, answer_shape, memory = 4, "slow", "float32", (2,), None
+    max_batch, device, precision, output_shape, memory = 4, "slow", "float32", (2,), None
 
     def run(self, windows):
         print("running", flush=True)

@@ -171,7 +171,7 @@ def test_a_model_that_waits_holds_no_memory_for_batches() -> None:
     assert warm > at_rest + (16 << 20)
     session.rest()
     assert process.memory_info().rss < (at_rest + warm) / 2
-    session.prove(bundle)
+    session.self_test(bundle)
 
 
 def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
@@ -245,7 +245,12 @@ def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["wholetrack.inference.session", "wholetrack_training.publishing.publish", "tests.conftest", "bench.report"],
+    [
+        "wholetrack.inference.session",
+        "wholetrack_training.publishing.publish",
+        "tests.conftest",
+        "tests.harness.report",
+    ],
 )
 def test_nothing_is_reported_to_anybody(module: str, tmp_path: Path) -> None:
     """The telemetry of onnxruntime keeps what it sends, and who it is, below the home folder."""

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.waiting import until
+from tests.harness.waiting import until
 from wholetrack.api.metrics import Metrics
 from wholetrack.errors import ServiceError
 from wholetrack.inference.engine import Engine
@@ -25,7 +25,7 @@ class Device:
     """Answers with each window's own number, once it may, unless it is broken."""
 
     max_batch, precision = 2, "float32"
-    answer_shape: tuple[int, ...] = (2,)
+    output_shape: tuple[int, ...] = (2,)
 
     def __init__(self, device: str) -> None:
         self.device = device

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from tests.waiting import until
+from tests.harness.waiting import until
 from wholetrack.sandbox.client import ALL_LAYERS, INPUT, Layer, Sandbox, missing
 
 # Python in place of ffmpeg, with what it needs to run at all.

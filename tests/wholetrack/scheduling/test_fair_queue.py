@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.recordings import wav_bytes
-from tests.waiting import until
+from tests.harness.recordings import wav_bytes
+from tests.harness.waiting import until
 from wholetrack.cancellation import Cancellation
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.queue import TrackQueue

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from tests.waiting import until
+from tests.harness.waiting import until
 from wholetrack.server.connections import ConnectionLimits, GuardedProtocol
 
 _STALLED_S = 0.5

@@ -26,7 +26,7 @@ from wholetrack_training.systems.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RunSpec:
     """What a run was asked to do.
 
     Attributes:
@@ -52,7 +52,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fit(self, tracks: TrackSet, question: Question, recipe: Recipe) -> Evaluation | None:
+    def fit(self, tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Evaluation | None:
         """Train, or go on, and judge by the split's test tracks, if it has any.
 
         Raises:
@@ -62,25 +62,25 @@ class Run:
         needed = {
             "train": True,
             "validation": recipe.schedule.keep == "best",
-            "test": question.protocol is not Protocol.ALL,
+            "test": spec.protocol is not Protocol.ALL,
         }
         for side, is_needed in needed.items():
-            if is_needed and not getattr(question.split, side):
+            if is_needed and not getattr(spec.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
-        train, validation = tracks.named(question.split.train), tracks.named(question.split.validation)
+        train, validation = tracks.named(spec.split.train), tracks.named(spec.split.validation)
         fits = [
             Fit(
                 recipe.changed({"schedule.teachers": 0, "schedule.taught": 0.0}),
                 train,
                 validation,
-                seed=question.seed + number,
+                seed=spec.seed + number,
                 folder=self.folder / f"teacher-{number}",
             )
             for number in range(1, recipe.schedule.teachers + 1)
         ]
         teachers = [teaching.run() for teaching in fits]
-        fit = Fit(recipe, train, validation, seed=question.seed, folder=self.folder, teachers=teachers)
-        write_json(self.folder / "run.json", {**asdict(question), "system": recipe.system, "recipe": recipe.as_dict()})
+        fit = Fit(recipe, train, validation, seed=spec.seed, folder=self.folder, teachers=teachers)
+        write_json(self.folder / "run.json", {**asdict(spec), "system": recipe.system, "recipe": recipe.as_dict()})
         network = fit.run()
         torch.save(network.state_dict(), self.folder / "network.pt")
         training = {
@@ -92,14 +92,14 @@ class Run:
         return self._judge(tracks, network, training)
 
     def evaluate(self, tracks: TrackSet) -> Evaluation | None:
-        """Judge the finished network once more by the test tracks of its question, if there are any."""
+        """Judge the finished network once more by the test tracks of its spec, if there are any."""
         written = self.figures()
         training = {key: written[key] for key in ("epochs", "best_epoch", "minutes", "history")}
         return self._judge(tracks, self.network(), training)
 
     def _judge(self, tracks: TrackSet, network: nn.Module, training: dict[str, Any]) -> Evaluation | None:
         recipe, judged = self.recipe(), None
-        if test := self.question().split.test:
+        if test := self.spec().split.test:
             judged = evaluate(
                 tracks.named(test),
                 classifier(network),
@@ -110,13 +110,13 @@ class Run:
         write_json(self.folder / "evaluation.json", {**(judged.as_dict() if judged else {}), **training})
         return judged
 
-    def question(self) -> Question:
+    def spec(self) -> RunSpec:
         """What the run was asked."""
         document = self._read("run.json")
         del document["system"], document["recipe"]
         split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
         protocol, labels = Protocol(document.pop("protocol")), tuple(document.pop("labels"))
-        return Question(**document, protocol=protocol, labels=labels, split=split)
+        return RunSpec(**document, protocol=protocol, labels=labels, split=split)
 
     def recipe(self) -> Recipe:
         """The recipe it followed."""
@@ -125,7 +125,7 @@ class Run:
 
     def network(self) -> nn.Module:
         """The finished network, in evaluation mode."""
-        network = self.recipe().network(len(self.question().labels))
+        network = self.recipe().network(len(self.spec().labels))
         network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
         return network.eval()
 

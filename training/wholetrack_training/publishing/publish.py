@@ -62,13 +62,13 @@ def publish(
     Raises:
         ExportError: if ONNX and PyTorch disagree, or the runs are not of one recipe.
     """
-    recipe, question = served.recipe(), served.question()
+    recipe, spec = served.recipe(), served.spec()
     if any((record.system, record.recipe) != (recipe.system, recipe.as_dict()) for record in records):
         raise ExportError("the figures of a card must come from runs of the recipe that is published")
     network = served.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
     classify = classifier(network)
-    checked = question.split.test or question.split.train[::_EVERY]
+    checked = spec.split.test or spec.split.train[::_EVERY]
     worst = _largest_difference(onnx, classify, tracks.named(checked), recipe)
     golden_windows = golden_sound_windows(recipe)
     golden_probabilities = classify(golden_windows)
@@ -78,17 +78,17 @@ def publish(
     card = ModelCard(
         name=name,
         version=version,
-        summary=f"{recipe.summary}, {recipe.windows.window_s:g} s windows, {len(question.labels)} genres",
-        labels=question.labels,
+        summary=f"{recipe.summary}, {recipe.windows.window_s:g} s windows, {len(spec.labels)} genres",
+        labels=spec.labels,
         licence=licence,
         trained_on={
-            "data": question.data,
-            "protocol": question.protocol,
-            "part": question.part,
-            "seed": question.seed,
-            "tracks": len(question.split.train),
-            "validation_tracks": len(question.split.validation),
-            "never_seen": list(question.split.test),
+            "data": spec.data,
+            "protocol": spec.protocol,
+            "part": spec.part,
+            "seed": spec.seed,
+            "tracks": len(spec.split.train),
+            "validation_tracks": len(spec.split.validation),
+            "never_seen": list(spec.split.test),
             **({"teachers": recipe.schedule.teachers} if recipe.schedule.teachers else {}),
             **{key: training[key] for key in ("epochs", "best_epoch", "minutes")},
         },

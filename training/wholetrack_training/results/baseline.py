@@ -20,7 +20,7 @@ from wholetrack.features.mel import mel_edges
 from wholetrack_training.data.grid import window_at, window_starts
 from wholetrack_training.data.tracks import DataError, TrackSet
 from wholetrack_training.fitting.evaluation import evaluate_scores
-from wholetrack_training.fitting.runs import Question
+from wholetrack_training.fitting.runs import RunSpec
 from wholetrack_training.results.records import Record
 from wholetrack_training.systems.recipe import Recipe
 
@@ -58,22 +58,22 @@ def timbre(windows: NDArray[np.float32], features: FeatureSpec) -> NDArray[np.fl
     return np.concatenate(parts, axis=1)
 
 
-def fit_baseline(tracks: TrackSet, question: Question, recipe: Recipe) -> Record:
+def fit_baseline(tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Record:
     """Train the machine and judge it, its penalty chosen on the validation tracks.
 
     Args:
         tracks: the whole set.
-        question: who learns and who is judged by.
+        spec: who learns and who is judged by.
         recipe: of a system with the same features and windows.
 
     Raises:
         DataError: if a side of the split is empty.
     """
-    for side, names in asdict(question.split).items():
+    for side, names in asdict(spec.split).items():
         if not names:
             raise DataError(f"there are too few tracks: none is left for {side}")
     began = time.monotonic()
-    sides = {side: tracks.named(names) for side, names in asdict(question.split).items()}
+    sides = {side: tracks.named(names) for side, names in asdict(spec.split).items()}
     described = {side: [_described(track.frames, recipe) for track in own.tracks] for side, own in sides.items()}
     truth = {side: [track.genre for track in own.tracks] for side, own in sides.items()}
     machines = [_machine(penalty, described["train"], truth["train"]) for penalty in _PENALTIES]
@@ -83,10 +83,10 @@ def fit_baseline(tracks: TrackSet, question: Question, recipe: Recipe) -> Record
     minutes = round((time.monotonic() - began) / 60, 1)
     return Record(
         date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        data=question.data,
-        protocol=question.protocol,
-        part=question.part,
-        seed=question.seed,
+        data=spec.data,
+        protocol=spec.protocol,
+        part=spec.part,
+        seed=spec.seed,
         labels=tracks.labels,
         tracks={side: len(own) for side, own in sides.items()},
         system=NAME,

@@ -75,19 +75,19 @@ class Record:
         Raises:
             DataError: if it is not finished, or was never judged.
         """
-        question, recipe, network, figures = run.question(), run.recipe(), run.network(), run.figures()
+        spec, recipe, network, figures = run.spec(), run.recipe(), run.network(), run.figures()
         if "n_tracks" not in figures:
             raise DataError(f"{run.folder} learned from all tracks: none is left to judge it by")
         content = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
         training = {key: figures.pop(key) for key in ("epochs", "best_epoch", "minutes", "history")}
         return cls(
             date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
-            data=question.data,
-            protocol=question.protocol,
-            part=question.part,
-            seed=question.seed,
-            labels=question.labels,
-            tracks={side: len(names) for side, names in asdict(question.split).items()},
+            data=spec.data,
+            protocol=spec.protocol,
+            part=spec.part,
+            seed=spec.seed,
+            labels=spec.labels,
+            tracks={side: len(names) for side, names in asdict(spec.split).items()},
             system=recipe.system,
             recipe=recipe.as_dict(),
             parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from bench.running import PROJECT
+from tests.harness.server import PROJECT
 
 # The stand-in for the base image, where no other can be pulled, is of the Python that is here.
 PYTHON = ".".join(platform.python_version_tuple()[:2])

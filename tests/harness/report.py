@@ -15,7 +15,7 @@ from typing import Any
 
 import onnxruntime
 
-from bench.running import PROJECT
+from tests.harness.server import PROJECT
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 
 SHARED = Path(os.environ.get("WHOLETRACK_SHARED", PROJECT.parent / "shared"))

@@ -12,8 +12,8 @@ import psutil
 from numpy.typing import NDArray
 from pydub import AudioSegment
 
-from bench.running import descendants
-from wholetrack.decoding.ffmpeg import Ffmpeg
+from tests.harness.server import descendants
+from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,17 @@ def wav_bytes(samples: NDArray[np.float32], rate: int, *, stated_bytes: int | No
     form = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
     riff = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", stated)
     return b"RIFF" + struct.pack("<I", len(riff) + stated) + riff + content
+
+
+def make_long_recording(song: Path, target: Path, minutes: int) -> None:
+    """Repeat the first minute of a song: frames of an mp3 can be concatenated without encoding them again."""
+    minute = target.with_suffix(".minute.mp3")
+    command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-y", "-i", str(song), "-t", "60"]
+    bare = ["-vn", "-ac", "1", "-ar", "22050", "-b:a", "48k", "-write_xing", "0", "-id3v2_version", "0"]
+    subprocess.run([*command, *bare, str(minute)], check=True)
+    with target.open("wb") as file:
+        for _ in range(minutes):
+            file.write(minute.read_bytes())
 
 
 def ffmpegs() -> list[psutil.Process]:

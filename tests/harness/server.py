@@ -19,7 +19,7 @@ import psutil
 
 from wholetrack.sandbox.launcher import NAME
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
