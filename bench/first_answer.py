@@ -32,7 +32,11 @@ class _Noting:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.max_batch, self.output_shape = session.max_batch, session.output_shape
+        self.max_batch, self.window_shape, self.output_shape = (
+            session.max_batch,
+            session.window_shape,
+            session.output_shape,
+        )
         self.device, self.precision, self.memory = session.device, session.precision, session.memory
         self.answered = 0.0
         self.cancellation = Cancellation()
@@ -50,7 +54,12 @@ def seconds(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording:
     noting = _Noting(session)
     served = ServedModel(bundle, Engine(noting))
     pipeline = Pipeline(
-        decoder, {bundle.card.name: served}, default_model=bundle.card.name, tracks_at_once=1, max_windows=10**6
+        decoder,
+        {bundle.card.name: served},
+        default_model=bundle.card.name,
+        tracks_at_once=1,
+        tracks_open=1,
+        max_windows=10**6,
     )
     began = time.perf_counter()
     with suppress(ServiceError):

@@ -92,7 +92,7 @@ def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dic
     served = pipeline.model(None)
     session = served.engine.classifiers[0]
     assert isinstance(session, Session)
-    windows = pipeline.windows(song, max_duration_s=3600)
+    windows = pipeline.normalised_windows(song, max_duration_s=3600)
     with pipeline.decoder.open(song, sample_rate=served.card.audio.sample_rate, max_duration_s=3600) as decoding:
         blocks = list(decoding.blocks())
     costs: dict[str, list[Cost]] = {name: [] for name in (*_PARTS, "service")}

@@ -1,4 +1,4 @@
-"""Stopping a track from outside: the client left, its time is up, the service is shutting down."""
+"""Cancelling a track from another thread: the client disconnected, a timeout expired, the service is shutting down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wholetrack.errors import ServiceError
 
 
 class Cancellation:
-    """Set once, from any thread; whatever is under way then is stopped by the actions registered for it."""
+    """A flag that any thread may set once. Setting it calls the actions that are registered at the time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,11 +19,11 @@ class Cancellation:
 
     @property
     def reason(self) -> ServiceError | None:
-        """Why the track was stopped, if it was."""
+        """Why the track was cancelled; None if it was not."""
         return self._reason
 
     def cancel(self, reason: ServiceError) -> None:
-        """Stop the track; only the first reason counts."""
+        """Cancel the track. Later calls have no effect."""
         with self._lock:
             if self._reason is not None:
                 return
@@ -33,7 +33,7 @@ class Cancellation:
             action(reason)
 
     def check(self) -> None:
-        """Raise the reason if the track was stopped.
+        """Raise the reason if the track was cancelled.
 
         Raises:
             ServiceError: the reason given to :meth:`cancel`.
@@ -43,7 +43,7 @@ class Cancellation:
 
     @contextmanager
     def calling(self, action: Callable[[ServiceError], None]) -> Iterator[None]:
-        """Have ``action`` called with the reason if the track is stopped inside the block, or was before."""
+        """Call ``action`` with the reason if the track is cancelled inside the block, or was cancelled before."""
         with self._lock:
             self._actions.append(action)
             reason = self._reason

@@ -1,4 +1,4 @@
-"""The one table of everything that can go wrong for a caller: code, status and title."""
+"""Every error that a client can receive: its code, HTTP status and title."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from enum import Enum
 
 
 class ErrorKind(Enum):
-    """A kind of error: its HTTP status and its title; ``code`` is the stable name that clients may match on."""
+    """A kind of error: its HTTP status and its title. Clients may match on ``code``, which does not change."""
 
     MALFORMED_REQUEST = 400, "The request is malformed"
-    UNAUTHORISED = 401, "An API key is needed"
+    UNAUTHORISED = 401, "An API key is required"
     UNKNOWN_MODEL = 404, "There is no such model"
-    NOT_FOUND = 404, "There is nothing at this address"
-    METHOD_NOT_ALLOWED = 405, "This address does not take that method"
-    REQUEST_TOO_SLOW = 408, "The request came too slowly"
+    NOT_FOUND = 404, "There is nothing at this path"
+    METHOD_NOT_ALLOWED = 405, "This path does not support that method"
+    REQUEST_TOO_SLOW = 408, "The request arrived too slowly"
     UPLOAD_TOO_LARGE = 413, "The upload is too large"
     AUDIO_TOO_LONG = 413, "The recording is too long"
-    UNSUPPORTED_MEDIA = 415, "This is not an audio format that the service accepts"
+    UNSUPPORTED_MEDIA = 415, "The audio format is not supported"
     UNDECODABLE_AUDIO = 422, "The audio cannot be decoded"
-    NO_AUDIO_STREAM = 422, "The file holds no audio"
+    NO_AUDIO_STREAM = 422, "The file contains no audio"
     EMPTY_AUDIO = 422, "The recording is empty"
     INVALID_PARAMETER = 422, "A parameter is invalid"
     OVERLOADED = 429, "The service is busy"
     HEADERS_TOO_LARGE = 431, "The headers are too large"
-    CLIENT_GONE = 499, "The client has left"
+    CLIENT_GONE = 499, "The client disconnected"
     INTERNAL_ERROR = 500, "The service failed"
     NOT_READY = 503, "The service is not ready"
     DRAINING = 503, "The service is shutting down"
     DEVICE_FAILED = 503, "The inference device failed"
+    MODEL_UNAVAILABLE = 503, "The model is unavailable"
     DEADLINE_EXCEEDED = 504, "The request took too long"
 
     def __init__(self, status: int, title: str) -> None:
@@ -36,17 +37,17 @@ class ErrorKind(Enum):
 
     @property
     def code(self) -> str:
-        """The stable name, such as ``upload_too_large``."""
+        """The name that clients may match on, such as ``upload_too_large``."""
         return self.name.lower()
 
 
 class ServiceError(Exception):
-    """An error that a caller gets to see.
+    """An error that is reported to the client.
 
     Attributes:
         kind: its entry in the table.
-        detail: a sentence that says what to do; never a path, never another program's words.
-        retry_after_s: when trying again may help, in seconds; None where it will not.
+        detail: a sentence that says what to do. It never contains a path or the output of another program.
+        retry_after_s: when a retry may succeed, in seconds; None if a retry will not help.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: int | None = None) -> None:
@@ -57,4 +58,4 @@ class ServiceError(Exception):
 
 
 class StartupError(Exception):
-    """The service cannot start as configured; the message says what to change."""
+    """The service cannot start with this configuration. The message says what to change."""

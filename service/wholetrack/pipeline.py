@@ -1,7 +1,7 @@
-"""The whole way of a track, from a file to its prediction: the only place that knows all stages.
+"""The complete route of a track from a file to its prediction. No other module knows all stages.
 
-HTTP, the command line and the tests call :meth:`Pipeline.predict`; one call runs in one thread, and the device thread
-of the engine classifies the first windows while the rest of the file is still being decoded.
+HTTP, the command line and the tests call :meth:`Pipeline.predict`. A call runs in the caller's thread; the engine's
+workers classify the first windows while the rest of the file is still being decoded.
 """
 
 from __future__ import annotations
@@ -18,15 +18,9 @@ from numpy.typing import NDArray
 from wholetrack.aggregation.confidence import confidence, in_domain
 from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.aggregation.sections import sections
+from wholetrack.aggregation.window_scores import WindowLog
 from wholetrack.cancellation import Cancellation
-from wholetrack.contracts import (
-    ModelCard,
-    StageTimes,
-    TrackPrediction,
-    TrackWarning,
-    WarningCode,
-    WindowScores,
-)
+from wholetrack.contracts import ModelCard, StageTimes, TrackPrediction, TrackWarning, WarningCode, WindowScores
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.features.grid import WindowGrid
@@ -36,17 +30,17 @@ from wholetrack.features.windows import WindowBlock, WindowCutter
 from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.queue import TrackQueue
-from wholetrack.scheduling.fair_queue import Turn, Turns
+from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 
-# For the windows that wait when a track has been decoded, a few hundred at most.
-_LAST_ANSWERS_S = 2.0
+# Enough for the windows that are waiting when a track has been decoded, a few hundred at most.
+_SETTLE_TIMEOUT_S = 2.0
 
 
 class ServedModel:
     """A bundle, its features, and the engine that runs it.
 
     Raises:
-        StartupError: if the bundle's features or windows are impossible.
+        StartupError: if the features or windows of the bundle are impossible.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -59,10 +53,10 @@ class ServedModel:
             raise StartupError(f"the bundle {self.card.name} cannot be served: {error}") from error
 
     def grid(self, hop_s: float | None) -> WindowGrid:
-        """Where the windows of a track lie.
+        """Return the grid of windows for a hop in seconds; None for the model's default hop.
 
         Raises:
-            ServiceError: ``invalid_parameter`` for a hop that the model cannot take.
+            ServiceError: ``invalid_parameter`` if the model does not support that hop.
         """
         try:
             return WindowGrid.of(self.card.windows, self.features.grid, hop_s)
@@ -71,14 +65,14 @@ class ServedModel:
 
 
 @dataclass(slots=True)
-class _Clock:
-    """Seconds that the track's own thread spent in each stage."""
+class _StageTimer:
+    """Seconds that the thread of a track spent in each stage."""
 
     decode: float = 0.0
     features: float = 0.0
 
     @contextmanager
-    def running(self, stage: str) -> Iterator[None]:
+    def measure(self, stage: str) -> Iterator[None]:
         began = time.monotonic()
         try:
             yield
@@ -90,11 +84,12 @@ class Pipeline:
     """Predicts tracks with any of the served models.
 
     Args:
-        decoder: of recordings.
+        decoder: opens recordings.
         models: by name.
-        default_model: the name of the one that answers who names none.
-        tracks_at_once: how many tracks are worked on at a time.
-        max_windows: of a recording; where a network states several beliefs for a window, each counts.
+        default_model: name of the model for requests that name none.
+        tracks_at_once: number of tracks that are decoded at the same time.
+        tracks_open: number of tracks that may have started and not finished; each of them holds a decoder.
+        max_windows: limit per recording; each step counts for models that yield several steps per window.
     """
 
     def __init__(
@@ -104,16 +99,17 @@ class Pipeline:
         *,
         default_model: str,
         tracks_at_once: int,
+        tracks_open: int,
         max_windows: int,
     ) -> None:
-        self._max_beliefs = max_windows
+        self._max_steps = max_windows
         self.models = models
         self.default_model = default_model
         self.decoder = decoder
-        self.turns = Turns(tracks_at_once)
+        self.scheduler = StrideScheduler(tracks_at_once, max_open=tracks_open)
 
     def model(self, name: str | None) -> ServedModel:
-        """The model called ``name``, or the default.
+        """Return the model called ``name``; None for the default model.
 
         Raises:
             ServiceError: ``unknown_model``.
@@ -126,7 +122,7 @@ class Pipeline:
         return found
 
     def close(self) -> None:
-        """Answer what is under way and end the device threads."""
+        """Finish the tracks in progress, then stop the engines and the decoder."""
         for served in self.models.values():
             served.engine.close()
         self.decoder.close()
@@ -141,52 +137,37 @@ class Pipeline:
         weight: int = 1,
         cancellation: Cancellation | None = None,
     ) -> TrackPrediction:
-        """Hear a whole recording and say what genre it is.
+        """Predict the genre of a whole recording.
 
         Args:
-            path: a file of any accepted format.
-            model: name of a served model; None for the default.
-            hop_s: distance between window starts, in seconds, from one frame to a window; None for the model's.
-            max_duration_s: a longer recording is refused.
-            weight: how much of the decoders' and the device's time it gets beside a track of weight 1.
+            path: a file in any accepted format.
+            model: name of a served model; None for the default model.
+            hop_s: distance between window starts in seconds, from one frame to a window; None for the model's default.
+            max_duration_s: limit on the length of the recording.
+            weight: share of decoding and inference relative to a track of weight 1.
             cancellation: stops the work from another thread.
 
         Raises:
-            ServiceError: of any kind in the table that concerns a recording, its parameters or the device.
+            ServiceError: any kind that concerns a recording, its parameters or the device.
         """
         served = self.model(model)
         grid = served.grid(hop_s)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        clock, cut = _Clock(), _Cut(self._max_beliefs // (served.card.onnx.steps or 1))
+        track = _Track(path, served, grid, max_duration_s, cancellation)
         with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
-            with self.turns.take(cancellation, weight=weight) as turn:
-                with (
-                    self.decoder.open(
-                        path, sample_rate=served.card.audio.sample_rate, max_duration_s=max_duration_s
-                    ) as decoding,
-                    cancellation.calling(lambda _: decoding.kill()),
-                ):
-                    for block in self._windows(decoding, served, grid, clock):
-                        cancellation.check()
-                        cut.add(block)
-                        with clock.running("features"):
-                            heard = normalise(block.frames[~block.silent], served.card.features.normalisation)
-                        queue.put(heard)
-                        if not decoding.ended:
-                            turn.pass_on(stalled=decoding.stalled)
-                    cancellation.check()
-                    audio = decoding.summary()
-                # Who decodes before this track is answered is in its way; but no device that hangs is in others' way.
-                queue.settle(_LAST_ANSWERS_S)
-            answers = queue.finish()
-        scores = cut.scores(answers, served.card)
-        return _prediction(served, grid, audio, scores, _times(clock, queue, turn))
+            with self.scheduler.slot(cancellation, weight=weight) as slot:
+                audio = self._decode_into(queue, track, slot)
+                # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
+                # keeps a hung device from blocking the tracks of other models.
+                queue.wait_settled(_SETTLE_TIMEOUT_S)
+            scores = track.windows.scores(queue.finish(), served.card)
+        return _prediction(served, grid, audio, scores, _times(track.timer, queue, slot))
 
-    def windows(
+    def normalised_windows(
         self, path: Path, *, model: str | None = None, hop_s: float | None = None, max_duration_s: float
     ) -> NDArray[np.float32]:
-        """What the network is given to hear of a recording, for those who want to check it.
+        """Return the input of the network for a recording, for verification.
 
         Returns:
             The normalised windows of the whole track, silent ones included, ``[n_windows, frames, n_mels]``.
@@ -195,93 +176,75 @@ class Pipeline:
             ServiceError: as :meth:`predict`.
         """
         served = self.model(model)
-        grid = served.grid(hop_s)
-        rate = served.card.audio.sample_rate
-        with self.decoder.open(path, sample_rate=rate, max_duration_s=max_duration_s) as decoding:
-            blocks = list(self._windows(decoding, served, grid, _Clock()))
+        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation())
+        with self._open(track) as decoding:
+            blocks = list(track.blocks(decoding))
             decoding.summary()
         return np.concatenate([normalise(block.frames, served.card.features.normalisation) for block in blocks])
 
-    def _windows(
-        self, decoding: Decoding, served: ServedModel, grid: WindowGrid, clock: _Clock
-    ) -> Iterator[WindowBlock]:
-        """The track's windows as its decoder yields them."""
-        frames = served.features.stream()
-        cutter = WindowCutter(grid, n_mels=served.card.features.n_mels, silence=served.features.silence)
-        blocks = decoding.blocks()
-        while True:
-            with clock.running("decode"):
-                samples = next(blocks, None)
-            if samples is None:
-                break
-            with clock.running("features"):
-                cut = cutter.push(frames.push(samples), n_samples=frames.n_samples)
-            yield cut
-        if frames.n_samples:
-            with clock.running("features"):
-                cut = cutter.finish(frames.finish(), n_samples=frames.n_samples)
-            yield cut
+    def _open(self, track: _Track) -> Decoding:
+        rate = track.served.card.audio.sample_rate
+        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s)
 
+    def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
+        """Decode a track, and put its windows with sound into the queue."""
+        with self._open(track) as decoding, track.cancellation.calling(lambda _: decoding.kill()):
+            for block in track.blocks(decoding):
+                track.cancellation.check()
+                track.windows.add(block.start_s, block.silent)
+                self._check_length(track)
+                queue.put(track.normalised(block))
+                if not decoding.ended:
+                    slot.yield_slot(stalled=decoding.stalled)
+            track.cancellation.check()
+            return decoding.summary()
 
-class _Cut:
-    """What is kept of a track's windows while the network hears them: their times and silences."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._n_windows = 0
-        self._starts: list[NDArray[np.float64]] = []
-        self._silent: list[NDArray[np.bool_]] = []
-
-    def add(self, block: WindowBlock) -> None:
-        """Keep those of some more.
-
-        Raises:
-            ServiceError: ``audio_too_long`` if these are too many.
-        """
-        self._n_windows += len(block.start_s)
-        if self._n_windows > self._most:
+    def _check_length(self, track: _Track) -> None:
+        max_windows = self._max_steps // (track.served.card.onnx.steps or 1)
+        if track.windows.n_windows > max_windows:
             raise ServiceError(
                 ErrorKind.AUDIO_TOO_LONG,
-                f"The recording has more than {self._most} windows at this distance; ask for a larger hop_s.",
+                f"The recording has more than {max_windows} windows at this hop. Use a larger hop_s.",
             )
-        self._starts.append(block.start_s)
-        self._silent.append(block.silent)
-
-    def scores(self, answers: NDArray[np.float32], card: ModelCard) -> WindowScores:
-        """Join the answers for the windows that were heard with the silent ones, which know nothing."""
-        silent = np.concatenate(self._silent)
-        probabilities = np.full((len(silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
-        if len(answers):
-            probabilities[~silent] = answers
-        return window_scores(np.concatenate(self._starts), probabilities, silent, card)
 
 
-def window_scores(
-    starts: NDArray[np.float64], answers: NDArray[np.float32], silent: NDArray[np.bool_], card: ModelCard
-) -> WindowScores:
-    """What a network said of every window, in order of time; of one that states beliefs, of every step.
+class _Track:
+    """The state of one track in the pipeline."""
 
-    Where windows overlap, the steps of the earlier one count: by then it has heard more than one that just begins. A
-    window that ends before a whole step more has passed adds none.
+    def __init__(
+        self, path: Path, served: ServedModel, grid: WindowGrid, max_duration_s: float, cancellation: Cancellation
+    ) -> None:
+        self.path = path
+        self.served = served
+        self.grid = grid
+        self.max_duration_s = max_duration_s
+        self.cancellation = cancellation
+        self.timer = _StageTimer()
+        self.windows = WindowLog()
 
-    Args:
-        starts: of the windows, in seconds, ``[n_windows]``.
-        answers: ``[n_windows, *card.output_shape]``.
-        silent: windows that carry no vote, ``[n_windows]``.
-        card: of the model.
-    """
-    if card.onnx.steps is None:
-        return WindowScores(starts, answers, silent)
-    n_steps, step_s = card.onnx.steps, card.step_s
-    step_starts = starts[:, None] + np.arange(n_steps) * step_s
-    kept = np.zeros(step_starts.shape, dtype=np.bool_)
-    heard_until = -np.inf
-    for i in range(len(starts)):
-        # Half a step of tolerance: windows lie on the grid of frames, not on that of steps.
-        kept[i] = step_starts[i] > heard_until - step_s / 2
-        if kept[i, -1]:
-            heard_until = step_starts[i, -1] + step_s
-    return WindowScores(step_starts[kept], answers[kept], silent.repeat(n_steps)[kept.ravel()])
+    def blocks(self, decoding: Decoding) -> Iterator[WindowBlock]:
+        """Yield the windows of the track as it is decoded."""
+        features = self.served.features
+        frames = features.stream()
+        cutter = WindowCutter(self.grid, n_mels=features.spec.n_mels, silence=features.silence)
+        pcm = decoding.blocks()
+        while True:
+            with self.timer.measure("decode"):
+                samples = next(pcm, None)
+            if samples is None:
+                break
+            with self.timer.measure("features"):
+                block = cutter.push(frames.push(samples), n_samples=frames.n_samples)
+            yield block
+        if frames.n_samples:
+            with self.timer.measure("features"):
+                block = cutter.finish(frames.finish(), n_samples=frames.n_samples)
+            yield block
+
+    def normalised(self, block: WindowBlock) -> NDArray[np.float32]:
+        """Normalise the windows of a block that are not silent."""
+        with self.timer.measure("features"):
+            return normalise(block.frames[~block.silent], self.served.card.features.normalisation)
 
 
 def _prediction(
@@ -302,31 +265,31 @@ def _prediction(
         in_domain=in_domain(scores, card.domain),
         sections=sections(scores, card.labels, window_s=card.step_s, duration_s=audio.duration_s),
         windows=scores,
-        warnings=(*audio.warnings, *_remarks(card, scores, audio.duration_s)),
+        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s)),
         times=times,
     )
 
 
-def _remarks(card: ModelCard, scores: WindowScores, duration_s: float) -> Iterator[TrackWarning]:
+def _warnings(card: ModelCard, scores: WindowScores, duration_s: float) -> Iterator[TrackWarning]:
     if duration_s < card.windows.window_s:
         yield TrackWarning(
             WarningCode.PADDED,
-            f"The recording lasts {duration_s:.2f} s, less than a window of {card.windows.window_s:g} s: it was "
+            f"The recording lasts {duration_s:.2f} s, less than a window of {card.windows.window_s:g} s. It was "
             "repeated to fill one.",
         )
     n_silent = int(scores.silent.sum())
     if n_silent == len(scores.silent):
-        yield TrackWarning(WarningCode.SILENT_TRACK, "The recording is silent throughout: there is no genre to name.")
+        yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
     elif n_silent:
         yield TrackWarning(
             WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows are silent and carry no vote."
         )
 
 
-def _times(clock: _Clock, queue: TrackQueue, turn: Turn) -> StageTimes:
+def _times(timer: _StageTimer, queue: TrackQueue, slot: Slot) -> StageTimes:
     return StageTimes(
-        decode=clock.decode * 1e3,
-        features=clock.features * 1e3,
-        queue=(turn.waited_s + queue.queue_s) * 1e3,
+        decode=timer.decode * 1e3,
+        features=timer.features * 1e3,
+        queue=(slot.waited_s + queue.queue_s) * 1e3,
         inference=queue.inference_s * 1e3,
     )

@@ -1,4 +1,4 @@
-"""Putting the service together from its settings: the only place where stages are constructed."""
+"""Builds the pipeline from the settings. This is the only place where the stages are constructed."""
 
 from __future__ import annotations
 
@@ -14,88 +14,111 @@ from wholetrack.decoding.cpu_affinity import Processors
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
 from wholetrack.errors import StartupError
-from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
+from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.engine import Engine
-from wholetrack.inference.session import open_again, open_sessions
+from wholetrack.inference.session import open_sessions, reopen_session
+from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.sandbox.client import ALL_LAYERS, Sandbox, missing
 from wholetrack.settings import SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
-# For whoever waits to be told that the device failed, before the process ends.
-_LAST_WORDS_S = 1.0
+# Time for clients to receive the error before the process ends.
+_EXIT_GRACE_S = 1.0
 
-# glibc gives threads arenas of their own, up to eight for each processor, and what an arena held is not given back
-# when its thread ends: a device whose threads die and are replaced for a minute left 282 MiB behind, and 33 MiB with
-# two arenas. With 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB against 3.50 and 400, in one run.
+# glibc gives threads separate malloc arenas, up to eight per processor, and does not return the memory of an arena when
+# its thread ends: restarting the workers of a device for a minute left 282 MiB behind, and 33 MiB with two arenas. With
+# 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB against 3.50 and 400, in one run.
 _ARENAS = 2
 _M_ARENA_MAX = -8
 
 
 def build_pipeline(settings: Settings) -> Pipeline:
-    """Find ffmpeg, load the bundles, and open each on a device that has proven itself.
+    """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
     Raises:
-        StartupError: with a sentence that says what to change.
+        StartupError: if something is missing or does not work; the message says what to change.
     """
     limit_malloc_arenas()
-    # The features of one track are small products in one thread; tracks, not products, run side by side.
+    # The matrix products of one track are small. Run tracks in parallel, not the products.
     threadpool_limits(limits=1, user_api="blas")
-    ffmpeg = find_ffmpeg(settings.ffmpeg)
-    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
-    decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
-    decoder.self_test()
+    decoder = _decoder(settings)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
             f"the default model {settings.default_model!r} is not among the models found: {', '.join(sorted(bundles))}"
         )
-    models = {}
-    for name, bundle in sorted(bundles.items()):
-        engine = Engine(
-            *open_sessions(bundle, settings),
-            hang_s=settings.device_timeout_s,
-            reopen=partial(open_again, bundle, settings),
-            despair=_leave_it_to_the_supervisor,
-        )
-        models[name] = ServedModel(bundle, engine)
-        _log.info(
-            "model %s version %s answers rightly on %s in %s",
-            name,
-            bundle.card.version,
-            engine.device,
-            engine.precision,
-        )
     return Pipeline(
         decoder,
-        models,
+        {name: _served(bundle, settings) for name, bundle in sorted(bundles.items())},
         default_model=settings.default_model,
         tracks_at_once=settings.tracks_at_once,
+        tracks_open=settings.tracks_open,
         max_windows=settings.max_windows,
     )
 
 
 def limit_malloc_arenas() -> bool:
-    """Let threads share the arenas of glibc's allocator; says whether they do, as other allocators have none.
+    """Limit the number of malloc arenas. Call it before threads are started, because a thread keeps its arena.
 
-    Call it before threads are started: those that have an arena keep it.
+    Returns:
+        Whether the limit was set; allocators other than glibc's have no arenas.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
+def _decoder(settings: Settings) -> FfmpegDecoder:
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
+    processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
+    decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
+    decoder.self_test()
+    return decoder
+
+
 def _sandbox(ffmpeg: Ffmpeg, choice: SandboxChoice) -> Sandbox:
     sandbox = Sandbox(ffmpeg.path, wanted=() if choice is SandboxChoice.OFF else ALL_LAYERS)
-    _log.info("decoders are held by %s", ", ".join(sorted(sandbox.layers)) or "nothing")
+    _log.info("Active sandbox layers: %s", ", ".join(sorted(sandbox.layers)) or "none")
     if choice is not SandboxChoice.OFF and (lacking := "; ".join(missing(sandbox.layers))):
         if choice is SandboxChoice.REQUIRED:
-            raise StartupError(f"WHOLETRACK_SANDBOX is required, but this machine lacks {lacking}")
-        _log.warning("the sandbox of decoders lacks %s", lacking)
+            raise StartupError(f"WHOLETRACK_SANDBOX is 'required', but this machine lacks {lacking}")
+        _log.warning("Inactive sandbox layers: %s", lacking)
     return sandbox
 
 
-def _leave_it_to_the_supervisor() -> None:
-    """End the process, for whoever started it to start another: threads that hang in a driver cannot be ended."""
-    threading.Timer(_LAST_WORDS_S, os._exit, (os.EX_SOFTWARE,)).start()
+def _served(bundle: Bundle, settings: Settings) -> ServedModel:
+    engine = Engine(
+        *open_sessions(bundle, settings),
+        hang_s=settings.device_timeout_s,
+        reopen=partial(reopen_session, bundle, settings),
+        on_unrecoverable=partial(_on_unrecoverable, bundle.card.name == settings.default_model, bundle.card.name),
+    )
+    _log.info(
+        "model %s version %s: ready on %s in %s",
+        bundle.card.name,
+        bundle.card.version,
+        engine.device,
+        engine.precision,
+    )
+    return ServedModel(bundle, engine)
+
+
+def _on_unrecoverable(is_default: bool, name: str, failure: Failure) -> None:  # noqa: FBT001 - bound by partial
+    """End the process where only a new one can help; otherwise serve the other models.
+
+    A model that always raises must not end the service, unless it is the default: clients choose the model. A thread
+        that
+    hangs in a driver cannot be ended, and a lost CUDA context cannot be restored.
+    """
+    if failure is Failure.ALWAYS_RAISES and not is_default:
+        _log.critical("model %s is unavailable until the service is restarted: %s", name, failure)
+        return
+    _log.critical("ending the process so that its supervisor restarts it: model %s: %s", name, failure)
+    exit_after_grace()
+
+
+def exit_after_grace() -> None:
+    """End the process in a second, whatever its threads are doing, with the exit status ``EX_SOFTWARE`` (70)."""
+    threading.Timer(_EXIT_GRACE_S, os._exit, (os.EX_SOFTWARE,)).start()

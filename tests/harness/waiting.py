@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do, without a guess of how long it takes."""
+"""Waiting for other threads and processes without guessing how long they take."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Go on as soon as it is so; a test fails where it never is."""
+def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    """Return as soon as the condition holds. Fail the test if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
         time.sleep(0.005)
-    pytest.fail(f"it did not happen within {seconds:g} seconds")
+    pytest.fail(f"the condition did not hold within {seconds:g} seconds")

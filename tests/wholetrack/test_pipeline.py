@@ -1,4 +1,4 @@
-"""The whole way without a server: windows counted, silence, short tracks, hops, cancellation."""
+"""The pipeline without a server: number of windows, silence, short tracks, hops, cancellation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from wholetrack.pipeline import Pipeline
 RATE = 22050
 
 
-def hear(pipeline: Pipeline, folder: Path, samples: NDArray[np.float32], hop_s: float | None = None) -> TrackPrediction:
+def predict(
+    pipeline: Pipeline, folder: Path, samples: NDArray[np.float32], hop_s: float | None = None
+) -> TrackPrediction:
     path = folder / "recording.wav"
     path.write_bytes(wav_bytes(samples, RATE))
     return pipeline.predict(path, hop_s=hop_s, max_duration_s=3600)
@@ -28,18 +30,18 @@ def hear(pipeline: Pipeline, folder: Path, samples: NDArray[np.float32], hop_s: 
     ("seconds", "hop_s", "count"),
     [(0.01, None, 1), (2.999, None, 1), (3.0, None, 1), (3.1, None, 2), (4.0, None, 2), (9.0, None, 7), (9.0, 3.0, 3)],
 )
-def test_windows_are_counted_right(
+def test_the_number_of_windows_follows_from_length_and_hop(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], seconds: float, hop_s: float | None, count: int
 ) -> None:
-    found = hear(pipeline, tmp_path, tune[: round(seconds * RATE)], hop_s)
+    found = predict(pipeline, tmp_path, tune[: round(seconds * RATE)], hop_s)
     assert len(found.windows.start_s) == count
     assert found.windows.probabilities.shape == (count, len(found.card.labels))
     np.testing.assert_allclose(found.windows.probabilities.sum(axis=1), 1.0, atol=1e-5)
     assert [w.code for w in found.warnings] == ([WarningCode.PADDED] if seconds < 3 else [])
 
 
-def test_a_silent_track_is_an_answer(pipeline: Pipeline, tmp_path: Path) -> None:
-    found = hear(pipeline, tmp_path, np.zeros(10 * RATE, dtype=np.float32))
+def test_a_silent_track_is_a_result_and_not_an_error(pipeline: Pipeline, tmp_path: Path) -> None:
+    found = predict(pipeline, tmp_path, np.zeros(10 * RATE, dtype=np.float32))
     assert found.summed_score.genre is None
     assert found.majority_vote.genre is None
     assert found.confidence == 0.0
@@ -48,47 +50,47 @@ def test_a_silent_track_is_an_answer(pipeline: Pipeline, tmp_path: Path) -> None
     assert [w.code for w in found.warnings] == [WarningCode.SILENT_TRACK]
 
 
-def test_silence_before_the_music_changes_nothing_but_the_time(
+def test_leading_silence_shifts_the_windows_and_changes_nothing_else(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
-    bare = hear(pipeline, tmp_path, tune)
-    led_in = hear(pipeline, tmp_path, np.concatenate((np.zeros(5 * RATE, dtype=np.float32), tune)))
+    bare = predict(pipeline, tmp_path, tune)
+    led_in = predict(pipeline, tmp_path, np.concatenate((np.zeros(5 * RATE, dtype=np.float32), tune)))
     assert led_in.windows.silent[:2].all()
     np.testing.assert_allclose(led_in.windows.probabilities[5:], bare.windows.probabilities, atol=1e-5)
     assert [w.code for w in led_in.warnings] == [WarningCode.SILENT_WINDOWS]
 
 
-def test_the_answer_does_not_depend_on_loudness(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:
-    loud, quiet = hear(pipeline, tmp_path, tune), hear(pipeline, tmp_path, tune * np.float32(0.01))
+def test_probabilities_do_not_depend_on_loudness(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:
+    loud, quiet = predict(pipeline, tmp_path, tune), predict(pipeline, tmp_path, tune * np.float32(0.01))
     np.testing.assert_allclose(loud.windows.probabilities, quiet.windows.probabilities, atol=1e-4)
 
 
-def test_a_hop_of_one_frame_hears_every_frame_position(
+def test_a_hop_of_one_frame_starts_a_window_at_every_frame(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
-    found = hear(pipeline, tmp_path, tune[: 5 * RATE], hop_s=0.077)
+    found = predict(pipeline, tmp_path, tune[: 5 * RATE], hop_s=0.077)
     np.testing.assert_allclose(np.diff(found.windows.start_s), 1 / 13, atol=1e-9)
 
 
-def test_a_recording_has_so_many_windows(
+def test_the_number_of_windows_is_limited(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "song.wav"
     path.write_bytes(wav_bytes(tune, 22050))
-    monkeypatch.setattr(pipeline, "_max_beliefs", 60)
+    monkeypatch.setattr(pipeline, "_max_steps", 60)
     assert len(pipeline.predict(path, max_duration_s=60, hop_s=0.5).windows.start_s) == 15
-    # Ten seconds are one window of 29 s, with as many beliefs as that has.
+    # Ten seconds are one window of 29 s with all of its steps.
     assert len(pipeline.predict(path, model="deepsound-crnn", max_duration_s=60).windows.start_s) > 1
-    with pytest.raises(ServiceError, match="more than 60 windows at this distance; ask for a larger hop_s") as refused:
+    with pytest.raises(ServiceError, match="more than 60 windows at this hop. Use a larger hop_s") as refused:
         pipeline.predict(path, max_duration_s=60, hop_s=0.1)
     assert refused.value.kind is ErrorKind.AUDIO_TOO_LONG
 
 
 @pytest.mark.parametrize("hop_s", [1 / 13, 0.2, 0.3, 0.4, 1.0, 10.0, 29.0])
-def test_beliefs_follow_the_whole_recording_at_any_distance_of_windows(
+def test_steps_cover_the_whole_recording_at_any_hop(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], hop_s: float
 ) -> None:
-    """One after the other, as far apart as the model states them, to the end."""
+    """They are consecutive, one step apart, from the start to the end of the recording."""
     path = tmp_path / "song.wav"
     path.write_bytes(wav_bytes(np.tile(tune, 5), 22050))
     card = pipeline.model("deepsound-crnn").card
@@ -100,7 +102,7 @@ def test_beliefs_follow_the_whole_recording_at_any_distance_of_windows(
     assert steps.max() < 1.6 * card.step_s
 
 
-def test_an_unknown_model_and_an_impossible_hop(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_an_unknown_model_and_an_invalid_hop_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
         pipeline.predict(tmp_path / "x", model="nobody", max_duration_s=1)
     assert caught.value.kind is ErrorKind.UNKNOWN_MODEL
@@ -109,7 +111,7 @@ def test_an_unknown_model_and_an_impossible_hop(pipeline: Pipeline, tmp_path: Pa
     assert caught.value.kind is ErrorKind.INVALID_PARAMETER
 
 
-def test_cancelling_stops_the_work_and_its_ffmpeg(pipeline: Pipeline, recorder: Recorder, tmp_path: Path) -> None:
+def test_cancelling_stops_the_prediction_and_its_ffmpeg(pipeline: Pipeline, recorder: Recorder, tmp_path: Path) -> None:
     path = tmp_path / "long.flac"
     recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "1800", path)
     cancellation = Cancellation()
@@ -132,7 +134,7 @@ def test_cancelling_stops_the_work_and_its_ffmpeg(pipeline: Pipeline, recorder: 
     assert ffmpegs() == []
 
 
-def test_a_cancelled_track_never_starts(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_track_that_is_cancelled_before_does_not_start(pipeline: Pipeline, tmp_path: Path) -> None:
     cancellation = Cancellation()
     cancellation.cancel(ServiceError(ErrorKind.DRAINING, "stop"))
     with pytest.raises(ServiceError, match="stop"):

@@ -1,4 +1,4 @@
-"""How the service ends when its device is past helping."""
+"""What the service does when a device is unrecoverable, and how it limits malloc."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import sys
 
 import pytest
 
+from wholetrack import startup
+from wholetrack.inference.worker import Failure
 
-def test_a_process_whose_device_is_despaired_of_ends_for_its_supervisor_to_see() -> None:
-    """Even while a thread hangs: here the main one, as in a driver."""
+
+def test_the_process_ends_although_a_thread_hangs() -> None:
+    """Here the main thread hangs, as it could in a driver."""
     program = """
 import threading
-from wholetrack.startup import _leave_it_to_the_supervisor
-_leave_it_to_the_supervisor()
-print("last words", flush=True)
+from wholetrack.startup import exit_after_grace
+exit_after_grace()
+print("still running", flush=True)
 threading.Event().wait()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == os.EX_SOFTWARE
-    assert ended.stdout == "last words\n"
+    assert ended.stdout == "still running\n"
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator has arenas")
-def test_threads_share_two_arenas_of_the_allocator() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has arenas")
+def test_threads_share_two_malloc_arenas() -> None:
     program = """
 import ctypes, threading
 from wholetrack.startup import limit_malloc_arenas
@@ -44,3 +47,25 @@ libc.malloc_stats()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stderr.count("Arena ") == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_default", "ends"),
+    [
+        (Failure.ALWAYS_RAISES, True, True),
+        (Failure.ALWAYS_RAISES, False, False),
+        (Failure.DIED, False, True),
+        (Failure.HUNG, False, True),
+        (Failure.CUDA_CONTEXT_LOST, False, True),
+    ],
+)
+def test_a_client_cannot_end_the_process_by_choosing_a_model_that_always_raises(
+    failure: Failure,
+    is_default: bool,  # noqa: FBT001
+    ends: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exits: list[bool] = []
+    monkeypatch.setattr(startup, "exit_after_grace", lambda: exits.append(True))
+    startup._on_unrecoverable(is_default, "some-model", failure)
+    assert bool(exits) == ends

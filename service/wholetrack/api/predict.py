@@ -228,6 +228,7 @@ router = APIRouter(tags=["prediction"])
         ErrorKind.INTERNAL_ERROR,
         ErrorKind.DRAINING,
         ErrorKind.DEVICE_FAILED,
+        ErrorKind.MODEL_UNAVAILABLE,
         ErrorKind.DEADLINE_EXCEEDED,
     ),
     openapi_extra=_UPLOAD,

@@ -196,5 +196,6 @@ _EXAMPLES = {
     ErrorKind.NOT_READY: "The service is starting; try again in a moment.",
     ErrorKind.DRAINING: "The service is shutting down; send the request to another instance.",
     ErrorKind.DEVICE_FAILED: "The inference device failed; try again in a moment.",
+    ErrorKind.MODEL_UNAVAILABLE: "The model cannot run on this server at present. Choose another one.",
     ErrorKind.DEADLINE_EXCEEDED: "The request took longer than the limit of 600 seconds.",
 }

@@ -18,10 +18,11 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from wholetrack.aggregation.window_scores import window_scores
 from wholetrack.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.features.grid import FrameGrid, WindowGrid
-from wholetrack.pipeline import Pipeline, window_scores
+from wholetrack.pipeline import Pipeline
 
 _TOLERANCE = 0.005
 
@@ -78,7 +79,7 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
     began = time.monotonic()
     found = pipeline.predict(path, model=model, max_duration_s=max_duration_s)
     service_s = time.monotonic() - began
-    features = pipeline.windows(path, model=model, max_duration_s=max_duration_s)
+    features = pipeline.normalised_windows(path, model=model, max_duration_s=max_duration_s)
 
     began = time.monotonic()
     served, card = pipeline.model(model), found.card

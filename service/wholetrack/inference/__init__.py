@@ -1,5 +1,5 @@
-"""From normalised windows to probabilities.
+"""From normalised windows to class probabilities.
 
-``bundle`` reads a published model, ``device`` opens it on a device that has proven itself, ``engine`` runs the windows
-of all tracks in shared batches.
+``bundle`` loads a published model, ``session`` opens it on a device, ``engine`` runs the windows of all tracks in
+shared batches (``queue``, ``batching``, ``worker``, ``supervisor``).
 """

@@ -1,4 +1,4 @@
-"""Published models on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``."""
+"""Model bundles on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CARD_FILE = "model.json"
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Windows and the probabilities that the network must give for them.
+    """Input windows and the outputs that the network must give for them.
 
     Attributes:
         windows: normalised, ``[n, frames, n_mels]``.
@@ -37,13 +37,13 @@ class Golden:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """One published model, checked and in memory.
+    """A published model, checked and loaded into memory.
 
     Attributes:
-        card: its contract.
-        onnx: the network.
-        golden: what it must answer.
-        int8: the network in integers, where there is one.
+        card: contents of ``model.json``.
+        onnx: the network in float32.
+        golden: input and expected output of the self-test.
+        int8: the network quantised to 8-bit integers, if there is one.
     """
 
     card: ModelCard
@@ -78,7 +78,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and check one bundle.
 
     Raises:
-        StartupError: saying which part of the contract the bundle breaks.
+        StartupError: if the bundle does not satisfy the contract; the message says which part.
     """
     try:
         card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
@@ -86,12 +86,12 @@ def load_bundle(folder: Path) -> Bundle:
         golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
         int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
     except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
-        raise StartupError(f"{folder / CARD_FILE} does not keep the contract: {complaints}") from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        raise StartupError(f"{folder / CARD_FILE} is invalid: {problems}") from error
     except (OSError, ValueError) as error:
         raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
     if (card.name, card.version) != (folder.parent.name, folder.name):
-        raise StartupError(f"{folder / CARD_FILE} calls itself {card.name}/{card.version}")
+        raise StartupError(f"{folder / CARD_FILE} states another name and version: {card.name}/{card.version}")
     return Bundle(card, onnx, golden, int8)
 
 
@@ -99,23 +99,21 @@ def _version(folder: Path) -> Version:
     try:
         return Version(folder.name)
     except InvalidVersion as error:
-        raise StartupError(
-            f"{folder}: the folder of a bundle must be named by its version, such as 1 or 1.2"
-        ) from error
+        raise StartupError(f"{folder}: a bundle's folder must be named after its version, such as 1 or 1.2") from error
 
 
 def _read_checked(path: Path, sha256: str) -> bytes:
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise ValueError(f"the SHA-256 of {path.name} is {found}, the card says {sha256}")
+        raise ValueError(f"the SHA-256 of {path.name} is {found}, {CARD_FILE} says {sha256}")
     return content
 
 
 def _golden(content: bytes, card: ModelCard) -> Golden:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         if missing := {"windows", "probabilities"} - set(arrays):
-            raise ValueError(f"the golden lacks {sorted(missing)}")
+            raise ValueError(f"the golden has no {sorted(missing)}")
         golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
     n_windows = len(golden.windows)
     expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.output_shape)

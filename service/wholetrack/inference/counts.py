@@ -1,4 +1,4 @@
-"""What the devices of an engine have done, for whoever watches them."""
+"""What the devices of an engine have done, for metrics."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from wholetrack.inference.gpu_memory import GpuMemory
 
 @dataclass(slots=True)
 class DeviceCounts:
-    """What a device has done so far.
+    """Counters of one device.
 
     Attributes:
-        batches: runs that succeeded, by number of windows.
-        busy_s: time in the device, in seconds, failures included; of threads that share it, the sum.
-        failures: runs that failed.
-        replacements: threads given up and replaced.
-        healthy: whether a thread of it is there to answer and its last run succeeded.
-        memory: of a GPU, after the last run; None on a CPU.
+        batches: number of successful runs by batch size in windows.
+        busy_s: time spent in runs, failed ones included, in seconds; the sum over workers that share the device.
+        failures: runs that raised an error.
+        replacements: workers given up because they hung, died or always raised.
+        healthy: whether the device has a worker whose last run succeeded.
+        memory: of a GPU after the last run; None on a CPU.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
@@ -31,12 +31,12 @@ class DeviceCounts:
 
 @dataclass(frozen=True, slots=True)
 class EngineCounts:
-    """What an engine has done so far.
+    """A snapshot of an engine.
 
     Attributes:
-        devices: by name.
-        waiting: windows that wait for a device now.
-        tracks: open now.
+        devices: counters by device name.
+        waiting: windows that wait for a device.
+        tracks: open tracks.
     """
 
     devices: dict[str, DeviceCounts]

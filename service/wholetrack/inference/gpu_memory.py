@@ -1,4 +1,4 @@
-"""How much of a GPU's memory is taken, by all who use it, as its driver says."""
+"""Memory use of a GPU, as its driver reports it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DRIVER = "libcuda.so.1"
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """The memory of a GPU at a moment.
+    """The memory of a GPU at one moment.
 
     Attributes:
-        used: bytes taken, by whomever.
-        size: bytes it has.
-        asked_at: when, on the monotonic clock, in seconds.
+        used: bytes in use by all processes.
+        size: total bytes.
+        asked_at: time of the measurement on the monotonic clock, in seconds.
     """
 
     used: int
@@ -26,17 +26,18 @@ class GpuMemory:
 
 
 def memory_reader() -> Callable[[], GpuMemory | None]:
-    """What asks the driver about the GPU that the calling thread has just used; it gives None where it cannot be told.
+    """Return a function that reads the memory of the GPU that the calling thread used last.
 
-    The driver's ``cuMemGetInfo`` speaks of the current context, which onnxruntime's run leaves behind in its thread.
+    ``cuMemGetInfo`` reports on the current CUDA context, which a run of onnxruntime leaves set in its thread. The
+    function returns None where the driver cannot tell.
 
     Raises:
-        OSError: if there is no driver.
+        OSError: if no driver is installed.
     """
     ask = getattr(ctypes.CDLL(DRIVER), "cuMemGetInfo_v2", None)
-    free, size = ctypes.c_size_t(), ctypes.c_size_t()
 
     def read() -> GpuMemory | None:
+        free, size = ctypes.c_size_t(), ctypes.c_size_t()
         if ask is None or ask(ctypes.byref(free), ctypes.byref(size)) != 0:
             return None
         return GpuMemory(used=size.value - free.value, size=size.value, asked_at=time.monotonic())

@@ -1,4 +1,4 @@
-"""The windows of one track on their way through the engine, and the answers on their way back."""
+"""The queue of one track: windows on their way to the device, and the network's outputs on their way back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Windows of a track in the hands of a device thread.
+class BatchSlice:
+    """The part of a batch that belongs to one track.
 
     Attributes:
-        track: whose they are.
-        position: of the first of them in the track.
+        track: the queue that the windows came from.
+        position: index of the first window within the track.
         windows: normalised, ``[n, frames, n_mels]``.
     """
 
@@ -33,11 +33,11 @@ class Taken:
     position: int
     windows: Windows
 
-    def halves(self) -> tuple[Taken, Taken]:
-        """The earlier and the later windows."""
+    def halves(self) -> tuple[BatchSlice, BatchSlice]:
+        """Split into the earlier and the later windows."""
         middle = len(self.windows) // 2
-        later = Taken(self.track, self.position + middle, self.windows[middle:])
-        return Taken(self.track, self.position, self.windows[:middle]), later
+        later = BatchSlice(self.track, self.position + middle, self.windows[middle:])
+        return BatchSlice(self.track, self.position, self.windows[:middle]), later
 
 
 @dataclass(slots=True)
@@ -47,34 +47,34 @@ class _Block:
 
 
 class TrackQueue:
-    """The windows of one track on their way through the engine; a context manager that takes them out on leaving.
+    """The windows of one track in the engine. As a context manager, it discards what is left when the block ends.
 
-    Used by one thread, but for :meth:`abandon`.
+    One thread uses it, except for :meth:`abandon`, which any thread may call.
 
     Attributes:
-        weight: its share of a batch, in proportion to those of the other tracks in it.
-        queue_s: the longest that a window waited before the device took it up, in seconds.
-        inference_s: the track's share of the device's time, in seconds.
+        weight: share of each batch relative to the other open tracks.
+        queue_s: longest time that a window waited for a device, in seconds.
+        inference_s: the track's share of the device time, in seconds.
     """
 
     def __init__(
         self,
         lock: threading.Lock,
         *,
-        limit: int,
+        max_waiting: int,
         weight: int,
-        announce: Callable[[TrackQueue], None],
-        forget: Callable[[TrackQueue], None],
+        on_ready: Callable[[TrackQueue], None],
+        on_close: Callable[[TrackQueue], None],
     ) -> None:
-        self._announce = announce
-        self._forget = forget
         self._changed = threading.Condition(lock)
-        self._limit = limit
+        self._max_waiting = max_waiting
+        self._on_ready = on_ready
+        self._on_close = on_close
         self._blocks: deque[_Block] = deque()
-        self._waiting = 0
-        self._unanswered = 0
-        self._taken = 0
-        self._answers: dict[int, Probabilities] = {}
+        self._n_waiting = 0
+        self._n_unfinished = 0
+        self._n_taken = 0
+        self._outputs: dict[int, Probabilities] = {}
         self._failure: ServiceError | None = None
         self.weight = weight
         self.queue_s = 0.0
@@ -88,94 +88,93 @@ class TrackQueue:
     ) -> None:
         with self._changed:
             self.fail(ServiceError(ErrorKind.CLIENT_GONE, "The track was closed."))
-            self._forget(self)
+            self._on_close(self)
 
     def put(self, windows: Windows) -> None:
-        """Hand over the next windows; waits while too many wait for the device.
+        """Add windows, blocking while too many of this track wait for a device.
 
         Args:
             windows: normalised, ``[n, frames, n_mels]``.
 
         Raises:
-            ServiceError: if the track was abandoned, or the device failed.
+            ServiceError: if the track was abandoned or the device failed.
         """
         if not len(windows):
             return
         with self._changed:
-            self._wait_until(lambda: self._failure is None and self._waiting < self._limit)
+            self._wait_until(lambda: self._failure is None and self._n_waiting < self._max_waiting)
             self._blocks.append(_Block(windows, time.monotonic()))
-            self._waiting += len(windows)
-            self._unanswered += len(windows)
-            self._announce(self)
+            self._n_waiting += len(windows)
+            self._n_unfinished += len(windows)
+            self._on_ready(self)
 
     def finish(self) -> Probabilities:
-        """Wait for all answers.
+        """Wait until all windows are classified.
 
         Returns:
-            The classifier's answers in the order of the windows, ``[n_windows, *output_shape]``;
-            an empty array if there were none.
+            The outputs in the order of the windows, ``[n_windows, *output_shape]``; an empty array if there were none.
 
         Raises:
-            ServiceError: if the track was abandoned, or the device failed.
+            ServiceError: if the track was abandoned or the device failed.
         """
         with self._changed:
-            self._wait_until(lambda: self._unanswered == 0)
-            if not self._answers:
+            self._wait_until(lambda: self._n_unfinished == 0)
+            if not self._outputs:
                 return np.zeros(0, dtype=np.float32)
-            return np.concatenate([self._answers[position] for position in sorted(self._answers)])
+            return np.concatenate([self._outputs[position] for position in sorted(self._outputs)])
 
-    def settle(self, most_s: float) -> None:
-        """Wait until all answers are there or will not come, but for no more than so many seconds."""
+    def wait_settled(self, timeout_s: float) -> None:
+        """Wait until all windows are classified or the track has failed, for at most ``timeout_s`` seconds."""
         with self._changed:
-            self._changed.wait_for(lambda: self._failure is not None or self._unanswered == 0, timeout=most_s)
+            self._changed.wait_for(lambda: self._failure is not None or self._n_unfinished == 0, timeout=timeout_s)
 
     def abandon(self, reason: ServiceError) -> None:
-        """Take the track's windows out of the queue, from any thread; whoever waits for it gets ``reason``."""
+        """Discard the waiting windows and raise ``reason`` in the thread that waits. Any thread may call this."""
         with self._changed:
             self.fail(reason)
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """What is complete is not spoiled by a failure that comes after it."""
+        """Wait for a condition. A failure that arrives after the condition is met does not matter."""
         self._changed.wait_for(lambda: self._failure is not None or condition())
         if self._failure is not None and not condition():
             raise self._failure
 
-    # What follows is for the engine, which holds the lock.
+    # The rest is for the engine. The caller holds the lock.
 
     @property
     def n_waiting(self) -> int:
-        """How many windows there are to take."""
-        return self._waiting
+        """Number of windows that no worker has taken yet."""
+        return self._n_waiting
 
     @property
     def failed(self) -> bool:
-        """Whether nobody wants answers any more."""
+        """Whether the track has failed, so that its outputs are not needed any more."""
         return self._failure is not None
 
     def fail(self, reason: ServiceError) -> None:
-        """Drop the windows that wait; whoever waits for the track gets ``reason``."""
+        """Discard the waiting windows and raise ``reason`` in the thread that uses the queue."""
         self._failure = self._failure or reason
         self._blocks.clear()
-        self._waiting = 0
+        self._n_waiting = 0
         self._changed.notify_all()
 
-    def take(self, most: int, now: float) -> Taken:
-        """The next windows, at most ``most`` of them and none of a second block."""
+    def take(self, max_windows: int, now: float) -> BatchSlice:
+        """Remove and return the next windows: at most ``max_windows``, all from one block."""
         block = self._blocks[0]
-        taken, rest = block.windows[:most], block.windows[most:]
-        if len(rest):
-            block.windows = rest
+        taken, remaining = block.windows[:max_windows], block.windows[max_windows:]
+        if len(remaining):
+            block.windows = remaining
         else:
             self._blocks.popleft()
-        position, self._taken = self._taken, self._taken + len(taken)
-        self._waiting -= len(taken)
+        position, self._n_taken = self._n_taken, self._n_taken + len(taken)
+        self._n_waiting -= len(taken)
         self.queue_s = max(self.queue_s, now - block.put_at)
         self._changed.notify_all()
-        return Taken(self, position, taken)
+        return BatchSlice(self, position, taken)
 
-    def answer(self, position: int, probabilities: Probabilities, seconds: float) -> None:
-        """Keep the answers to the windows from a position on; they may come in any order."""
-        self._answers[position] = probabilities
-        self._unanswered -= len(probabilities)
+    def deliver(self, position: int, probabilities: Probabilities, seconds: float) -> None:
+        """Store the outputs of the windows from ``position`` on. Slices may be delivered in any order."""
+        self._outputs[position] = probabilities
+        self._n_unfinished -= len(probabilities)
         self.inference_s += seconds
         self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""An ONNX session on a device that has proven itself: right answers there, not only its name in a list."""
+"""An onnxruntime session on a device that passed its self-test: it reproduced the bundle's golden outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ _CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 class Session:
-    """A network on a device: normalised windows to probabilities, in any thread."""
+    """A network on a device. Any thread may run it.
+
+    Attributes:
+        device: ``cpu``, or ``cuda:`` and the number of a GPU.
+        precision: number format of the network.
+        max_batch: largest number of windows in a run.
+        window_shape: of one window, ``(frames, n_mels)``.
+        output_shape: of one window's output.
+        memory: of the GPU after the last run; None on a CPU.
+    """
 
     def __init__(
         self,
@@ -38,34 +47,35 @@ class Session:
         self._spec = bundle.card.onnx
         self._padded = device != DeviceChoice.CPU
         self._batch_sizes = batch_sizes
+        self._read_memory = read_memory
         self.device = device
         self.precision: str = precision
         self.max_batch = batch_sizes[-1]
+        self.window_shape: tuple[int, ...] = self._spec.shape[1:]
         self.output_shape = bundle.card.output_shape
         self.memory: GpuMemory | None = None
-        self._read_memory = read_memory
 
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Classify.
+        """Classify windows.
 
         Args:
-            windows: normalised, ``[n, frames, n_mels]``, at most ``max_batch``.
+            windows: normalised, ``[n, frames, n_mels]``, ``n`` at most ``max_batch``.
 
         Returns:
-            Probabilities, ``[n, *card.output_shape]``.
+            Probabilities, ``[n, *output_shape]``.
         """
         n_windows = len(windows)
         if self._padded:
-            # A GPU searches for its algorithms anew at every new shape: only warmed sizes are ever run there.
+            # cuDNN searches for algorithms at every new shape. Only sizes from the warm-up ever run on a GPU.
             size = next(size for size in self._batch_sizes if size >= n_windows)
-            windows = np.concatenate((windows, np.zeros((size - n_windows, *windows.shape[1:]), dtype=np.float32)))
+            windows = np.concatenate((windows, np.zeros((size - n_windows, *self.window_shape), dtype=np.float32)))
         outputs = self._session.run([self._spec.output], {self._spec.input: windows})
         self.memory = self._read_memory()
         scores: NDArray[np.float32] = np.asarray(outputs[0])[:n_windows]
         return scores if self._spec.yields == "probabilities" else _softmax(scores)
 
     def check_interface(self, bundle: Bundle) -> None:
-        """Check that the network takes and gives what the card says.
+        """Check that the inputs and outputs of the network are those of ``model.json``.
 
         Raises:
             StartupError: if a name or a shape differs.
@@ -75,17 +85,17 @@ class Session:
             *((node.name, node.shape[1:]) for node in self._session.get_inputs()),
             *((node.name, node.shape[1:]) for node in self._session.get_outputs()),
         ]
-        stated = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.output_shape))]
-        if found != stated:
-            raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {stated}")
+        expected = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.output_shape))]
+        if found != expected:
+            raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {expected}")
 
     def warm_up(self) -> None:
-        """Run every batch size that will be used once, so that no request pays for the search of algorithms."""
+        """Run every batch size once, so that no request pays for the first run at its size."""
         for size in self._batch_sizes if self._padded else [1, self.max_batch]:
-            self.run(np.zeros((size, *self._spec.shape[1:]), dtype=np.float32))
+            self.run(np.zeros((size, *self.window_shape), dtype=np.float32))
 
     def self_test(self, bundle: Bundle) -> None:
-        """Check the bundle's golden on this very device.
+        """Compare the outputs for the bundle's golden windows on this device.
 
         Raises:
             StartupError: if a probability differs by more than the bundle's tolerance.
@@ -93,30 +103,33 @@ class Session:
         golden, tolerance = bundle.golden, bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
             tolerance = bundle.card.int8.tolerance
-        found = np.concatenate(
-            [self.run(golden.windows[i : i + self.max_batch]) for i in range(0, len(golden.windows), self.max_batch)]
-        )
+        batches = [golden.windows[i : i + self.max_batch] for i in range(0, len(golden.windows), self.max_batch)]
+        found = np.concatenate([self.run(batch) for batch in batches])
         worst = float(np.abs(found - golden.probabilities).max())
+        # Not "worst > tolerance": a NaN must fail as well.
         if not worst <= tolerance:
             raise StartupError(
-                f"{bundle.card.name} gives wrong answers on {self.device} in {self.precision}: a golden probability is "
-                f"off by {worst:.3g}, allowed are {tolerance:g}"
+                f"{bundle.card.name} gives wrong outputs on {self.device} in {self.precision}: a golden probability is "
+                f"off by {worst:.3g}, the tolerance is {tolerance:g}"
             )
 
-    def rest(self) -> None:
-        """On a CPU, give back the working memory of whole batches, until there are some: most models wait for long."""
+    def shrink_arena(self) -> None:
+        """Return the working memory of large batches to the system (CPU only), because most models are mostly idle."""
         if not self._padded:
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            windows = np.zeros((1, *self._spec.shape[1:]), dtype=np.float32)
+            windows = np.zeros((1, *self.window_shape), dtype=np.float32)
             self._session.run([self._spec.output], {self._spec.input: windows}, options)
 
 
 def open_sessions(bundle: Bundle, settings: Settings) -> list[Session]:
-    """Open a bundle on the chosen devices: a session for each thread that is to run it, which those of a CPU share.
+    """Open a bundle on the configured devices.
+
+    Returns:
+        A session for each worker. Workers on the CPU share one.
 
     Raises:
-        StartupError: if one of the chosen devices cannot be used; with ``auto`` only if the CPU cannot either.
+        StartupError: if a configured device cannot be used; with ``auto``, only if the CPU cannot be used either.
     """
     if settings.device is not DeviceChoice.CPU:
         try:
@@ -128,25 +141,25 @@ def open_sessions(bundle: Bundle, settings: Settings) -> list[Session]:
         except StartupError as error:
             if settings.device is DeviceChoice.CUDA:
                 raise
-            _log.info("device auto: not CUDA, because %s", error)
+            _log.info("device=auto: using the CPU, not CUDA: %s", error)
     return [open_session(bundle, settings)] * settings.cpu_threads
 
 
-def open_again(bundle: Bundle, settings: Settings, lost: Classifier) -> Session:
-    """Open a bundle once more on the device of a session that failed: no other takes its place in silence.
+def reopen_session(bundle: Bundle, settings: Settings, failed: Classifier) -> Session:
+    """Open a new session on the device of a failed one, never on another device.
 
     Raises:
         StartupError: if the device cannot be used.
     """
-    return open_session(bundle, settings, lost.device)
+    return open_session(bundle, settings, failed.device)
 
 
 def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.CPU) -> Session:
-    """Open a bundle on a device, warm it up and prove it.
+    """Open a bundle on a device, warm it up, and run its self-test.
 
     Args:
         bundle: the network.
-        settings: sizes, limits and precision.
+        settings: batch sizes, memory limits and precision.
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
 
     Raises:
@@ -160,10 +173,10 @@ def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.
         session.check_interface(bundle)
         session.warm_up()
         session.self_test(bundle)
-        session.rest()
+        session.shrink_arena()
     except StartupError:
         raise
-    except Exception as error:  # onnxruntime raises RuntimeError and classes of its own without a common base
+    except Exception as error:  # onnxruntime raises RuntimeError and several classes without a common base
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StartupError(
             f"{bundle.card.name} does not run ({reason}); on a GPU check the driver with nvidia-smi, or set "
@@ -173,8 +186,8 @@ def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.
 
 
 def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
-    # The engine's threads run a batch each. Threads that share one wait for each other at every layer while decoders
-    # take their processors away.
+    # Each worker runs a batch in its own thread. Threads that share one batch would wait for each other at every layer
+    # whenever a decoder takes one of their processors.
     options = _session_options()
     onnx, precision = bundle.onnx, Precision.FLOAT32
     if settings.cpu_precision is Precision.INT8 and bundle.int8 is not None:
@@ -186,29 +199,29 @@ def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
 def _cuda_session(bundle: Bundle, settings: Settings, number: int) -> Session:
     if _CUDA_PROVIDER not in ort.get_available_providers():
         raise StartupError(
-            "this onnxruntime has no CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
+            "this onnxruntime does not support CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
             "WHOLETRACK_DEVICE=cpu"
         )
     try:
         read_memory = memory_reader()
     except OSError as error:
         raise StartupError(
-            f"there is no driver of an NVIDIA GPU here ({DRIVER} is missing): install it, give the container its GPU, "
-            "or set WHOLETRACK_DEVICE=cpu"
+            f"no NVIDIA driver was found ({DRIVER} is missing): install it, give the container access to the GPU, or "
+            "set WHOLETRACK_DEVICE=cpu"
         ) from error
-    # Finds CUDA and cuDNN in their Python packages before the system's.
+    # Prefer CUDA and cuDNN from the installed Python packages to those of the system.
     ort.preload_dlls(directory="")
     options = _session_options()
-    # Without this, a node that CUDA cannot take runs on the CPU in silence.
+    # Without this, nodes that CUDA does not support run on the CPU without any warning.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider = {
         "device_id": number,
         "gpu_mem_limit": settings.cuda_memory_mb << 20,
         "arena_extend_strategy": "kSameAsRequested",
-        # EXHAUSTIVE takes seconds and gigabytes at each new shape, DEFAULT picks slow ones.
+        # EXHAUSTIVE takes seconds and gigabytes at each new shape, DEFAULT picks slow algorithms.
         "cudnn_conv_algo_search": "HEURISTIC",
         "do_copy_in_default_stream": True,
-        # TF32 would move probabilities by 1e-3 against the CPU.
+        # TF32 would change probabilities by 1e-3 against the CPU.
         "use_tf32": False,
     }
     session = ort.InferenceSession(bundle.onnx, options, providers=[(_CUDA_PROVIDER, provider)])

@@ -1,93 +1,250 @@
-"""What a device thread runs, what its supervisor sees of it, and how it is opened again."""
+"""A thread that takes batches, runs a classifier on them, and delivers the outputs to the tracks.
+
+A batch that raises is bisected until the track that causes the error is isolated. If no part of a batch succeeds, the
+worker runs a silent window: an error there means that the device is at fault and not a track, and the worker stops.
+"""
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 
+from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.inference.batching import BatchQueue, halve
+from wholetrack.inference.counts import DeviceCounts
 from wholetrack.inference.gpu_memory import GpuMemory
-from wholetrack.inference.queue import Probabilities, Taken, Windows
+from wholetrack.inference.queue import BatchSlice, Probabilities, Windows
 
 _log = logging.getLogger(__name__)
 
+# cudaErrorIllegalAddress (700) to cudaErrorLaunchFailure (719) leave the CUDA context in an inconsistent state: every
+# later call fails, and the process must be restarted (CUDA Runtime API, cudaError_t).
+_CUDA_CONTEXT_LOST = re.compile(r"CUDA (?:failure|error) 7[01]\d\b")
+
 
 class Classifier(Protocol):
-    """What the engine needs of a session."""
+    """What a worker needs of a session. Several workers may share one and call it at the same time."""
 
     max_batch: int
     device: str
     precision: str
+    window_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
 
     @property
     def memory(self) -> GpuMemory | None:
-        """Of its GPU after its last run; None on a CPU."""
+        """Memory of the GPU after the last run; None on a CPU."""
 
     def run(self, windows: Windows) -> Probabilities:
-        """Normalised windows ``[n, frames, n_mels]`` to answers ``[n, *output_shape]``, for n up to ``max_batch``.
-
-        Called at once by all threads of the engine that share it.
-        """
+        """Classify up to ``max_batch`` normalised windows, ``[n, *window_shape]``, into ``[n, *output_shape]``."""
 
 
-@dataclass(slots=True, eq=False)
+class Failure(StrEnum):
+    """Why a worker cannot continue."""
+
+    HUNG = "a run exceeded its time limit"
+    DIED = "the thread ended"
+    ALWAYS_RAISES = "every run raises an error"
+    CUDA_CONTEXT_LOST = "the CUDA context is lost"
+
+
 class Worker:
-    """A device thread; once given up, nothing that it still says counts.
+    """Runs one classifier in a thread of its own.
+
+    The attributes are guarded by the lock of the batch queue.
+
+    Args:
+        classifier: what to run.
+        batches: where to take batches from.
+        counts: of the classifier's device.
+        on_end: called, without the lock, when the thread ends for any reason.
+        clock: monotonic time in seconds.
+        failed_restarts: number of restarts that led to this worker since the last batch that succeeded. A restarted
+            worker classifies a silent window before it takes any batch.
 
     Attributes:
-        failing: nothing of the last batch was answered; until silence is, it takes windows only if nobody else does.
-        batch: what it has taken and not yet answered.
+        batch: slices that were taken and are not delivered yet.
+        failure: why the worker cannot continue, if it has noticed that itself.
+        healthy: whether the worker runs and its last run succeeded.
+        abandoned: set by the supervisor; the outputs of an abandoned worker are ignored.
     """
 
-    classifier: Classifier
-    failing: bool = False
-    batch: list[Taken] = field(default_factory=list)
-    thread: threading.Thread | None = None
-    busy_since: float | None = None
-    excused_s: float = 0.0
-    alive: bool = True
-    given_up: threading.Event = field(default_factory=threading.Event)
+    def __init__(
+        self,
+        classifier: Classifier,
+        batches: BatchQueue,
+        counts: DeviceCounts,
+        *,
+        on_end: Callable[[], None],
+        clock: Callable[[], float],
+        failed_restarts: int = 0,
+    ) -> None:
+        self.classifier = classifier
+        self.failed_restarts = failed_restarts
+        self.batch: list[BatchSlice] = []
+        self.failure: Failure | None = None
+        self.healthy = failed_restarts == 0
+        self.abandoned = False
+        self._batches = batches
+        self._counts = counts
+        self._on_end = on_end
+        self._clock = clock
+        self._run_started: float | None = None
+        self._excused_s = 0.0
+        self._context_lost = False
+        # A daemon, because a thread that hangs in a driver must not keep the process from exiting.
+        self._thread = threading.Thread(target=self._main, name=f"engine-{classifier.device}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout_s)
 
     @property
-    def at_work(self) -> bool:
-        """Whether it is there to answer."""
-        return self.alive and not self.given_up.is_set()
+    def alive(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_alive()
 
-    def run(self, windows: Windows) -> Probabilities:
-        """The classifier's answers, as many as windows, each of the promised shape and of numbers.
+    def is_hung(self, now: float, limit_s: float) -> bool:
+        """Whether the current run has taken longer than ``limit_s`` at the time ``now``."""
+        started = self._run_started
+        return started is not None and now - started > limit_s + self._excused_s
+
+    def excuse(self, seconds: float) -> None:
+        """Extend the time limit of the current run, because the whole process was suspended for so long."""
+        self._excused_s += seconds
+
+    def _main(self) -> None:
+        failure: Failure | None = Failure.DIED
+        try:
+            failure = self._work()
+        finally:
+            with self._batches.lock:
+                self.failure, self.healthy = failure, False
+            self._on_end()
+
+    def _work(self) -> Failure | None:
+        """Classify batches until the queue is closed.
+
+        Returns:
+            Why the device cannot be used any more; None after a regular end.
+        """
+        if self.failed_restarts and (failure := self._probe()):
+            return failure
+        with self._batches.lock:
+            self.healthy = True
+        while batch := self._take():
+            is_needed = not all(part.track.failed for part in batch)
+            if is_needed and not self._classify(batch) and (failure := self._probe()):
+                return failure
+            with self._batches.lock:
+                self.batch = []
+        return None
+
+    def _take(self) -> list[BatchSlice]:
+        with self._batches.lock:
+            self.batch = self._batches.wait_for_batch(self.classifier.max_batch, stopped=lambda: self.abandoned)
+            return self.batch
+
+    def _classify(self, batch: list[BatchSlice]) -> bool:
+        """Classify a batch. If that raises, classify its halves, down to single windows.
+
+        Returns:
+            Whether any part of it succeeded.
+        """
+        batch = [part for part in batch if not part.track.failed]
+        if not batch or self.abandoned:
+            return False
+        windows = np.concatenate([part.windows for part in batch])
+        try:
+            probabilities, seconds = self._run(windows)
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
+            _log.exception("A batch of %d windows failed on %s.", len(windows), self.classifier.device)
+            if self._has_lost_context(error):
+                return False
+            if len(windows) > 1:
+                succeeded = [self._classify(half) for half in halve(batch)]
+                return any(succeeded)
+            with self._batches.lock:
+                batch[0].track.fail(device_failed())
+            return False
+        self._deliver(batch, probabilities, seconds)
+        return True
+
+    def _deliver(self, batch: list[BatchSlice], probabilities: Probabilities, seconds: float) -> None:
+        with self._batches.lock:
+            if self.abandoned:
+                return
+            self._counts.batches[len(probabilities)] += 1
+            self.failed_restarts = 0
+            begin = 0
+            for part in batch:
+                end = begin + len(part.windows)
+                share = (end - begin) / len(probabilities)
+                part.track.deliver(part.position, probabilities[begin:end], seconds * share)
+                begin = end
+
+    def _probe(self) -> Failure | None:
+        """Classify a silent window, to tell a broken device from a track that it cannot process."""
+        if self.abandoned:
+            return None
+        if self._context_lost:
+            return Failure.CUDA_CONTEXT_LOST
+        try:
+            self._run(np.zeros((1, *self.classifier.window_shape), dtype=np.float32))
+        except Exception as error:  # noqa: BLE001 - a driver may raise anything
+            _log.error("%s cannot classify a silent window: %s", self.classifier.device, error)
+            return Failure.CUDA_CONTEXT_LOST if self._has_lost_context(error) else Failure.ALWAYS_RAISES
+        return None
+
+    def _has_lost_context(self, error: Exception) -> bool:
+        self._context_lost = self._context_lost or _CUDA_CONTEXT_LOST.search(str(error)) is not None
+        return self._context_lost
+
+    def _run(self, windows: Windows) -> tuple[Probabilities, float]:
+        """Run the classifier within the time limit that the supervisor watches.
+
+        Returns:
+            The outputs, and the seconds that the run took.
 
         Raises:
-            ValueError: if they are not: tracks would get others' answers.
+            ValueError: if the outputs do not have the promised shape or are not finite.
         """
-        probabilities = self.classifier.run(windows)
-        if probabilities.shape != (len(windows), *self.classifier.output_shape):
-            raise ValueError(f"{len(windows)} windows gave answers of shape {probabilities.shape}")
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"{len(windows)} windows gave answers that are no numbers")
-        return probabilities
-
-
-class Opening(threading.Thread):
-    """Opens a classifier again, in a thread that may hang without taking the supervisor with it.
-
-    Attributes:
-        found: the fresh one, when the thread has ended; None if it could not be opened.
-    """
-
-    def __init__(self, reopen: Callable[[Classifier], Classifier], old: Classifier) -> None:
-        super().__init__(name=f"open-{old.device}", daemon=True)
-        self._reopen, self._old = reopen, old
-        self.found: Classifier | None = None
-        self.start()
-
-    def run(self) -> None:
-        """What the thread does."""
+        self._excused_s = 0.0
+        began = self._run_started = self._clock()
         try:
-            self.found = self._reopen(self._old)
-        except Exception:  # noqa: BLE001 - whatever a driver raises, the engine goes on trying
-            _log.exception("%s cannot be opened again", self._old.device)
+            probabilities = _checked(self.classifier.run(windows), (len(windows), *self.classifier.output_shape))
+        except Exception:
+            with self._batches.lock:
+                self._counts.failures += 1
+            raise
+        finally:
+            seconds = self._clock() - began
+            self._run_started = None
+            with self._batches.lock:
+                self._counts.busy_s += seconds
+                self._counts.memory = self.classifier.memory
+        return probabilities, seconds
+
+
+def device_failed() -> ServiceError:
+    """The error of a track whose windows were lost with a device."""
+    return ServiceError(ErrorKind.DEVICE_FAILED, "The inference device failed. Try again in a moment.", retry_after_s=5)
+
+
+def _checked(probabilities: Probabilities, shape: tuple[int, ...]) -> Probabilities:
+    # A wrong number of rows would give tracks the outputs of others.
+    if probabilities.shape != shape:
+        raise ValueError(f"expected outputs of shape {shape}, got {probabilities.shape}")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the outputs are not finite")
+    return probabilities

@@ -1,11 +1,12 @@
-"""Which tracks are worked on: as many at a time as there are processors, each for about a song while others wait.
+"""Decides which tracks may use a processor: as many at a time as there are slots, each for about the length of a song.
 
-Without turns a song that arrives during two long mixes would wait until one of them has ended. With turns of a block
-each, songs that arrive together would all be answered when the last of them is. A decoder whose track has no turn
-stands still, its pipe being full.
+If a slot were held until the track is finished, a song that arrives during two long mixes would wait for one of them to
+end. If it changed hands after every block, songs that arrive together would all finish at the same late time. The
+decoder of a track that has no slot stops by itself, because its pipe is full.
 
-The line is ordered by virtual time, which every turn moves on by one over its weight (stride scheduling, Waldspurger
-and Weihl 1995): tracks of one weight take turns in the order in which they ask, one of weight four has four for theirs.
+Waiting tracks are ordered by virtual time, which advances by ``1 / weight`` with every slot that a track gets (stride
+scheduling, Waldspurger and Weihl 1995): tracks of equal weight get slots in the order in which they ask for them, and a
+track of weight four gets four slots for every slot of a track of weight one.
 """
 
 from __future__ import annotations
@@ -19,133 +20,150 @@ from typing import Self
 from wholetrack.cancellation import Cancellation
 from wholetrack.errors import ServiceError
 
-# Of a decoder: twelve seconds each at 22,050 Hz. A track's first turn lasts six minutes, longer than most songs; what
-# goes on after that has shorter ones, for songs wait behind it.
+# Blocks of the decoder, of twelve seconds each at 22,050 Hz. The first slot of a track lasts for six minutes of audio,
+# longer than most songs; later slots are shorter, because songs wait behind them.
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
-# By how many windows a block makes, a turn would last any time: a hop of one frame makes twelve or more a second.
-_LONGEST_S = 3.0
+# A small hop makes blocks expensive: a hop of one frame gives twelve or more windows a second.
+_MAX_SLOT_S = 3.0
 
 
-class Turns:
-    """So many turns, handed on in the order in which they are due.
+class StrideScheduler:
+    """Grants a fixed number of slots in a weighted fair order.
 
     Args:
-        most: at a time.
-        first: how many blocks the first turn of a track lasts while others wait.
-        later: how many each further one lasts.
+        n_slots: number of slots.
+        max_open: number of tracks that may have started, and so hold a decoder, whether or not they have a slot at the
+            moment. Further tracks wait for their first slot.
+        first_blocks: length of a track's first slot, in blocks, while other tracks wait.
+        later_blocks: length of each further slot.
     """
 
-    def __init__(self, most: int, *, first: int = _FIRST_BLOCKS, later: int = _LATER_BLOCKS) -> None:
-        self.first, self.later = first, later
+    def __init__(
+        self, n_slots: int, *, max_open: int, first_blocks: int = _FIRST_BLOCKS, later_blocks: int = _LATER_BLOCKS
+    ) -> None:
+        self.first_blocks, self.later_blocks = first_blocks, later_blocks
         self._lock = threading.Lock()
-        self._free = most
-        self._line: list[Turn] = []
-        self._now = 0.0
+        self._n_free = n_slots
+        self._n_startable = max_open
+        self._waiting: list[Slot] = []
+        self._virtual_time = 0.0
 
-    def take(self, cancellation: Cancellation, *, weight: int = 1) -> Turn:
-        """A place in the line, for one track in one thread; a context manager that waits for its turn.
+    def slot(self, cancellation: Cancellation, *, weight: int = 1) -> Slot:
+        """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
-            cancellation: ends the waiting.
-            weight: how many turns it has for one of a track of weight 1; at least 1.
+            cancellation: stops the waiting.
+            weight: number of slots for every slot of a track of weight 1, at least 1.
         """
-        return Turn(self, cancellation, weight)
+        return Slot(self, cancellation, weight)
 
-    def join(self, turn: Turn) -> None:
-        """Grant a turn at once if nobody waits, else let it wait in the line."""
+    def join(self, slot: Slot) -> None:
+        """Queue a new track, and grant it a slot at once if one is free."""
         with self._lock:
-            self._line_up(turn)
-            if self._free:
-                self._free -= 1
-                self._grant_next()
+            self._enqueue(slot)
+            self._grant()
 
-    def renew(self, turn: Turn) -> None:
-        """Let who has a turn wait in the line for another, and grant that turn to who is due."""
+    def requeue(self, slot: Slot) -> None:
+        """Return a slot and queue its track for another one."""
         with self._lock:
-            turn.granted.clear()
-            self._line_up(turn)
-            self._grant_next()
+            slot.granted.clear()
+            self._n_free += 1
+            self._enqueue(slot)
+            self._grant()
 
-    def leave(self, turn: Turn) -> None:
-        """Give the turn to the next in line, or leave the line."""
+    def leave(self, slot: Slot) -> None:
+        """Remove a track, whether it has a slot or waits for one."""
         with self._lock:
-            if turn in self._line:
-                self._line.remove(turn)
-            elif self._line:
-                self._grant_next()
+            if slot in self._waiting:
+                self._waiting.remove(slot)
             else:
-                self._free += 1
-
-    def _line_up(self, turn: Turn) -> None:
-        turn.due = self._now + 1 / turn.weight
-        bisect.insort(self._line, turn, key=lambda waiting: waiting.due)
-
-    def _grant_next(self) -> None:
-        turn = self._line.pop(0)
-        self._now = max(self._now, turn.due)
-        turn.granted.set()
+                self._n_free += 1
+            if slot.started:
+                self._n_startable += 1
+            self._grant()
 
     @property
-    def asked_for(self) -> bool:
-        """Whether somebody waits for a turn."""
-        return bool(self._line)
+    def contended(self) -> bool:
+        """Whether a track is waiting that could use a slot."""
+        with self._lock:
+            return self._next() is not None
+
+    def _enqueue(self, slot: Slot) -> None:
+        slot.due = self._virtual_time + 1 / slot.weight
+        bisect.insort(self._waiting, slot, key=lambda waiting: waiting.due)
+
+    def _next(self) -> Slot | None:
+        """The first track in the queue that has started or may start."""
+        return next((slot for slot in self._waiting if slot.started or self._n_startable), None)
+
+    def _grant(self) -> None:
+        while self._n_free and (slot := self._next()):
+            self._waiting.remove(slot)
+            self._virtual_time = max(self._virtual_time, slot.due)
+            self._n_free -= 1
+            if not slot.started:
+                slot.started = True
+                self._n_startable -= 1
+            slot.granted.set()
 
 
-class Turn:
-    """The right to be worked on, while it is held.
+class Slot:
+    """A track's right to use a processor, while it is held.
 
     Attributes:
-        weight: how many it has for one of a track of weight 1.
-        due: when it is its turn, in virtual time.
-        waited_s: how long it was waited for, in seconds.
-        granted: set by :class:`Turns` when it has come.
+        weight: number of slots for every slot of a track of weight 1.
+        due: position in the queue, in virtual time.
+        started: whether the track has been granted a slot before.
+        waited_s: total time spent waiting, in seconds.
+        granted: set by the scheduler when the slot is granted.
     """
 
-    def __init__(self, turns: Turns, cancellation: Cancellation, weight: int) -> None:
-        self._turns = turns
+    def __init__(self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int) -> None:
+        self._scheduler = scheduler
         self._cancellation = cancellation
-        self._left = turns.first
-        self._began = 0.0
+        self._blocks_left = scheduler.first_blocks
+        self._granted_at = 0.0
         self.weight = weight
         self.due = 0.0
+        self.started = False
         self.waited_s = 0.0
         self.granted = threading.Event()
 
     def __enter__(self) -> Self:
-        self._turns.join(self)
+        self._scheduler.join(self)
         try:
             self._wait()
         except ServiceError:
-            self._turns.leave(self)
+            self._scheduler.leave(self)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._turns.leave(self)
+        self._scheduler.leave(self)
 
-    def pass_on(self, *, stalled: bool = False) -> None:
-        """After each block: when the turn has lasted long enough and others wait, let them, and wait for the next.
+    def yield_slot(self, *, stalled: bool = False) -> None:
+        """Call after each block. If the slot has lasted long enough and other tracks wait, wait for the next slot.
 
         Args:
-            stalled: there was nothing to work on: others need not wait any longer.
+            stalled: the decoder returned less than a block, so other tracks may use the processor at once.
 
         Raises:
-            ServiceError: the reason of the cancellation, if it comes first.
+            ServiceError: the reason of the cancellation, if the track is cancelled meanwhile.
         """
-        self._left -= 1
-        over = stalled or self._left <= 0 or time.monotonic() - self._began > _LONGEST_S
-        if over and self._turns.asked_for:
-            if self._left <= 0:
-                self._left = self._turns.later
-            self._turns.renew(self)
+        self._blocks_left -= 1
+        expired = stalled or self._blocks_left <= 0 or time.monotonic() - self._granted_at > _MAX_SLOT_S
+        if expired and self._scheduler.contended:
+            if self._blocks_left <= 0:
+                self._blocks_left = self._scheduler.later_blocks
+            self._scheduler.requeue(self)
             self._wait()
 
     def _wait(self) -> None:
         began = time.monotonic()
         with self._cancellation.calling(lambda _: self.granted.set()):
             self.granted.wait()
-        self._began = time.monotonic()
-        self.waited_s += self._began - began
+        self._granted_at = time.monotonic()
+        self.waited_s += self._granted_at - began
         self._cancellation.check()

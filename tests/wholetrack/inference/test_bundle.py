@@ -1,4 +1,4 @@
-"""A bundle that does not keep the contract is refused at start-up, with a sentence that says what is wrong."""
+"""A bundle that does not satisfy the contract is refused at start-up, with a sentence that says what is wrong."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundle, load_bundl
 from wholetrack.settings import DeviceChoice, Settings
 from wholetrack.startup import build_pipeline
 
-BUNDLED = BUILT_IN_MODELS
-
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(BUNDLED / "wholetrack-crnn" / "1", tmp_path / "wholetrack-crnn" / "1"))
+    return Path(shutil.copytree(BUILT_IN_MODELS / "wholetrack-crnn" / "1", tmp_path / "wholetrack-crnn" / "1"))
 
 
 def rewrite(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -33,10 +31,10 @@ def rewrite(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (bundle / "model.json").write_text(json.dumps(card))
 
 
-def test_the_bundled_models_keep_the_contract() -> None:
-    for name, bundle in load_bundles(BUNDLED).items():
+def test_the_built_in_models_satisfy_the_contract() -> None:
+    for name, bundle in load_bundles(BUILT_IN_MODELS).items():
         assert bundle.card.name == name
-        assert (BUNDLED / name / bundle.card.version / "CARD.md").is_file()
+        assert (BUILT_IN_MODELS / name / bundle.card.version / "CARD.md").is_file()
 
 
 @pytest.mark.parametrize(
@@ -56,17 +54,19 @@ def test_the_bundled_models_keep_the_contract() -> None:
         (lambda card: card["golden"].update(sha256="0" * 64), "the SHA-256 of golden.npz is"),
         (lambda card: card["int8"].update(sha256="0" * 64), "the SHA-256 of model.int8.onnx is"),
         (lambda card: card.update(labels=["rock", "jazz"]), "golden's arrays do not have the shapes"),
-        (lambda card: card.update(name="other"), "calls itself other/1"),
+        (lambda card: card.update(name="other"), "states another name and version: other/1"),
     ],
 )
-def test_a_broken_contract_is_named(bundle: Path, change: Callable[[dict[str, Any]], None], complaint: str) -> None:
+def test_the_message_names_the_broken_part_of_the_contract(
+    bundle: Path, change: Callable[[dict[str, Any]], None], complaint: str
+) -> None:
     rewrite(bundle, change)
     with pytest.raises(StartupError, match=complaint):
         load_bundle(bundle)
 
 
 def replace_file(bundle: Path, name: str, content: bytes) -> None:
-    """Another content, with the right hash in the card."""
+    """Replace the content of a file and its hash in ``model.json``."""
     (bundle / name).write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     rewrite(
@@ -81,7 +81,7 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")), "model.json says"),
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")), "model.json says"),
         (lambda bundle: replace_file(bundle, "model.onnx", b"junk"), "wholetrack-crnn does not run"),
-        (lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))), "the golden lacks"),
+        (lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))), "the golden has no"),
         (
             lambda bundle: replace_file(
                 bundle, "golden.npz", npz(windows=np.zeros((0, 39, 128)), probabilities=np.zeros((0, 10)))
@@ -91,7 +91,7 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
         (lambda bundle: replace_file(bundle, "golden.npz", b"junk"), "cannot be served"),
     ],
 )
-def test_a_network_that_is_not_what_the_card_says_stops_the_start_with_a_sentence(
+def test_a_network_that_contradicts_model_json_stops_the_start(
     bundle: Path, change: Callable[[Path], None], complaint: str
 ) -> None:
     change(bundle)
@@ -105,7 +105,7 @@ def npz(**arrays: NDArray[np.float64]) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_missing_file_is_named(bundle: Path) -> None:
+def test_the_message_names_a_missing_file(bundle: Path) -> None:
     (bundle / "model.onnx").unlink()
     with pytest.raises(StartupError, match="model.onnx"):
         load_bundle(bundle)
@@ -123,12 +123,17 @@ def test_the_newest_version_is_served(bundle: Path) -> None:
     assert load_bundles(bundle.parent.parent)["wholetrack-crnn"].card.version == "10"
 
 
+def test_folders_add_up_and_the_later_one_takes_precedence(bundle: Path) -> None:
+    rewrite(bundle, lambda card: card.update(summary="mine"))
+    found = load_bundles(BUILT_IN_MODELS, bundle.parent.parent)
+    assert found.keys() == load_bundles(BUILT_IN_MODELS).keys()
+    assert found["wholetrack-crnn"].card.summary == "mine"
+
+
 def test_a_folder_without_a_version_is_refused(bundle: Path) -> None:
-    bundle.rename(bundle.with_name("latest"))
-    load_again = bundle.parent.parent
-    shutil.copytree(bundle.with_name("latest"), bundle)
-    with pytest.raises(StartupError, match="named by its version"):
-        load_bundles(load_again)
+    shutil.copytree(bundle, bundle.with_name("latest"))
+    with pytest.raises(StartupError, match="named after its version"):
+        load_bundles(bundle.parent.parent)
 
 
 def test_an_unknown_default_model_stops_the_start() -> None:

@@ -1,4 +1,4 @@
-"""The session on the device in use: proven by a golden, told apart from a broken one, and the same in every batch."""
+"""Sessions: the self-test, broken devices, 8-bit integers, and outputs that do not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from wholetrack.errors import StartupError
-from wholetrack.inference import session as device_module
+from wholetrack.inference import session as session_module
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.gpu_memory import memory_reader
-from wholetrack.inference.session import Session, open_again, open_session, open_sessions
+from wholetrack.inference.session import Session, open_session, open_sessions, reopen_session
 from wholetrack.settings import DeviceChoice, Precision, Settings
 
 
@@ -36,26 +36,26 @@ def session(bundle: Bundle) -> Session:
     return open_session(bundle, Settings())
 
 
-def test_the_golden_is_met(bundle: Bundle, session: Session) -> None:
+def test_a_session_reproduces_the_golden_outputs(bundle: Bundle, session: Session) -> None:
     found = session.run(bundle.golden.windows[: session.max_batch])
     np.testing.assert_allclose(found, bundle.golden.probabilities[: session.max_batch], atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
 
 
-def test_a_device_that_answers_wrongly_is_refused(bundle: Bundle) -> None:
+def test_a_device_with_wrong_outputs_is_refused(bundle: Bundle) -> None:
     golden = replace(bundle.golden, probabilities=np.roll(bundle.golden.probabilities, 1, axis=1))
-    with pytest.raises(StartupError, match="gives wrong answers on cpu"):
+    with pytest.raises(StartupError, match="gives wrong outputs on cpu"):
         open_session(replace(bundle, golden=golden), Settings())
 
 
-def test_a_device_that_answers_nan_is_refused(bundle: Bundle) -> None:
+def test_a_device_that_returns_nan_is_refused(bundle: Bundle) -> None:
     golden = replace(bundle.golden, probabilities=np.full_like(bundle.golden.probabilities, np.nan))
-    with pytest.raises(StartupError, match="gives wrong answers"):
+    with pytest.raises(StartupError, match="gives wrong outputs"):
         open_session(replace(bundle, golden=golden), Settings())
 
 
 class Broken(Session):
-    """CUDA as it is where cuDNN is missing: the session opens, and its first run fails."""
+    """CUDA without cuDNN: the session opens, and its first run fails."""
 
     def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.device != "cpu":
@@ -63,15 +63,15 @@ class Broken(Session):
         return super().run(windows)
 
 
-def on_a_gpu(kind: type[Session], bundle: Bundle, number: int) -> Session:
-    """What stands for a session on a GPU where there is none."""
+def gpu_session(kind: type[Session], bundle: Bundle, number: int) -> Session:
+    """A stand-in for a session on a GPU."""
     onnx_session = onnxruntime.InferenceSession(bundle.onnx, providers=["CPUExecutionProvider"])
     return kind(onnx_session, bundle, device=f"cuda:{number}", batch_sizes=[1, 2])
 
 
-def test_cuda_that_opens_and_cannot_run(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_that_opens_but_cannot_run_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_broken(bundle: Bundle, _: Settings, number: int) -> Session:
-        return on_a_gpu(Broken, bundle, number)
+        return gpu_session(Broken, bundle, number)
 
     monkeypatch.setattr("wholetrack.inference.session._cuda_session", open_broken)
     with pytest.raises(StartupError, match=r"cannot open shared object file\); on a GPU check.*WHOLETRACK_DEVICE=cpu$"):
@@ -82,37 +82,37 @@ def test_cuda_that_opens_and_cannot_run(bundle: Bundle, monkeypatch: pytest.Monk
 
 
 def test_several_gpus_with_several_sessions_each(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numbers as the operator states them; all can be used or none is; what is lost is opened where it was."""
-    there = {1, 3}
+    """Either all listed GPUs can be used or none is. A failed session is reopened on its own device."""
+    available = {1, 3}
 
-    def open_there(bundle: Bundle, _: Settings, number: int) -> Session:
-        if number not in there:
+    def open_available(bundle: Bundle, _: Settings, number: int) -> Session:
+        if number not in available:
             raise StartupError(f"there is no GPU {number}")
-        return on_a_gpu(Session, bundle, number)
+        return gpu_session(Session, bundle, number)
 
-    monkeypatch.setattr("wholetrack.inference.session._cuda_session", open_there)
+    monkeypatch.setattr("wholetrack.inference.session._cuda_session", open_available)
     monkeypatch.setenv("WHOLETRACK_CUDA_DEVICES", "[1, 3]")
     settings = Settings(device=DeviceChoice.AUTO, cuda_sessions=2)
     sessions = open_sessions(bundle, settings)
     assert [session.device for session in sessions] == ["cuda:1", "cuda:1", "cuda:3", "cuda:3"]
     assert len(set(sessions)) == 4
-    assert open_again(bundle, settings, sessions[2]).device == "cuda:3"
-    there.remove(3)
+    assert reopen_session(bundle, settings, sessions[2]).device == "cuda:3"
+    available.remove(3)
     with pytest.raises(StartupError, match="no GPU 3"):
-        open_again(bundle, settings, sessions[2])
+        reopen_session(bundle, settings, sessions[2])
     assert open_sessions(bundle, settings)[0].device == "cpu"
     with pytest.raises(StartupError, match="no GPU 3"):
         open_sessions(bundle, Settings(device=DeviceChoice.CUDA))
 
 
 @pytest.mark.parametrize("wrong", ["[]", "[-1]", "0", '["first"]'])
-def test_numbers_of_gpus_that_are_none(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_gpu_numbers_are_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHOLETRACK_CUDA_DEVICES", wrong)
     with pytest.raises(ValidationError, match="cuda_devices"):
         Settings()
 
 
-def test_the_memory_of_a_gpu_is_what_its_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_gpu_is_read_from_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     status = 0
 
     class Driver:
@@ -130,38 +130,38 @@ def test_the_memory_of_a_gpu_is_what_its_driver_says(monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(scope="module")
-def in_integers(bundle: Bundle) -> Session:
+def int8_session(bundle: Bundle) -> Session:
     return open_session(bundle, Settings(cpu_precision=Precision.INT8))
 
 
-def test_integers_where_they_are_asked_for(bundle: Bundle, session: Session, in_integers: Session) -> None:
-    assert (session.precision, in_integers.precision) == ("float32", "int8")
+def test_int8_is_used_if_configured(bundle: Bundle, session: Session, int8_session: Session) -> None:
+    assert (session.precision, int8_session.precision) == ("float32", "int8")
     windows = bundle.golden.windows
-    off = np.abs(in_integers.run(windows) - session.run(windows)).max()
+    off = np.abs(int8_session.run(windows) - session.run(windows)).max()
     assert bundle.card.int8
     assert 1e-5 < off <= bundle.card.int8.tolerance
 
 
-def test_batch_mates_do_not_change_an_answer_in_integers(bundle: Bundle, in_integers: Session) -> None:
+def test_int8_outputs_do_not_depend_on_the_rest_of_the_batch(bundle: Bundle, int8_session: Session) -> None:
     windows = np.resize(bundle.golden.windows, (16, *bundle.golden.windows.shape[1:]))
-    together = in_integers.run(windows)
+    together = int8_session.run(windows)
     for i in range(0, len(windows), 3):
-        np.testing.assert_allclose(in_integers.run(windows[i : i + 1])[0], together[i], atol=1e-5)
+        np.testing.assert_allclose(int8_session.run(windows[i : i + 1])[0], together[i], atol=1e-5)
 
 
-def test_a_bundle_without_integers_answers_in_float32(bundle: Bundle) -> None:
+def test_a_bundle_without_int8_runs_in_float32(bundle: Bundle) -> None:
     found = open_session(replace(bundle, int8=None), Settings(cpu_precision=Precision.INT8))
     assert found.precision == "float32"
 
 
-def test_integers_are_proven_by_their_own_tolerance(bundle: Bundle) -> None:
+def test_the_self_test_of_int8_has_a_tolerance_of_its_own(bundle: Bundle) -> None:
     assert bundle.card.int8
     strict = bundle.card.model_copy(update={"int8": bundle.card.int8.model_copy(update={"tolerance": 1e-5})})
-    with pytest.raises(StartupError, match="gives wrong answers on cpu in int8"):
+    with pytest.raises(StartupError, match="gives wrong outputs on cpu in int8"):
         open_session(replace(bundle, card=strict), Settings(cpu_precision=Precision.INT8))
 
 
-def test_a_model_that_waits_holds_no_memory_for_batches() -> None:
+def test_an_idle_model_releases_its_batch_memory() -> None:
     bundle = load_bundles(BUILT_IN_MODELS)["campana-crnn"]
     session = open_session(bundle, Settings())
     process = psutil.Process()
@@ -169,12 +169,14 @@ def test_a_model_that_waits_holds_no_memory_for_batches() -> None:
     session.warm_up()
     warm = process.memory_info().rss
     assert warm > at_rest + (16 << 20)
-    session.rest()
+    session.shrink_arena()
     assert process.memory_info().rss < (at_rest + warm) / 2
     session.self_test(bundle)
 
 
-def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
+def test_outputs_do_not_depend_on_the_rest_of_the_batch(
+    bundle: Bundle, session: Session, rng: np.random.Generator
+) -> None:
     windows = rng.random((session.max_batch, *bundle.card.onnx.shape[1:]), dtype=np.float32)
     together = session.run(windows)
     for i in range(0, len(windows), 3):
@@ -182,29 +184,27 @@ def test_batch_mates_do_not_change_an_answer(bundle: Bundle, session: Session, r
 
 
 @pytest.mark.no_gpu
-def test_cuda_on_a_machine_without_it_fails_with_a_sentence_that_helps(bundle: Bundle) -> None:
+def test_onnxruntime_without_cuda_is_reported(bundle: Bundle) -> None:
     with pytest.raises(StartupError, match="install the extra 'gpu' in place of 'cpu'.*WHOLETRACK_DEVICE=cpu"):
         open_session(bundle, Settings(), "cuda:0")
 
 
 @pytest.mark.no_gpu
-def test_an_onnxruntime_with_cuda_on_a_machine_without_a_driver(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuda_without_a_driver_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(StartupError, match=r"no driver of an NVIDIA GPU here \(libcuda.so.1 is missing\)"):
+    with pytest.raises(StartupError, match=r"no NVIDIA driver was found \(libcuda.so.1 is missing\)"):
         open_session(bundle, Settings(), "cuda:0")
 
 
 @pytest.mark.no_gpu
-def test_auto_falls_back_to_the_cpu_and_says_why(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_falls_back_to_the_cpu_and_logs_the_reason(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         assert open_sessions(bundle, Settings(device=DeviceChoice.AUTO))[0].device == "cpu"
-    assert "not CUDA, because" in caplog.text
+    assert "using the CPU, not CUDA:" in caplog.text
 
 
 @pytest.mark.gpu
-def test_cuda_meets_the_golden_and_the_cpu(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
+def test_cuda_agrees_with_the_cpu(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
     on_gpu = open_session(bundle, Settings(), "cuda:0")
     assert on_gpu.device == "cuda:0"
     windows = rng.random((13, *bundle.card.onnx.shape[1:]), dtype=np.float32)
@@ -220,10 +220,10 @@ def test_cuda_meets_the_golden_and_the_cpu(bundle: Bundle, session: Session, rng
 def test_every_node_runs_on_the_device(
     device: str, provider: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By onnxruntime's profile of a session opened as the service opens it: its list of providers proves nothing."""
-    options = device_module._session_options()
+    """According to onnxruntime's profile: the list of providers of a session does not show where its nodes run."""
+    options = session_module._session_options()
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
-    monkeypatch.setattr(device_module, "_session_options", lambda: options)
+    monkeypatch.setattr(session_module, "_session_options", lambda: options)
     session = open_session(bundle, Settings(), device)
     events = json.loads(Path(session._session.end_profiling()).read_text())
     nodes = [event["args"] for event in events if event["cat"] == "Node" and "provider" in event["args"]]
@@ -231,8 +231,8 @@ def test_every_node_runs_on_the_device(
     assert {node["provider"] for node in nodes} == {provider}
 
 
-def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
-    """No node that the CUDA provider leaves to the CPU, and a GRU in the form that cuDNN takes."""
+def test_the_graph_can_run_on_cuda_as_a_whole(bundle: Bundle) -> None:
+    """No node that the CUDA provider leaves to the CPU, and a GRU in the form that cuDNN supports."""
     nodes = onnx.load_from_string(bundle.onnx).graph.node
     assert not {node.op_type for node in nodes} & {"Shape", "Loop", "Scan", "If", "STFT"}
     for gru in (node for node in nodes if node.op_type == "GRU"):
@@ -252,8 +252,8 @@ def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
         "tests.harness.report",
     ],
 )
-def test_nothing_is_reported_to_anybody(module: str, tmp_path: Path) -> None:
-    """The telemetry of onnxruntime keeps what it sends, and who it is, below the home folder."""
+def test_onnxruntime_sends_no_telemetry(module: str, tmp_path: Path) -> None:
+    """Its telemetry would store a device id and a queue below the home folder."""
     program = f"""
 import {module}
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
