@@ -1,7 +1,7 @@
-"""The value types that travel through the service: what a bundle promises, what a track is, what is answered.
+"""Value types shared by all stages: the contents of ``model.json``, and the result of a prediction.
 
-Types read from a bundle's ``model.json`` are frozen pydantic models, because somebody else wrote that file; types
-that only ever travel inside the process are frozen dataclasses. Nothing here does I/O.
+Types read from ``model.json`` are frozen pydantic models, which validate it. Types that stay inside the process are
+frozen dataclasses. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Spec(BaseModel):
-    """A frozen part of ``model.json``; an unknown field is an error, not a surprise."""
+    """A part of ``model.json``. Unknown fields are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class AudioSpec(Spec):
-    """The PCM that the features expect: mono, float32, full scale at 1.0."""
+    """The PCM that the features are computed from: mono, float32, full scale at 1.0."""
 
-    sample_rate: int = Field(gt=0, description="samples per second, in Hz")
+    sample_rate: int = Field(gt=0, description="Sample rate in Hz.")
 
 
 class RelativeToMax(Spec):
-    """Level relative to the window's own maximum: ``max(dB - max(dB), -range_db) / range_db + 1``, in [0, 1].
+    """Level relative to the maximum of the window: ``max(dB - max(dB), -range_db) / range_db + 1``, in [0, 1].
 
-    The loudness of a recording cancels out, and everything more than ``range_db`` below the window's loudest
-    point is the same floor.
+    The loudness of the recording cancels out. Everything more than ``range_db`` below the maximum is clipped.
     """
 
     kind: Literal["relative_to_max"] = "relative_to_max"
@@ -41,7 +40,10 @@ class RelativeToMax(Spec):
 
 
 class MinMax(Spec):
-    """The window's own range, at most ``range_db`` deep, spread over ``low`` to ``high``; a flat window is ``low``."""
+    """The range of the window, clipped ``range_db`` below its maximum, scaled to ``low`` to ``high``.
+
+    A constant window becomes ``low``.
+    """
 
     kind: Literal["min_max"] = "min_max"
     scope: Literal["window"] = "window"
@@ -51,21 +53,21 @@ class MinMax(Spec):
 
 
 class Unchanged(Spec):
-    """The log-mel values as they are: the answer depends on the loudness of the recording."""
+    """The log-mel values as they are, so that the prediction depends on the loudness of the recording."""
 
     kind: Literal["unchanged"] = "unchanged"
     scope: Literal["window"] = "window"
 
 
 Normalisation = Annotated[RelativeToMax | MinMax | Unchanged, Field(discriminator="kind")]
-"""What is done to each window before the network hears it, always to one window by itself."""
+"""Normalisation of the network's input. It reads one window at a time, so a window never depends on another one."""
 
 
 class FeatureSpec(Spec):
-    """A log-mel spectrogram and the grid on which its frames lie.
+    """A log-mel spectrogram and the grid of its frames.
 
-    Frame ``i`` covers the ``n_fft`` samples from ``round(i * sample_rate / frames_per_second)`` on, or from
-    ``i * hop_length`` on: exactly one of the two is given.
+    Frame ``i`` covers ``n_fft`` samples, starting at ``round(i * sample_rate / frames_per_second)`` or at
+    ``i * hop_length``. Exactly one of ``frames_per_second`` and ``hop_length`` is given.
     """
 
     n_fft: int = Field(gt=0)
@@ -79,7 +81,7 @@ class FeatureSpec(Spec):
     mel_norm: Literal["slaney"] | None = "slaney"
     power: Literal[1, 2] = 2
     log: Literal["db", "ln"] = "db"
-    floor: float = Field(gt=0, description="mel values below this are raised to it before the logarithm")
+    floor: float = Field(gt=0, description="Lower bound of the mel values, applied before the logarithm.")
     normalisation: Normalisation
 
     @model_validator(mode="after")
@@ -101,17 +103,17 @@ class FeatureSpec(Spec):
 
 
 class WindowSpec(Spec):
-    """How a track is cut into windows for the classifier."""
+    """How a track is divided into windows."""
 
-    window_s: float = Field(gt=0)
-    hop_s: float = Field(gt=0, description="default distance between window starts")
-    frames: int = Field(gt=0, description="spectrogram frames per window")
+    window_s: float = Field(gt=0, description="Length of a window in seconds.")
+    hop_s: float = Field(gt=0, description="Default distance between window starts, in seconds.")
+    frames: int = Field(gt=0, description="Number of spectrogram frames per window.")
     last_window: Literal["align_to_end", "drop"] = Field(
-        description="what becomes of the rest behind the last whole hop: one more window that ends with the "
-        "recording, or nothing"
+        description="How the part after the last whole hop is covered: by one more window that ends with the "
+        "recording, or not at all."
     )
     short_track: Literal["repeat"] = Field(
-        default="repeat", description="a track shorter than one window is repeated until it fills one"
+        default="repeat", description="A track shorter than one window is repeated until it fills one."
     )
 
     @model_validator(mode="after")
@@ -122,52 +124,52 @@ class WindowSpec(Spec):
 
 
 class OnnxSpec(Spec):
-    """What the exported network takes and gives."""
+    """Inputs and outputs of the exported network."""
 
-    input: str
-    shape: tuple[str, int, int] = Field(description="name of the batch axis, frames, mel bands")
-    output: str
+    input: str = Field(description="Name of the input.")
+    shape: tuple[str, int, int] = Field(description="Shape of the input: name of the batch axis, frames, mel bands.")
+    output: str = Field(description="Name of the output.")
     yields: Literal["logits", "probabilities"]
     opset: int
     steps: int | None = Field(
         default=None,
         gt=0,
-        description="the network states a belief for each of so many equal parts of a window, output [N, steps, "
-        "labels]; without it one for the whole window, output [N, labels]",
+        description="Number of steps per window, if the network has an output for each of several equal parts of a "
+        "window: the output is then [N, steps, labels] instead of [N, labels].",
     )
 
 
 class GoldenSpec(Spec):
-    """A few windows and the probabilities that the network must give for them on any device."""
+    """Input windows and the probabilities that the network must return for them on every device."""
 
     file: str = "golden.npz"
-    sha256: str
-    tolerance: float = Field(gt=0, description="largest difference of a probability that passes")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+    tolerance: float = Field(gt=0, description="Largest accepted difference of a probability.")
 
 
 class Int8Spec(Spec):
-    """The same network with its convolutions and products in integers of 8 bits, for the CPU."""
+    """The same network with its convolutions and matrix products quantised to 8-bit integers, for the CPU."""
 
     file: str = "model.int8.onnx"
-    sha256: str
-    tolerance: float = Field(gt=0, description="largest difference of a golden probability that passes")
-    metrics: dict[str, Any] = Field(description="what it costs on tracks that the networks compared never saw")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+    tolerance: float = Field(gt=0, description="Largest accepted difference of a golden probability.")
+    metrics: dict[str, Any] = Field(description="Loss of accuracy on tracks that were not used for training.")
 
 
 class CalibrationSpec(Spec):
-    """How a track's summed shares become a confidence: each to the power of ``1 / temperature``, the leading one."""
+    """Temperature scaling: the confidence is the largest of the shares raised to ``1 / temperature`` and normalised."""
 
-    temperature: float = Field(gt=0)
+    temperature: float = Field(gt=0, description="Below 1 sharpens the shares, above 1 flattens them.")
 
 
 class DomainSpec(Spec):
-    """When a recording is of a kind that a model knows: its windows' highest probabilities reach this on average."""
+    """When a recording counts as in domain: the mean of the windows' largest probabilities reaches ``least_peak``."""
 
-    least_peak: float = Field(gt=0, lt=1)
+    least_peak: float = Field(gt=0, lt=1, description="Threshold of the mean largest probability.")
 
 
 class ModelCard(Spec):
-    """``model.json``: everything about a bundle that decides an answer."""
+    """Contents of ``model.json``: everything about a bundle that affects a prediction."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -177,15 +179,17 @@ class ModelCard(Spec):
     licence: str
     trained_on: dict[str, Any]
     metrics: dict[str, Any]
-    sha256: str = Field(description="of model.onnx")
+    sha256: str = Field(description="SHA-256 of model.onnx, in hexadecimal.")
     audio: AudioSpec
     features: FeatureSpec
     windows: WindowSpec
     onnx: OnnxSpec
     golden: GoldenSpec
-    calibration: CalibrationSpec | None = Field(default=None, description="none: the confidence is the bare share")
-    domain: DomainSpec | None = Field(default=None, description="none: the model cannot tell what it does not know")
-    int8: Int8Spec | None = Field(default=None, description="none: the network is there in float32 only")
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="Absent: the confidence is the share of the genre."
+    )
+    domain: DomainSpec | None = Field(default=None, description="Absent: in_domain is null.")
+    int8: Int8Spec | None = Field(default=None, description="Absent: the network exists in float32 only.")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:
@@ -200,24 +204,24 @@ class ModelCard(Spec):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """What the network says of one window: ``(labels,)``, or ``(steps, labels)`` of one that hears on."""
+        """Shape of the output for one window: ``(labels,)``, or ``(steps, labels)`` if there are several steps."""
         return (len(self.labels),) if self.onnx.steps is None else (self.onnx.steps, len(self.labels))
 
     @property
     def step_s(self) -> float:
-        """How many seconds one answer is about: a window, or a step of one."""
+        """Seconds that one row of scores covers: a window, or a step if there are several per window."""
         return self.windows.window_s / (self.onnx.steps or 1)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What the container and the decoder say of the audio stream that was heard.
+    """Properties of the decoded audio stream, as container and decoder report them.
 
     Attributes:
         codec: ffmpeg's name of the codec, such as ``mp3`` or ``pcm_s16le``.
         container: ffmpeg's name of the container, such as ``mp3``, ``ogg`` or ``mov,mp4,m4a,3gp,3g2,mj2``.
-        sample_rate_hz: of the file, before resampling.
-        channels: of the file, before the mix to mono.
+        sample_rate_hz: sample rate of the file, before resampling.
+        channels: number of channels of the file, before the mix to mono.
     """
 
     codec: str
@@ -227,7 +231,7 @@ class StreamInfo:
 
 
 class WarningCode(StrEnum):
-    """What a caller should know about an answer that is still an answer."""
+    """Something that a client should know about a prediction that succeeded."""
 
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
@@ -238,7 +242,7 @@ class WarningCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrackWarning:
-    """One remark about an answer: a stable code and a sentence."""
+    """A warning about a prediction: a stable code and a sentence."""
 
     code: WarningCode
     detail: str
@@ -246,12 +250,11 @@ class TrackWarning:
 
 @dataclass(frozen=True, slots=True)
 class WindowScores:
-    """What the classifier gave for every window of a track, in order of time.
+    """Scores of every window of a track in chronological order; of every step if the model has several per window.
 
     Attributes:
-        start_s: where each window starts, in seconds, ``[n_windows]``.
-        probabilities: each window's probabilities over the labels, ``[n_windows, n_labels]``; uniform for a
-            silent window.
+        start_s: start of each window, in seconds, ``[n_windows]``.
+        probabilities: of each label, ``[n_windows, n_labels]``; uniform for a silent window.
         silent: windows of digital silence, which carry no vote, ``[n_windows]``.
     """
 
@@ -262,7 +265,7 @@ class WindowScores:
 
 @dataclass(frozen=True, slots=True)
 class RankedGenre:
-    """A genre, its share of the total in [0, 1] and, for votes, the number of windows that chose it."""
+    """A genre, its share of the total in [0, 1] and, for votes, its number of windows."""
 
     genre: str
     share: float
@@ -271,24 +274,24 @@ class RankedGenre:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All genres from the most to the least likely; ``genre`` is None where nothing was heard."""
+    """All genres from the most to the least likely; empty for a silent track."""
 
     ranked: tuple[RankedGenre, ...]
 
     @property
     def genre(self) -> str | None:
-        """The first genre, or None where there is none."""
+        """The first genre; None for a silent track."""
         return self.ranked[0].genre if self.ranked else None
 
     @property
     def share(self) -> float:
-        """The first genre's share, or 0.0 where there is none."""
+        """Share of the first genre; 0.0 for a silent track."""
         return self.ranked[0].share if self.ranked else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A stretch of the track in which one genre leads, with that genre's mean probability there."""
+    """A part of the track in which one genre leads, with the mean probability of that genre."""
 
     start_s: float
     end_s: float
@@ -298,7 +301,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Milliseconds that a track spent in each stage; stages overlap, so the parts may exceed the whole."""
+    """Milliseconds that a track spent in each stage. Stages overlap, so their sum may exceed the total."""
 
     decode: float
     features: float
@@ -308,7 +311,7 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class TrackPrediction:
-    """Everything the service has to say about one recording."""
+    """The complete result for one recording."""
 
     stream: StreamInfo
     duration_s: float

@@ -1,1 +1,4 @@
-"""From the probabilities of all windows to statements about the track: ``ranking`` and ``sections``."""
+"""From the scores of all windows to the result for the whole track.
+
+``window_scores`` collects the scores, ``ranking`` and ``sections`` summarise them, ``confidence`` rates the result.
+"""

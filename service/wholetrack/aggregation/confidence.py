@@ -1,4 +1,4 @@
-"""How sure an answer about a track is: what share of such answers turned out right on tracks the network never saw."""
+"""Confidence of a prediction, calibrated on tracks that were not used for training, and whether it is in domain."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from wholetrack.contracts import CalibrationSpec, DomainSpec, Ranking, WindowSco
 
 
 def confidence(ranking: Ranking, calibration: CalibrationSpec | None) -> float:
-    """The calibrated probability of the leading genre; its bare share where the model was never calibrated.
+    """Return the calibrated probability of the leading genre, or its share if the model has no calibration.
 
     Returns:
-        In [0, 1]; 0.0 where nothing was heard.
+        A value in [0, 1]; 0.0 for a silent track.
     """
     if not ranking.ranked or calibration is None:
         return ranking.share
@@ -21,19 +21,19 @@ def confidence(ranking: Ranking, calibration: CalibrationSpec | None) -> float:
 
 
 def in_domain(scores: WindowScores, domain: DomainSpec | None) -> bool | None:
-    """Whether a recording is of a kind that the model knows; silence is not.
+    """Return whether a recording resembles the music that the model was trained on. A silent track does not.
 
     Returns:
-        None where the model was never taught what it does not know.
+        None if the model was not trained to recognise what is out of domain.
     """
     if domain is None:
         return None
-    heard = scores.probabilities[~scores.silent]
-    return bool(len(heard)) and mean_peak(heard) >= domain.least_peak
+    probabilities = scores.probabilities[~scores.silent]
+    return bool(len(probabilities)) and mean_peak(probabilities) >= domain.least_peak
 
 
 def mean_peak(probabilities: NDArray[np.float32]) -> float:
-    """How decided a network is: the highest probability of a window (Hendrycks and Gimpel 2017), mean over windows.
+    """Return the mean over windows of the largest probability (Hendrycks and Gimpel 2017).
 
     Args:
         probabilities: ``[n_windows, n_labels]``, at least one window.
@@ -42,10 +42,10 @@ def mean_peak(probabilities: NDArray[np.float32]) -> float:
 
 
 def tempered(shares: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Temperature scaling (Guo et al. 2017) of distributions: ``shares ** (1 / temperature)``, made to add up to 1.
+    """Apply temperature scaling (Guo et al. 2017): ``shares ** (1 / temperature)``, normalised so that rows sum to 1.
 
     Args:
-        shares: ``[n, n_labels]``, each row adding up to 1.
+        shares: ``[n, n_labels]``, rows sum to 1.
         temperature: below 1 sharpens, above 1 flattens.
     """
     with np.errstate(divide="ignore"):

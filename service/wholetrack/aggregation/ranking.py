@@ -1,7 +1,7 @@
-"""The two answers about a whole track: summed score and majority vote.
+"""The two rankings of a whole track: by summed score and by majority vote.
 
-Sums are in float64. A tie in votes goes to the larger summed score, a tie in scores to label order. Silent windows
-carry neither score nor vote.
+Sums are in float64. A tie in votes is resolved by the summed score, a tie in scores by label order. Silent windows
+count for neither.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from numpy.typing import NDArray
 
 from wholetrack.contracts import RankedGenre, Ranking, WindowScores
 
-_NOTHING_HEARD = Ranking(())
+_SILENT = Ranking(())
 
 
 def summed_score(scores: WindowScores, labels: Sequence[str]) -> Ranking:
     """Rank genres by the sum of their probabilities over all windows (Hilsdorf 2022; Dong 2018).
 
     Returns:
-        All labels with their share of the total, which adds up to 1; an empty ranking if every window is silent.
+        All labels with their shares, which sum to 1; an empty ranking if every window is silent.
     """
     totals = _totals(scores)
     if not totals.any():
-        return _NOTHING_HEARD
+        return _SILENT
     shares = totals / totals.sum()
     order = np.argsort(-totals, kind="stable")
     return Ranking(tuple(RankedGenre(labels[i], float(shares[i])) for i in order))
 
 
 def majority_vote(scores: WindowScores, labels: Sequence[str]) -> Ranking:
-    """Rank genres by the number of windows in which they come first (Campana et al.).
+    """Rank genres by the number of windows in which they have the largest probability (Campana et al.).
 
     Returns:
-        All labels with their share of the votes and their number; an empty ranking if every window is silent.
+        All labels with their share of the votes and their number of votes; an empty ranking if every window is silent.
     """
-    heard = scores.probabilities[~scores.silent]
-    if not len(heard):
-        return _NOTHING_HEARD
-    votes = np.bincount(heard.argmax(axis=1), minlength=len(labels))
+    probabilities = scores.probabilities[~scores.silent]
+    if not len(probabilities):
+        return _SILENT
+    votes = np.bincount(probabilities.argmax(axis=1), minlength=len(labels))
     order = np.lexsort((np.arange(len(labels)), -_totals(scores), -votes))
-    return Ranking(tuple(RankedGenre(labels[i], float(votes[i] / len(heard)), int(votes[i])) for i in order))
+    return Ranking(tuple(RankedGenre(labels[i], float(votes[i] / len(probabilities)), int(votes[i])) for i in order))
 
 
 def _totals(scores: WindowScores) -> NDArray[np.float64]:

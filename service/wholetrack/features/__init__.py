@@ -1,5 +1,5 @@
-"""From PCM to normalised windows: one implementation for training and serving.
+"""From PCM to normalised windows, with one implementation for training and serving.
 
-``grid`` says where frames and windows lie, ``mel`` holds the filter bank, ``logmel`` turns a stream of samples into
-frames, ``windows`` cuts a stream of frames into windows, ``normalise`` makes a window's level not matter.
+``grid`` computes the positions of frames and windows, ``mel`` the filter bank, ``logmel`` turns a stream of samples
+into frames, ``windows`` divides a stream of frames into windows, ``normalise`` normalises each window.
 """

@@ -9,24 +9,26 @@ from wholetrack.contracts import FeatureSpec
 from wholetrack.features.grid import FrameGrid
 from wholetrack.features.mel import mel_filters
 
-# Frames are transformed in blocks of exactly this many, the last one filled up with zeros: the same numbers then
-# meet the same BLAS kernel whatever the size of the pieces that arrive, so that not one bit depends on it. 32 keeps
-# a block of 2,048-point frames (256 KB) in the second-level cache; 16 and 64 were slower.
+# Frames are transformed in blocks of exactly this size, padded with zeros. Each frame is then computed by the same BLAS
+# kernel however the samples arrive, so that the result does not depend on it by a single bit. A block of 32 frames of
+# 2,048 points (256 KB) fits the second-level cache; 16 and 64 were slower.
 _BLOCK = 32
 
 # Mel power of the last bit of 16-bit PCM: white noise of +-1 LSB (3e-5 of full scale) gives 4e-8 per band with n_fft
-# 2048 and now and then ten times that, a full-scale sine 5e3. What nowhere exceeds this holds no recorded sound.
+# 2048, occasionally ten times that, and a full-scale sine 5e3. A window that never exceeds this threshold is silent.
 _SILENCE_POWER = 1e-6
 
 
 class LogMel:
-    """The features of one bundle; stateless and shared by all tracks.
+    """The features of one bundle. Stateless, and shared by all tracks.
 
-    ``silence`` is the value, in the unit of the frames, that sound must exceed somewhere: anything below is less
-    than the last bit of 16-bit PCM.
+    A frame is ``log(max(mel_filters @ |rfft(hann * samples)| ** power, floor))``, in dB (``10 log10``) or as a natural
+    logarithm. The first frame starts at the first sample: frames are not centred, and there is no padding in front.
 
-    A frame is ``log(max(mel_filters @ |rfft(hann * samples)| ** power, floor))``, in dB (``10 log10``) or natural
-    log. The first frame starts at the first sample: there is no centring and no padding in front.
+    Attributes:
+        spec: of the bundle.
+        grid: positions of the frames.
+        silence: threshold of silence in the unit of the frames, just above the last bit of 16-bit PCM.
     """
 
     def __init__(self, spec: FeatureSpec, sample_rate: int) -> None:
@@ -48,10 +50,10 @@ class LogMel:
         self.silence = float(self._log(np.array([_SILENCE_POWER ** (spec.power / 2)], dtype=np.float32))[0])
 
     def frames(self, samples: NDArray[np.float32], starts: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Frames of ``samples`` that begin at ``starts``.
+        """Compute the frames of ``samples`` that begin at ``starts``.
 
         Args:
-            samples: mono PCM, ``[n_samples]``; every frame must lie within.
+            samples: mono PCM, ``[n_samples]``, which contains every frame completely.
             starts: first sample of each frame, ``[n_frames]``.
 
         Returns:
@@ -84,12 +86,12 @@ class LogMel:
         return mel
 
     def stream(self) -> LogMelStream:
-        """A new stream of frames for one track."""
+        """Return a new stream of frames for one track."""
         return LogMelStream(self)
 
 
 class LogMelStream:
-    """Samples of one track in, its frames out, holding no more than one block of frames back."""
+    """Turns the samples of one track into frames, as they arrive; at most one block of frames is buffered."""
 
     def __init__(self, features: LogMel) -> None:
         self._features = features
@@ -100,13 +102,13 @@ class LogMelStream:
         """Samples received so far."""
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the next samples and give the frames that are certain by now, in whole blocks.
+        """Add samples and return the frames that are complete, in whole blocks.
 
         Args:
-            samples: mono PCM, ``[n_samples]``, any number.
+            samples: the next mono PCM samples, ``[n_samples]``.
 
         Returns:
-            Frames, ``[n_frames, n_mels]``; none as long as a block is not complete.
+            Frames, ``[n_frames, n_mels]``; empty while no block is complete.
         """
         self._kept = np.concatenate((self._kept, samples))
         self.n_samples += len(samples)
@@ -114,7 +116,7 @@ class LogMelStream:
         return self._take(complete - complete % _BLOCK)
 
     def finish(self) -> NDArray[np.float32]:
-        """Give the frames that remain: all that start within the track, zeros behind its end.
+        """Return the remaining frames: all that start within the track, padded with zeros beyond its end.
 
         Returns:
             Frames, ``[n_frames, n_mels]``.

@@ -1,4 +1,4 @@
-"""The mel filter bank, in float64, without librosa on the serving path; the tests hold it against librosa's."""
+"""The mel filter bank in float64, so that serving does not need librosa. The tests compare it with librosa's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG_STEP = np.log(6.4) / 27.0
 
 
 def hz_to_mel(hz: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
-    """Frequencies in Hz on the mel scale: Slaney's, or HTK's ``2595 log10(1 + f / 700)``."""
+    """Convert frequencies in Hz to the mel scale of Slaney, or of HTK: ``2595 log10(1 + f / 700)``."""
     if scale == "htk":
         return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
     logarithmic = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
@@ -25,7 +25,7 @@ def hz_to_mel(hz: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
 
 
 def mel_to_hz(mel: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
-    """The inverse of :func:`hz_to_mel`."""
+    """Convert mel to Hz; the inverse of :func:`hz_to_mel`."""
     if scale == "htk":
         return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
     logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
@@ -33,7 +33,7 @@ def mel_to_hz(mel: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
 
 
 def mel_edges(*, n_mels: int, fmin: float, fmax: float, scale: MelScale) -> NDArray[np.float64]:
-    """Where the triangular filters begin, peak and end, in Hz: evenly spaced on the mel scale, ``[n_mels + 2]``.
+    """Return the edges of the triangular filters in Hz, evenly spaced on the mel scale, ``[n_mels + 2]``.
 
     Filter ``i`` rises from edge ``i`` to its peak at edge ``i + 1`` and falls to edge ``i + 2``.
     """
@@ -51,14 +51,14 @@ def mel_filters(
     scale: MelScale,
     norm: Literal["slaney"] | None,
 ) -> NDArray[np.float64]:
-    """Triangular filters, evenly spaced on the mel scale, as in ``librosa.filters.mel``.
+    """Return triangular filters, evenly spaced on the mel scale, as ``librosa.filters.mel`` does.
 
     Returns:
-        Weights, ``[n_fft // 2 + 1, n_mels]``. With ``norm="slaney"`` each triangle has unit area in Hz,
-        otherwise unit height.
+        Weights, ``[n_fft // 2 + 1, n_mels]``. With ``norm="slaney"`` each triangle has unit area in Hz, otherwise unit
+        height.
 
     Raises:
-        ValueError: if a filter falls between two bins of the transform and would always give zero.
+        ValueError: if a filter lies between two bins of the transform, so that its output would always be zero.
     """
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     edges = mel_edges(n_mels=n_mels, fmin=fmin, fmax=fmax, scale=scale)
@@ -69,5 +69,5 @@ def mel_filters(
     if norm == "slaney":
         weights *= 2.0 / (edges[2:] - edges[:-2])
     if empty := np.flatnonzero(weights.max(axis=0) == 0).tolist():
-        raise ValueError(f"mel bands {empty} hold no bin of a {n_fft}-point transform at {sample_rate} Hz")
+        raise ValueError(f"mel bands {empty} contain no bin of a {n_fft}-point transform at {sample_rate} Hz")
     return weights

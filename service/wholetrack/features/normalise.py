@@ -1,4 +1,4 @@
-"""Normalisation of windows: always of one window by itself, so that an answer depends on the recording alone."""
+"""Normalisation of windows, each independent of all others, so that a result depends on the recording alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from wholetrack.contracts import MinMax, Normalisation, RelativeToMax, Unchanged
 
 
 def normalise(windows: NDArray[np.float32], spec: Normalisation) -> NDArray[np.float32]:
-    """Make what should not matter of each window not matter.
+    """Normalise each window by itself.
 
     Args:
         windows: log-mel values, ``[n_windows, frames, n_mels]``.
-        spec: which normalisation; its docstring has the formula.
+        spec: the normalisation; the formula is in its docstring.
 
     Returns:
         A new array of the same shape, float32.

@@ -1,4 +1,4 @@
-"""Windows from a stream of frames: each is a slice of the one spectrogram of the track."""
+"""Divides a stream of frames into windows. Each window is a slice of the spectrogram of the whole track."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from wholetrack.features.grid import WindowGrid
 
 @dataclass(frozen=True, slots=True)
 class WindowBlock:
-    """Some windows of one track, in order of time.
+    """Consecutive windows of one track.
 
     Attributes:
-        start_s: where each starts, ``[n_windows]``.
+        start_s: start of each window in seconds, ``[n_windows]``.
         frames: log-mel values before normalisation, ``[n_windows, frames, n_mels]``.
-        silent: those without any sound, ``[n_windows]``.
+        silent: whether each window is silent, ``[n_windows]``.
     """
 
     start_s: NDArray[np.float64]
@@ -26,15 +26,15 @@ class WindowBlock:
 
 
 class WindowCutter:
-    """Frames of one track in, its windows out, keeping only the frames that a later window may still need."""
+    """Turns the frames of one track into windows, and keeps only the frames that later windows need."""
 
     def __init__(self, grid: WindowGrid, *, n_mels: int, silence: float) -> None:
         """Start at the beginning of a track.
 
         Args:
-            grid: where windows lie.
+            grid: positions of the windows.
             n_mels: mel bands per frame.
-            silence: log-mel value that a window must exceed somewhere to count as sound.
+            silence: a window whose log-mel values never exceed this is silent.
         """
         self._grid = grid
         self._silence = silence
@@ -43,11 +43,11 @@ class WindowCutter:
         self._next_window = 0
 
     def push(self, frames: NDArray[np.float32], *, n_samples: int) -> WindowBlock:
-        """Take the next frames and give the windows that are complete.
+        """Add frames and return the windows that are complete.
 
         Args:
-            frames: the frames that follow those pushed before, ``[n_frames, n_mels]``.
-            n_samples: samples of the track known so far; a window is given only if it ends within them.
+            frames: the next frames, ``[n_frames, n_mels]``.
+            n_samples: samples of the track received so far. A window is complete only if it ends within them.
         """
         self._kept = np.concatenate((self._kept, frames))
         have = self._kept_from + len(self._kept)
@@ -59,12 +59,12 @@ class WindowCutter:
             first = self._grid.start(self._next_window)
         block = self._cut(starts)
         if self._next_window:
-            # The last window of the track starts behind the last regular one.
+            # The last window of the track may start anywhere after the last regular one.
             self._drop_before(self._grid.start(self._next_window - 1))
         return block
 
     def finish(self, frames: NDArray[np.float32], *, n_samples: int) -> WindowBlock:
-        """Take the last frames and give the windows that remain, by the bundle's last-window and short-track rules.
+        """Add the last frames and return the remaining windows, by the rules for the last window and for short tracks.
 
         Args:
             frames: the last frames of the track, ``[n_frames, n_mels]``.

@@ -1,4 +1,4 @@
-"""Summed score and majority vote, with ties and silence, worked out by hand."""
+"""Summed score and majority vote with ties and silence, computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def scores(*rows: list[float], silent: tuple[int, ...] = ()) -> WindowScores:
     return WindowScores(np.arange(len(rows), dtype=float), np.array(rows, dtype=np.float32), mask)
 
 
-def test_the_two_answers_may_differ() -> None:
+def test_the_two_rankings_may_differ() -> None:
     heard = scores([0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.9, 0.0, 0.1])
     summed, voted = summed_score(heard, LABELS), majority_vote(heard, LABELS)
     assert [(r.genre, round(r.share, 6)) for r in summed.ranked] == [
@@ -28,23 +28,23 @@ def test_the_two_answers_may_differ() -> None:
     assert voted.share == 2 / 3
 
 
-def test_a_tie_in_votes_goes_to_the_larger_summed_score() -> None:
+def test_a_tie_in_votes_is_resolved_by_the_summed_score() -> None:
     heard = scores([0.6, 0.0, 0.4], [0.0, 0.9, 0.1])
     assert [r.genre for r in majority_vote(heard, LABELS).ranked] == ["jazz", "blues", "rock"]
 
 
-def test_a_tie_in_scores_goes_to_label_order() -> None:
+def test_a_tie_in_scores_is_resolved_by_label_order() -> None:
     heard = scores([0.25, 0.5, 0.25], [0.25, 0.0, 0.75], [0.5, 0.5, 0.0])
     assert [r.genre for r in summed_score(heard, LABELS).ranked] == ["blues", "jazz", "rock"]
 
 
-def test_silent_windows_have_neither_score_nor_vote() -> None:
+def test_silent_windows_count_for_neither_ranking() -> None:
     heard = scores([0.0, 0.0, 1.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0], silent=(0, 2))
     assert summed_score(heard, LABELS).genre == "blues"
     assert majority_vote(heard, LABELS).ranked[0].windows == 1
 
 
-def test_a_track_that_is_silent_throughout_has_no_genre() -> None:
+def test_a_silent_track_has_no_genre() -> None:
     heard = scores([1.0, 0.0, 0.0], silent=(0,))
     for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
         assert ranking.genre is None
@@ -58,7 +58,7 @@ def test_shares_add_up_to_one_for_half_a_million_windows() -> None:
     heard = WindowScores(np.arange(len(rows), dtype=float), rows, np.zeros(len(rows), dtype=bool))
     for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
         assert sum(r.share for r in ranking.ranked) == pytest.approx(1.0, abs=1e-12)
-    # Sums in float32 would have lost the third digit behind the comma by now.
+    # Sums in float32 would have lost the third decimal by now.
     exact = rows.astype(np.float64).sum(axis=0)
     shares = {r.genre: r.share for r in summed_score(heard, LABELS).ranked}
     assert shares["jazz"] == pytest.approx(exact[1] / exact.sum(), abs=1e-12)

@@ -1,4 +1,4 @@
-"""Sections: runs of one genre, not of every odd window."""
+"""Sections: runs of one genre, without single outliers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LABELS = ("blues", "jazz", "rock")
 
 
 def cut(leaders: str, *, duration_s: float, sure: float = 0.8) -> tuple[Section, ...]:
-    """Sections of a track whose windows lead with blues (b), jazz (j), rock (r) or are silent (-)."""
+    """Return the sections of a track whose windows are blues (b), jazz (j), rock (r) or silent (-)."""
     rows = np.full((len(leaders), 3), (1 - sure) / 2, dtype=np.float32)
     for i, leader in enumerate(leaders):
         if leader != "-":
@@ -21,22 +21,22 @@ def cut(leaders: str, *, duration_s: float, sure: float = 0.8) -> tuple[Section,
     return sections(scores, LABELS, window_s=3.0, duration_s=duration_s)
 
 
-def test_one_genre_throughout_is_one_section_from_beginning_to_end() -> None:
+def test_a_single_genre_is_one_section_from_start_to_end() -> None:
     (only,) = cut("bbbb", duration_s=6.5)
     assert (only.start_s, only.end_s, only.genre) == (0.0, 6.5, "blues")
     assert round(only.share, 6) == 0.8
 
 
-def test_a_change_lies_halfway_between_the_centres_of_its_windows() -> None:
+def test_a_boundary_is_halfway_between_the_centres_of_two_windows() -> None:
     found = cut("bbbbbbjjjjjj", duration_s=14.0)
     assert [(s.start_s, s.end_s, s.genre) for s in found] == [(0.0, 7.0, "blues"), (7.0, 14.0, "jazz")]
 
 
-def test_a_single_odd_window_makes_no_section() -> None:
+def test_a_single_outlier_is_not_a_section() -> None:
     assert [s.genre for s in cut("bbbbbrbbbbb", duration_s=13.0)] == ["blues"]
 
 
-def test_silence_belongs_to_no_section_and_divides() -> None:
+def test_silence_belongs_to_no_section_and_separates_sections() -> None:
     found = cut("bbbb---jjjj", duration_s=13.0)
     assert [(s.start_s, s.end_s, s.genre) for s in found] == [(0.0, 5.0, "blues"), (8.0, 13.0, "jazz")]
 
@@ -45,5 +45,5 @@ def test_a_silent_track_has_no_sections() -> None:
     assert cut("---", duration_s=5.0) == ()
 
 
-def test_an_impossible_genre_does_not_break_the_path() -> None:
+def test_a_probability_of_zero_is_handled() -> None:
     assert [s.genre for s in cut("bbbbbbrrrrrr", duration_s=14.0, sure=1.0)] == ["blues", "rock"]

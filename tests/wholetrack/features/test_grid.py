@@ -1,4 +1,4 @@
-"""Where frames and windows lie, worked out by hand around every boundary."""
+"""Positions of frames and windows, computed by hand around every boundary."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def starts(n_samples: int, hop_s: float | None = None, spec: WindowSpec = SPEC) 
     return list(WindowGrid.of(spec, FRAMES, hop_s).starts(n_samples))
 
 
-def test_frames_start_at_the_rounded_multiple_of_their_distance() -> None:
+def test_frames_start_at_rounded_multiples_of_the_frame_period() -> None:
     assert [FRAMES.start(i) for i in (0, 1, 2, 13, 39)] == [0, 1696, 3392, 22050, 66150]
 
 
-def test_half_a_sample_rounds_up_whatever_the_parity() -> None:
+def test_half_a_sample_is_rounded_up_and_not_to_even() -> None:
     grid = FrameGrid(sample_rate=3, n_fft=4, rate=Fraction(2))
     assert [grid.start(i) for i in range(5)] == [0, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize("rate", [Fraction(13), Fraction(RATE, 512), Fraction(50)])
-def test_counting_frames_agrees_with_their_starts(rate: Fraction) -> None:
+def test_the_number_of_frames_agrees_with_their_starts(rate: Fraction) -> None:
     grid = FrameGrid(sample_rate=RATE, n_fft=2048, rate=rate)
     for n_samples in [*range(4000), 66149, 66150, 66151, 10**9]:
         started = grid.frames_started_by(n_samples)
@@ -46,7 +46,7 @@ def test_counting_frames_agrees_with_their_starts(rate: Fraction) -> None:
         (1, [0]),
         (WINDOW - 1, [0]),
         (WINDOW, [0]),
-        # The next frame starts at sample 1696: from there on one more window fits behind the first.
+        # The next frame starts at sample 1696, from where one more window fits.
         (WINDOW + 1695, [0]),
         (WINDOW + 1696, [0, 1]),
         (WINDOW + RATE - 1, [0, 12]),
@@ -59,7 +59,7 @@ def test_windows_around_every_boundary(n_samples: int, expected: list[int]) -> N
     assert starts(n_samples) == expected
 
 
-def test_a_recording_of_132_989_seconds_gives_130_windows_and_one_that_ends_with_it() -> None:
+def test_132_989_seconds_have_130_windows_and_one_that_ends_with_the_recording() -> None:
     n_samples = round(132.989 * RATE)
     found = starts(n_samples)
     assert len(found) == 131
@@ -69,8 +69,8 @@ def test_a_recording_of_132_989_seconds_gives_130_windows_and_one_that_ends_with
     assert starts(n_samples, spec=SPEC.model_copy(update={"last_window": "drop"})) == found[:130]
 
 
-def test_a_hop_that_is_no_whole_number_of_frames_takes_the_nearest_frame() -> None:
-    # Half a second is 6.5 frames; halves go up.
+def test_a_hop_that_is_not_a_whole_number_of_frames_starts_at_the_nearest_frame() -> None:
+    # Half a second is 6.5 frames, and halves are rounded up.
     assert starts(WINDOW + 2 * RATE, hop_s=0.5) == [0, 7, 13, 20, 26]
 
 
@@ -78,7 +78,7 @@ def test_the_shortest_hop_is_one_frame_and_the_longest_one_window() -> None:
     assert starts(WINDOW + RATE, hop_s=0.076924) == list(range(14))
     assert starts(3 * WINDOW, hop_s=3.0) == [0, 39, 78]
     for hop_s in (0.0, 0.0769, 3.01, -1.0):
-        with pytest.raises(ValueError, match="hop_s must lie between one frame"):
+        with pytest.raises(ValueError, match="hop_s must be between one frame"):
             WindowGrid.of(SPEC, FRAMES, hop_s)
 
 
@@ -87,12 +87,12 @@ def test_positions_stay_exact_after_ten_hours() -> None:
     assert FRAMES.start(grid.start(36_000)) == 36_000 * RATE
 
 
-def test_frames_that_reach_past_their_window_are_refused() -> None:
+def test_frames_that_extend_beyond_their_window_are_refused() -> None:
     with pytest.raises(ValueError, match="do not start within a window"):
         WindowGrid.of(SPEC.model_copy(update={"frames": 40}), FRAMES)
 
 
-def test_a_grid_by_hop_length_takes_the_nearest_frame_to_each_second() -> None:
+def test_a_grid_by_hop_length_starts_windows_at_the_nearest_frame() -> None:
     frames = FrameGrid(sample_rate=RATE, n_fft=2048, rate=Fraction(RATE, 512))
     grid = WindowGrid.of(SPEC.model_copy(update={"frames": 129}), frames)
     # One second is 43.066 frames.

@@ -1,4 +1,4 @@
-"""Frames against librosa's, against the precomputed spectrograms, and whatever the size of the pieces."""
+"""Frames compared with librosa's and with precomputed spectrograms, for chunks of any size."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def spec(**changes: object) -> FeatureSpec:
 
 
 def assert_close(ours: NDArray[np.float32], theirs: NDArray[np.float32], *, power: int = 2) -> None:
-    """Within 1e-3 dB down to 80 dB below a frame's maximum; float32 keeps few digits of what is fainter."""
+    """Compare within 1e-3 dB, down to 80 dB below a frame's maximum; float32 has few digits for fainter values."""
     audible = theirs > theirs.max(axis=-1, keepdims=True) - 80 * power / 2
     np.testing.assert_allclose(ours[audible], theirs[audible], rtol=0, atol=1e-3)
 
@@ -51,7 +51,7 @@ def all_frames(features: LogMel, samples: NDArray[np.float32], pieces: list[int]
         {"frames_per_second": None, "hop_length": 256, "n_fft": 1024, "n_mels": 64, "fmin": 30.0, "fmax": 8000.0},
     ],
 )
-def test_frames_are_librosas(tune: NDArray[np.float32], changes: dict[str, object]) -> None:
+def test_frames_equal_those_of_librosa(tune: NDArray[np.float32], changes: dict[str, object]) -> None:
     features = LogMel(spec(**changes), RATE)
     s = features.spec
     ours = all_frames(features, tune, [])
@@ -78,7 +78,7 @@ def test_natural_logarithm(tune: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(natural * 10 / np.log(10), decibels, atol=1e-3)
 
 
-def test_a_fractional_grid_cuts_each_frame_at_its_rounded_start(tune: NDArray[np.float32]) -> None:
+def test_frames_of_a_fractional_grid_start_at_the_nearest_sample(tune: NDArray[np.float32]) -> None:
     features = LogMel(spec(), RATE)
     ours = all_frames(features, tune, [])
     assert len(ours) == 130
@@ -89,7 +89,7 @@ def test_a_fractional_grid_cuts_each_frame_at_its_rounded_start(tune: NDArray[np
 
 
 @pytest.mark.parametrize("length", [1, 2047, 2048, 70_000, 220_500])
-def test_the_size_of_the_pieces_changes_not_one_bit(
+def test_the_size_of_the_chunks_does_not_change_a_single_bit(
     tune: NDArray[np.float32], rng: np.random.Generator, length: int
 ) -> None:
     features = LogMel(spec(), RATE)
@@ -101,7 +101,7 @@ def test_the_size_of_the_pieces_changes_not_one_bit(
         assert np.array_equal(all_frames(features, samples, cuts), whole)
 
 
-def test_silence_is_below_the_threshold_and_the_quietest_music_above(tune: NDArray[np.float32]) -> None:
+def test_silence_is_below_the_threshold_and_the_quietest_music_above_it(tune: NDArray[np.float32]) -> None:
     features = LogMel(spec(), RATE)
     assert all_frames(features, np.zeros(RATE, dtype=np.float32), []).max() < features.silence
     one_bit = np.random.default_rng(0).integers(-1, 2, RATE).astype(np.float32) / np.float32(32768)
@@ -110,8 +110,8 @@ def test_silence_is_below_the_threshold_and_the_quietest_music_above(tune: NDArr
 
 
 @pytest.mark.data
-def test_real_clips_give_the_precomputed_spectrograms(music: Path, decoder: FfmpegDecoder) -> None:
-    """The recipe of the data's README, with our frames in place of librosa's: at most one of 256 levels apart."""
+def test_real_clips_reproduce_the_precomputed_spectrograms(music: Path, decoder: FfmpegDecoder) -> None:
+    """The recipe of the data set, with our frames in place of librosa's; the difference is at most one of 256 levels."""
     features = LogMel(spec(frames_per_second=None, hop_length=512), RATE)
     with np.load(music / "gtzan-mel.npz") as arrays:
         levels = dict(zip(arrays["track"].tolist(), arrays["mel"], strict=True))
@@ -121,7 +121,7 @@ def test_real_clips_give_the_precomputed_spectrograms(music: Path, decoder: Ffmp
     for row in complete:
         with decoder.open(music / row["audio"], sample_rate=RATE, max_duration_s=60) as decoding:
             samples = np.concatenate(list(decoding.blocks()))
-        # librosa centres its frames: the first starts 1,024 samples before the track.
+        # librosa centres its frames, so that the first one starts 1,024 samples before the track.
         centred = np.concatenate((np.zeros(1024, dtype=np.float32), samples, np.zeros(1024, dtype=np.float32)))
         n_frames = 1 + len(samples) // 512
         decibels = features.frames(centred, np.arange(n_frames) * 512)

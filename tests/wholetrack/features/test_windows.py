@@ -1,4 +1,4 @@
-"""Windows cut from a stream of frames: the same whatever the pieces, padded and marked by the rules."""
+"""Windows of a stream of frames: independent of chunk sizes, repeated when short, silent ones marked."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def all_windows(
 
 @pytest.mark.parametrize("hop_s", [None, 0.077, 0.5, 3.0])
 @pytest.mark.parametrize("length", [500, 66_150, 67_846, 150_000, 220_500])
-def test_every_window_is_a_slice_of_the_one_spectrogram(
+def test_every_window_is_a_slice_of_the_whole_spectrogram(
     tune: NDArray[np.float32], rng: np.random.Generator, length: int, hop_s: float | None
 ) -> None:
     samples = tune[:length]
@@ -55,8 +55,8 @@ def test_every_window_is_a_slice_of_the_one_spectrogram(
         assert np.array_equal(window[: len(expected)], expected)
 
 
-def test_windows_that_do_not_touch_lose_no_frame_that_the_last_one_needs(tune: NDArray[np.float32]) -> None:
-    """Fewer frames than fill a window: between two windows lie frames that only the last window may ask for."""
+def test_frames_between_windows_are_kept_for_the_last_window(tune: NDArray[np.float32]) -> None:
+    """With windows shorter than the hop, there are frames between windows that only the last window may need."""
     windows = SPEC.model_copy(update={"frames": 100, "hop_s": 3.0})
     for length in range(3 * RATE, 10 * RATE, 997):
         stream = FINE.stream()
@@ -68,20 +68,20 @@ def test_windows_that_do_not_touch_lose_no_frame_that_the_last_one_needs(tune: N
             assert np.array_equal(window, spectrogram[start : start + 100]), length
 
 
-def test_a_track_shorter_than_a_window_is_repeated_from_its_beginning(tune: NDArray[np.float32]) -> None:
+def test_a_track_shorter_than_a_window_is_repeated(tune: NDArray[np.float32]) -> None:
     found = all_windows(tune[:RATE], [])
     assert found.frames.shape == (1, 39, 128)
     assert np.array_equal(found.frames[0, 13:26], found.frames[0, :13])
     assert np.array_equal(found.frames[0, 26:], found.frames[0, :13])
 
 
-def test_windows_without_sound_are_marked(tune: NDArray[np.float32]) -> None:
+def test_silent_windows_are_marked(tune: NDArray[np.float32]) -> None:
     found = all_windows(np.concatenate((tune[: 4 * RATE], np.zeros(5 * RATE, dtype=np.float32))), [])
-    # Sound until second 4: windows from 4 s on hear nothing.
+    # There is sound until second 4. Windows from 4 s on are silent.
     assert found.silent.tolist() == [False] * 4 + [True] * 3
 
 
-def test_the_loudness_of_a_recording_does_not_matter(tune: NDArray[np.float32]) -> None:
+def test_features_do_not_depend_on_loudness(tune: NDArray[np.float32]) -> None:
     loud = normalise(all_windows(tune, []).frames, RelativeToMax(range_db=60))
     quiet = normalise(all_windows(tune * np.float32(1 / 64), []).frames, RelativeToMax(range_db=60))
     assert loud.min() == 0.0
@@ -89,22 +89,22 @@ def test_the_loudness_of_a_recording_does_not_matter(tune: NDArray[np.float32]) 
     np.testing.assert_allclose(quiet, loud, atol=1e-6)
 
 
-def test_min_max_spreads_the_range_of_each_window() -> None:
+def test_min_max_scales_the_range_of_each_window() -> None:
     windows = np.array([[[0.0, -20.0], [-40.0, -200.0]], [[-7.0, -7.0], [-7.0, -7.0]]], dtype=np.float32)
     found = normalise(windows, MinMax(range_db=80, low=0.001, high=1.001))
-    # The first window reaches further down than 80 dB, the second is flat.
+    # The first window has a range of more than 80 dB, the second is constant.
     np.testing.assert_allclose(found[0], [[1.001, 0.751], [0.501, 0.001]], atol=1e-6)
     np.testing.assert_allclose(found[1], 0.001)
 
 
-def test_what_is_not_normalised_is_a_copy(rng: np.random.Generator) -> None:
+def test_unchanged_windows_are_copied(rng: np.random.Generator) -> None:
     windows = rng.normal(-20, 15, (2, 3, 4)).astype(np.float32)
     found = normalise(windows, Unchanged())
     assert np.array_equal(found, windows)
     assert not np.shares_memory(found, windows)
 
 
-def test_a_window_is_normalised_by_itself(rng: np.random.Generator) -> None:
+def test_a_window_is_normalised_independently_of_the_others(rng: np.random.Generator) -> None:
     windows = rng.normal(-20, 15, (5, 39, 128)).astype(np.float32)
     together = normalise(windows, RelativeToMax(range_db=60))
     for window, alone in zip(windows, together, strict=True):

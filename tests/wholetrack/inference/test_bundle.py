@@ -143,5 +143,5 @@ def test_an_unknown_default_model_stops_the_start() -> None:
 
 def test_impossible_features_stop_the_start(bundle: Path) -> None:
     rewrite(bundle, lambda card: card["features"].update(n_fft=256))
-    with pytest.raises(StartupError, match="hold no bin"):
+    with pytest.raises(StartupError, match="contain no bin"):
         build_pipeline(Settings(models_dir=bundle.parent.parent, device="cpu"))
