@@ -36,7 +36,7 @@ class RelativeToMax(Spec):
 
     kind: Literal["relative_to_max"] = "relative_to_max"
     scope: Literal["window"] = "window"
-    range_db: float = Field(gt=0)
+    range_db: float = Field(gt=0, description="Dynamic range that is kept, in dB.")
 
 
 class MinMax(Spec):
@@ -47,9 +47,9 @@ class MinMax(Spec):
 
     kind: Literal["min_max"] = "min_max"
     scope: Literal["window"] = "window"
-    range_db: float = Field(gt=0)
-    low: float
-    high: float
+    range_db: float = Field(gt=0, description="Dynamic range that is kept, in dB.")
+    low: float = Field(description="Value of the minimum.")
+    high: float = Field(description="Value of the maximum.")
 
 
 class Unchanged(Spec):
@@ -70,19 +70,21 @@ class FeatureSpec(Spec):
     ``i * hop_length``. Exactly one of ``frames_per_second`` and ``hop_length`` is given.
     """
 
-    n_fft: int = Field(gt=0)
-    window: Literal["hann"] = "hann"
-    frames_per_second: int | None = Field(default=None, gt=0)
-    hop_length: int | None = Field(default=None, gt=0)
-    n_mels: int = Field(gt=0)
-    fmin: float = Field(ge=0)
-    fmax: float = Field(gt=0)
-    mel_scale: Literal["slaney", "htk"] = "slaney"
-    mel_norm: Literal["slaney"] | None = "slaney"
-    power: Literal[1, 2] = 2
-    log: Literal["db", "ln"] = "db"
+    n_fft: int = Field(gt=0, description="Length of a frame in samples.")
+    window: Literal["hann"] = Field(default="hann", description="Window function of the transform, periodic.")
+    frames_per_second: int | None = Field(default=None, gt=0, description="Frame rate, for a grid by time.")
+    hop_length: int | None = Field(default=None, gt=0, description="Samples between frames, for a grid by samples.")
+    n_mels: int = Field(gt=0, description="Number of mel bands.")
+    fmin: float = Field(ge=0, description="Lower edge of the lowest band in Hz.")
+    fmax: float = Field(gt=0, description="Upper edge of the highest band in Hz.")
+    mel_scale: Literal["slaney", "htk"] = Field(default="slaney", description="Formula of the mel scale.")
+    mel_norm: Literal["slaney"] | None = Field(
+        default="slaney", description="slaney for filters of unit area, null for filters of unit height."
+    )
+    power: Literal[1, 2] = Field(default=2, description="1 for magnitude, 2 for power.")
+    log: Literal["db", "ln"] = Field(default="db", description="10 log10, or the natural logarithm.")
     floor: float = Field(gt=0, description="Lower bound of the mel values, applied before the logarithm.")
-    normalisation: Normalisation
+    normalisation: Normalisation = Field(description="Applied to each window by itself.")
 
     @model_validator(mode="after")
     def _one_grid(self) -> FeatureSpec:
@@ -129,8 +131,8 @@ class OnnxSpec(Spec):
     input: str = Field(description="Name of the input.")
     shape: tuple[str, int, int] = Field(description="Shape of the input: name of the batch axis, frames, mel bands.")
     output: str = Field(description="Name of the output.")
-    yields: Literal["logits", "probabilities"]
-    opset: int
+    yields: Literal["logits", "probabilities"] = Field(description="Whether the service applies a softmax.")
+    opset: int = Field(description="Version of the ONNX operator set.")
     steps: int | None = Field(
         default=None,
         gt=0,
@@ -142,7 +144,7 @@ class OnnxSpec(Spec):
 class GoldenSpec(Spec):
     """Input windows and the probabilities that the network must return for them on every device."""
 
-    file: str = "golden.npz"
+    file: str = Field(default="golden.npz", description="File name within the bundle.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
     tolerance: float = Field(gt=0, description="Largest accepted difference of a probability.")
 
@@ -150,7 +152,7 @@ class GoldenSpec(Spec):
 class Int8Spec(Spec):
     """The same network with its convolutions and matrix products quantised to 8-bit integers, for the CPU."""
 
-    file: str = "model.int8.onnx"
+    file: str = Field(default="model.int8.onnx", description="File name within the bundle.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
     tolerance: float = Field(gt=0, description="Largest accepted difference of a golden probability.")
     metrics: dict[str, Any] = Field(description="Loss of accuracy on tracks that were not used for training.")
@@ -171,25 +173,31 @@ class DomainSpec(Spec):
 class ModelCard(Spec):
     """Contents of ``model.json``: everything about a bundle that affects a prediction."""
 
-    schema_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.-]*$")
-    summary: str
-    labels: tuple[str, ...] = Field(min_length=2)
-    licence: str
-    trained_on: dict[str, Any]
-    metrics: dict[str, Any]
-    sha256: str = Field(description="SHA-256 of model.onnx, in hexadecimal.")
-    audio: AudioSpec
-    features: FeatureSpec
-    windows: WindowSpec
-    onnx: OnnxSpec
-    golden: GoldenSpec
-    calibration: CalibrationSpec | None = Field(
-        default=None, description="Absent: the confidence is the share of the genre."
+    schema_version: Literal[1] = Field(default=1, description="Version of this contract.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]*$", description="Name of the model; also the name of the bundle's parent folder."
     )
-    domain: DomainSpec | None = Field(default=None, description="Absent: in_domain is null.")
-    int8: Int8Spec | None = Field(default=None, description="Absent: the network exists in float32 only.")
+    version: str = Field(
+        pattern=r"^[0-9][0-9A-Za-z.-]*$", description="Version of the model; also the name of the bundle's folder."
+    )
+    summary: str = Field(description="One sentence about the model.")
+    labels: tuple[str, ...] = Field(min_length=2, description="Genres, in the order of the outputs.")
+    licence: str = Field(description="SPDX expression.")
+    trained_on: dict[str, Any] = Field(description="Training data and recipe; not interpreted.")
+    metrics: dict[str, Any] = Field(description="Evaluation results; not interpreted.")
+    sha256: str = Field(description="SHA-256 of model.onnx, in hexadecimal.")
+    audio: AudioSpec = Field(description="Audio that the features are computed from.")
+    features: FeatureSpec = Field(description="Log-mel spectrogram.")
+    windows: WindowSpec = Field(description="Windows of the spectrogram.")
+    onnx: OnnxSpec = Field(description="Inputs and outputs of the network.")
+    golden: GoldenSpec = Field(description="Self-test.")
+    calibration: CalibrationSpec | None = Field(
+        default=None, description="Calibration of the confidence. Without it, the confidence is the share of the genre."
+    )
+    domain: DomainSpec | None = Field(
+        default=None, description="Threshold of in_domain. Without it, in_domain is null."
+    )
+    int8: Int8Spec | None = Field(default=None, description="The quantised network, if there is one.")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:

@@ -111,7 +111,7 @@ def test_silence_is_below_the_threshold_and_the_quietest_music_above_it(tune: ND
 
 @pytest.mark.data
 def test_real_clips_reproduce_the_precomputed_spectrograms(music: Path, decoder: FfmpegDecoder) -> None:
-    """The recipe of the data set, with our frames in place of librosa's; the difference is at most one of 256 levels."""
+    """The recipe of the data set, with our frames in place of librosa's; values differ by one of 256 levels at most."""
     features = LogMel(spec(frames_per_second=None, hop_length=512), RATE)
     with np.load(music / "gtzan-mel.npz") as arrays:
         levels = dict(zip(arrays["track"].tolist(), arrays["mel"], strict=True))

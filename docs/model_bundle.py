@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Writes ``docs/model-bundle.md``, the reference of ``model.json``, from the schema that the service validates.
+
+``python docs/model_bundle.py`` writes the page, ``python docs/model_bundle.py --check`` fails if it is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wholetrack.contracts import ModelCard
+
+PAGE = Path(__file__).with_name("model-bundle.md")
+
+_INTRODUCTION = """\
+# Model bundles
+
+A bundle is a folder with everything that decides a prediction. The service serves any bundle that satisfies the
+contract below. It refuses to start with one that does not, and says what is wrong.
+
+```
+models/<name>/<version>/
+    model.onnx        the network
+    model.json        the contract: labels, audio, features, windows, inputs and outputs
+    golden.npz        input windows and the outputs that the network must return for them
+    model.int8.onnx   the network in 8-bit integers, for CPUs (optional)
+    CARD.md           the model card for people: training data, metrics, limits
+```
+
+The default bundle is part of the package. In a checkout, all bundles below `models/` are served.
+`WHOLETRACK_MODELS_DIR` adds a folder of your own. Of each name the newest version is served; of equal versions, the one
+in your folder.
+
+At start-up the service checks the schema version, the SHA-256 of every file, and the names and shapes of the network's
+inputs and outputs. It then runs the golden windows on the device in use and compares the outputs.
+`wholetrack-train publish` writes complete bundles.
+
+`golden.npz` holds two float32 arrays: `windows`, `[n, frames, n_mels]`, normalised; and `probabilities`, `[n, labels]`,
+or `[n, steps, labels]` for a network with several steps per window.
+
+This page is generated from the schema by `python docs/model_bundle.py`."""
+
+
+def page() -> str:
+    """The whole page."""
+    schema = ModelCard.model_json_schema()
+    parts = [_INTRODUCTION, *_section("model.json", schema)]
+    for name in _references(schema, schema["$defs"]):
+        parts += _section(name, schema["$defs"][name])
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
+    yield f"## {title}"
+    yield _prose(schema["description"])
+    required = set(schema.get("required", ()))
+    rows = ["| field | type | default | |", "|---|---|---|---|"]
+    for name, field in schema["properties"].items():
+        default = "required" if name in required else f"`{field['default']}`" if field.get("default") else "absent"
+        rows.append(f"| `{name}` | {_type(field)} | {default} | {field.get('description', '')} |")
+    yield "\n".join(rows)
+
+
+def _references(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
+    """Names of the definitions, in the order in which a reader meets them."""
+    for field in schema["properties"].values():
+        for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ())]:
+            if "$ref" in option:
+                name = option["$ref"].rpartition("/")[2]
+                yield name
+                yield from _references(definitions[name], definitions)
+
+
+def _prose(docstring: str) -> str:
+    return docstring.replace("``", "`")
+
+
+def _type(field: dict[str, Any]) -> str:
+    options = field.get("oneOf") or [option for option in field.get("anyOf", ()) if option.get("type") != "null"]
+    if options:
+        # An optional field whose default is null is simply left out.
+        null = ["`null`"] if "anyOf" in field and field.get("default") is not None else []
+        return " or ".join([*map(_type, options), *null])
+    if "$ref" in field:
+        return _link(field)
+    if values := field.get("enum", [field["const"]] if "const" in field else []):
+        return " or ".join(f"`{value}`" for value in values)
+    if field["type"] == "array":
+        kinds = dict.fromkeys(_type(item) for item in field.get("prefixItems", [field.get("items")]))
+        return f"array of {' and '.join(kinds)}"
+    bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field]
+    return ", ".join([field["type"], *bounds])
+
+
+def _link(reference: dict[str, Any]) -> str:
+    name = reference["$ref"].rpartition("/")[2]
+    return f"[{name}](#{name.lower()})"
+
+
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def main() -> None:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail if the page is out of date")
+    if parser.parse_args().check:
+        if PAGE.read_text() != page():
+            sys.exit(f"{PAGE.name} is out of date: run python docs/{Path(__file__).name}")
+    else:
+        PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
