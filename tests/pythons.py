@@ -43,9 +43,10 @@ def run_tests(version: str, python: Path) -> bool:
     environment = ENVIRONMENTS / version
     if not (environment / "bin" / "pip").exists():
         subprocess.run([python, "-m", "venv", environment], check=True)
-    pip = [environment / "bin" / "pip", "--disable-pip-version-check", "--quiet", "install", "-c", "constraints.txt"]
+    bin_ = environment / "bin"
+    pip = [str(bin_ / "pip"), "--disable-pip-version-check", "--quiet", "install", "-c", "constraints.txt"]
     subprocess.run([*pip, "-e", ".[cpu,test]"], cwd=PROJECT, check=True)
-    pytest = [environment / "bin" / "python", "-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/wholetrack"]
+    pytest = [str(bin_ / "python"), "-m", "pytest", "-n", "2", "--dist", "loadfile", "tests/wholetrack"]
     return subprocess.run(pytest, cwd=PROJECT, check=False).returncode == 0
 
 

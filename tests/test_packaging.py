@@ -39,7 +39,7 @@ _PROMISED = {
 
 
 def _build(kind: str, source: Path, target: Path) -> Path:
-    command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "--outdir", target, source]
+    command = [sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "--outdir", str(target), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     return next(target.glob("*.whl" if kind == "wheel" else "*.tar.gz"))
 
@@ -82,8 +82,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty environment into which the wheel was installed with the extra ``cpu``."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", PROJECT / "constraints.txt", f"{wheel}[cpu]"], check=True, capture_output=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "-c", str(PROJECT / "constraints.txt"), f"{wheel}[cpu]"], check=True, capture_output=True)
     return folder
 
 
