@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Since 1.29 onnxruntime reports sessions and models to its makers, unless it finds this when it is loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

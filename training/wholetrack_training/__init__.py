@@ -2,4 +2,4 @@
 
 import wholetrack  # noqa: F401 - before onnxruntime: it switches the telemetry of onnxruntime off
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
