@@ -10,15 +10,16 @@ from functools import partial
 
 from threadpoolctl import threadpool_limits
 
-from wholetrack.decoding.cpu_affinity import Processors
+from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import open_again, open_sessions
 from wholetrack.pipeline import Pipeline, ServedModel
-from wholetrack.sandbox.client import ALL_LAYERS, Sandbox, missing
+from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.settings import SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
@@ -44,9 +45,8 @@ def build_pipeline(settings: Settings) -> Pipeline:
     threadpool_limits(limits=1, user_api="blas")
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
-    decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
-    decoder.self_test()
+    decoder = _open_decoder(ffmpeg, settings)
+    self_test(decoder)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
@@ -86,14 +86,18 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
-def _sandbox(ffmpeg: Ffmpeg, choice: SandboxChoice) -> Sandbox:
-    sandbox = Sandbox(ffmpeg.path, wanted=() if choice is SandboxChoice.OFF else ALL_LAYERS)
-    _log.info("decoders are held by %s", ", ".join(sorted(sandbox.layers)) or "nothing")
-    if choice is not SandboxChoice.OFF and (lacking := "; ".join(missing(sandbox.layers))):
+def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
+    """Start the sandbox of ffmpeg and check that it has the layers that the settings require."""
+    cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
+    choice = settings.sandbox
+    decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)
+    layers = decoder.sandbox.layers
+    _log.info("ffmpeg runs in a sandbox with these layers: %s", ", ".join(sorted(layers)) or "none")
+    if choice is not SandboxChoice.OFF and (missing := "; ".join(missing_layers(layers))):
         if choice is SandboxChoice.REQUIRED:
-            raise StartupError(f"WHOLETRACK_SANDBOX is required, but this machine lacks {lacking}")
-        _log.warning("the sandbox of decoders lacks %s", lacking)
-    return sandbox
+            raise StartupError(f"WHOLETRACK_SANDBOX is set to required, but this machine does not support {missing}")
+        _log.warning("the sandbox of ffmpeg does not have %s", missing)
+    return decoder
 
 
 def _leave_it_to_the_supervisor() -> None:

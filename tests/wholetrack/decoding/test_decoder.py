@@ -1,8 +1,10 @@
-"""One ffmpeg for one file: right samples, honest remarks, the right refusal, and nothing left running."""
+"""One ffmpeg process per file: correct samples, accurate warnings and errors, and nothing left running."""
 
 from __future__ import annotations
 
+import math
 import os
+import resource
 import signal
 import subprocess
 import tarfile
@@ -19,10 +21,12 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
+from tests.harness.waiting import until
 from wholetrack.contracts import WarningCode
-from wholetrack.decoding.cpu_affinity import Processors
+from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 
 RATE = 22050
@@ -35,7 +39,7 @@ def decode(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> tuple[N
     return np.concatenate(blocks), summary
 
 
-def refusal(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> ErrorKind:
+def error_kind(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> ErrorKind:
     with pytest.raises(ServiceError) as caught:
         decode(decoder, path, limit_s)
     assert str(path) not in caught.value.detail
@@ -71,12 +75,12 @@ def test_channels_are_averaged_and_resampled_as_librosa_does(
     assert summary.stream.channels == channels
     assert summary.stream.sample_rate_hz == rate
     assert len(found) == len(expected)
-    # The very ends depend on how much a resampler is told of what lies beyond.
+    # Resamplers differ in how they treat what lies beyond the ends.
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [*LOSSLESS, *LOSSY], ids=str)
-def test_every_container_and_codec_is_heard(
+def test_every_container_and_codec_is_decoded(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path, tune: NDArray[np.float32], kind: Kind
 ) -> None:
     path = recorder.convert(recorder.load(wav, "pcm_f32le"), kind, tmp_path / f"converted.{kind.suffix}")
@@ -86,12 +90,12 @@ def test_every_container_and_codec_is_heard(
     if kind in LOSSLESS:
         np.testing.assert_allclose(found, tune, atol=2 / 32768)
     else:
-        # An encoder may delay the sound; its spectrum stays.
+        # An encoder may delay the audio, which does not change its spectrum.
         ours, theirs = np.abs(np.fft.rfft(found[: 9 * RATE])), np.abs(np.fft.rfft(tune[: 9 * RATE]))
         assert np.corrcoef(ours[:20_000], theirs[:20_000])[0, 1] > 0.9
 
 
-def test_cover_art_and_further_streams_are_passed_over(
+def test_cover_art_and_further_streams_are_ignored(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
     picture = tmp_path / "cover.png"
@@ -108,22 +112,22 @@ def test_cover_art_and_further_streams_are_passed_over(
 
 
 @pytest.mark.parametrize("kind", [LOSSY[0], LOSSY[1], LOSSY[2], LOSSLESS[0], LOSSLESS[3], LOSSLESS[4]], ids=str)
-def test_a_file_cut_in_the_middle_is_heard_as_far_as_it_goes_and_says_so(
+def test_a_file_cut_in_the_middle_is_decoded_up_to_there_with_a_warning(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path, kind: Kind
 ) -> None:
     whole = recorder.convert(recorder.load(wav, "pcm_f32le"), kind, tmp_path / f"whole.{kind.suffix}")
     half = tmp_path / f"half.{kind.suffix}"
-    # Cut on a sample, so that nothing but the header tells.
+    # Cut between two samples, so that only the header reveals it.
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 8 * 4])
     _, summary = decode(decoder, half)
     assert 3 < summary.duration_s < 7
     assert [warning.code for warning in summary.warnings] == [WarningCode.TRUNCATED]
 
 
-def test_a_wav_whose_header_promises_more_than_there_is(
+def test_a_wav_shorter_than_its_header_states_is_truncated(
     decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
-    path = tmp_path / "promise.wav"
+    path = tmp_path / "short.wav"
     path.write_bytes(wav_bytes(tune, RATE, stated_bytes=2_000_000_000))
     found, summary = decode(decoder, path)
     assert len(found) == len(tune)
@@ -131,7 +135,7 @@ def test_a_wav_whose_header_promises_more_than_there_is(
 
 
 @pytest.mark.parametrize("stated", [0, 0xFFFFFFFF])
-def test_a_wav_whose_writer_left_the_size_open_is_whole(
+def test_a_wav_whose_writer_left_the_size_open_is_complete(
     decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32], stated: int
 ) -> None:
     path = tmp_path / "open.wav"
@@ -156,40 +160,40 @@ def test_damage_in_the_middle_is_reported(
     assert summary.warnings
 
 
-def test_a_codec_that_is_not_accepted_in_a_container_that_is(
+def test_an_unsupported_codec_in_an_accepted_container_is_rejected(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
     for codec in ("ac3", "adpcm_yamaha"):
         film = tmp_path / "film.mkv"
         recorder.run("-y", "-i", wav, "-c:a", codec, film)
-        with pytest.raises(ServiceError, match=f"holds {codec} sound, which is not accepted") as caught:
+        with pytest.raises(ServiceError, match=f"contains {codec} audio, which is not supported") as caught:
             decode(decoder, film)
         assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
 
 
 def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path) -> None:
-    """Not even to describe them: a picture that breaks its decoder breaks nothing."""
+    """Not even to describe them, so a picture cannot exploit its decoder."""
     song, picture = tmp_path / "song.mp3", tmp_path / "cover.png"
     recorder.picture(picture)
     recorder.run("-i", wav, "-i", picture, "-map", "0", "-map", "1", "-disposition:v", "attached_pic", song)
     command = decoder.ffmpeg.decode_command(0, sample_rate=RATE, max_duration_s=10)
     with song.open("rb") as file:
-        words = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
-    # Of a picture that was decoded it would know the size.
-    assert "Could not find codec parameters for stream 1 (Video: png, none): unspecified size" in words
+        stderr = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
+    # ffmpeg would know the size of a picture that it had decoded.
+    assert "Could not find codec parameters for stream 1 (Video: png, none): unspecified size" in stderr
     assert decode(decoder, song)[1].warnings == ()
 
 
-def test_a_header_of_no_codec_is_damage(decoder: FfmpegDecoder, tmp_path: Path) -> None:
-    """Nobody can convert it to something else, so nobody is told to."""
+def test_a_header_without_a_codec_is_corrupt(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    """The error does not advise to convert such a file, because no program could."""
     content = bytearray(wav_bytes(np.zeros(RATE, np.float32), RATE))
-    content[34:36] = bytes(2)  # bits per sample, which choose between a WAV's codecs
+    content[34:36] = bytes(2)  # bits per sample, which select the codec of a WAV
     path = tmp_path / "no codec.wav"
     path.write_bytes(content)
-    assert refusal(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
+    assert error_kind(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
 
 
-def test_what_is_not_audio_is_refused(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_is_rejected(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
     text = tmp_path / "text.mp3"
     text.write_text("La la la.\n" * 10_000)
     picture = tmp_path / "picture.mp3"
@@ -199,22 +203,22 @@ def test_what_is_not_audio_is_refused(decoder: FfmpegDecoder, recorder: Recorder
     noise = tmp_path / "noise.mp3"
     noise.write_bytes(np.random.default_rng(3).bytes(300_000))
     for path in (text, picture, unicode, noise):
-        assert refusal(decoder, path) is ErrorKind.UNSUPPORTED_MEDIA
+        assert error_kind(decoder, path) is ErrorKind.UNSUPPORTED_MEDIA
 
 
-def test_an_archive_is_refused_whatever_it_holds(
+def test_an_archive_that_contains_audio_is_rejected(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
-    """An mp3 that lies uncompressed in an archive looks like an mp3 with rubbish around it."""
+    """An uncompressed mp3 in an archive looks like an mp3 with junk around it."""
     song = recorder.convert(recorder.load(wav, "pcm_f32le"), LOSSY[0], tmp_path / "song.mp3")
     archive = tmp_path / "archive.mp3"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as opened:
         opened.write(song)
-    assert refusal(decoder, archive) is ErrorKind.UNSUPPORTED_MEDIA
+    assert error_kind(decoder, archive) is ErrorKind.UNSUPPORTED_MEDIA
     with tarfile.open(archive, "w") as packed:
         packed.add(song, "song.mp3")
-    assert refusal(decoder, archive) is ErrorKind.UNSUPPORTED_MEDIA
-    # A stream that was recorded from its middle on is none.
+    assert error_kind(decoder, archive) is ErrorKind.UNSUPPORTED_MEDIA
+    # A stream whose recording started in the middle is accepted.
     stream = tmp_path / "stream.mp3"
     stream.write_bytes(song.read_bytes()[10_001:])
     assert decode(decoder, stream)[1].stream.codec == "mp3"
@@ -228,38 +232,38 @@ def test_a_playlist_never_opens_another_file(
     script = tmp_path / "script.mp3"
     script.write_text(f"ffconcat version 1.0\nfile {wav}\n")
     for path in (hls, script):
-        assert refusal(decoder, path) is ErrorKind.UNSUPPORTED_MEDIA
-    # Without the white list the same ffmpeg does follow the script: this test can fail.
+        assert error_kind(decoder, path) is ErrorKind.UNSUPPORTED_MEDIA
+    # Without the whitelist, ffmpeg opens the file that the script names, so this test can fail.
     assert recorder.output("-f", "concat", "-safe", "0", "-i", script, "-f", "f32le", "-") != b""
 
 
-def test_a_film_without_sound(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
+def test_a_video_without_audio_is_rejected(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
     path = tmp_path / "mute.mp4"
     recorder.run("-f", "lavfi", "-i", "testsrc=d=2:s=64x64", path)
-    assert refusal(decoder, path) is ErrorKind.NO_AUDIO_STREAM
+    assert error_kind(decoder, path) is ErrorKind.NO_AUDIO_STREAM
 
 
-def test_no_bytes_and_no_samples(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+def test_a_file_without_bytes_or_samples_is_empty(decoder: FfmpegDecoder, tmp_path: Path) -> None:
     path = tmp_path / "empty.wav"
     path.write_bytes(b"")
-    assert refusal(decoder, path) is ErrorKind.EMPTY_AUDIO
+    assert error_kind(decoder, path) is ErrorKind.EMPTY_AUDIO
     path.write_bytes(wav_bytes(np.zeros(0, dtype=np.float32), RATE))
-    assert refusal(decoder, path) is ErrorKind.EMPTY_AUDIO
+    assert error_kind(decoder, path) is ErrorKind.EMPTY_AUDIO
 
 
-def test_what_starts_like_audio_and_cannot_be_opened(
+def test_a_file_that_starts_like_audio_but_cannot_be_opened_is_undecodable(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
     whole = recorder.convert(recorder.load(wav, "pcm_f32le"), LOSSY[3], tmp_path / "whole.m4a")
     path = tmp_path / "no-index.m4a"
     path.write_bytes(whole.read_bytes()[:50_000])
-    assert refusal(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
+    assert error_kind(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
     flac = recorder.convert(recorder.load(wav, "pcm_f32le"), LOSSLESS[4], tmp_path / "whole.flac")
     path.write_bytes(flac.read_bytes()[:200])
-    assert refusal(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
+    assert error_kind(decoder, path) is ErrorKind.UNDECODABLE_AUDIO
 
 
-def test_numbers_that_are_no_sound_are_taken_out_and_reported(
+def test_invalid_samples_are_replaced_with_a_warning(
     decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
     path = tmp_path / "odd.wav"
@@ -273,7 +277,7 @@ def test_numbers_that_are_no_sound_are_taken_out_and_reported(
         assert [warning.code for warning in summary.warnings] == [WarningCode.DAMAGED], value
 
 
-def test_a_film_longer_than_its_sound_is_not_truncated(
+def test_a_video_longer_than_its_audio_is_not_truncated(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "film.mp4"
@@ -303,12 +307,12 @@ def test_many_chapters_and_tags_do_not_hide_the_stream(
     [
         (signal.SIGKILL, ErrorKind.INTERNAL_ERROR),
         (signal.SIGSEGV, ErrorKind.UNDECODABLE_AUDIO),
-        # These two ffmpeg takes for a wish to come to an end: its time of the processor is up, somebody stops it.
+        # ffmpeg handles these two and exits: the first is sent at its CPU limit, the second by an operator.
         (signal.SIGXCPU, ErrorKind.UNDECODABLE_AUDIO),
         (signal.SIGTERM, ErrorKind.INTERNAL_ERROR),
     ],
 )
-def test_a_decoder_that_dies_gives_no_answer_about_half_a_recording(
+def test_a_killed_ffmpeg_is_an_error_instead_of_half_a_recording(
     decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path, number: signal.Signals, kind: ErrorKind
 ) -> None:
     path = tmp_path / "long.flac"
@@ -325,7 +329,7 @@ def test_a_decoder_that_dies_gives_no_answer_about_half_a_recording(
     assert caught.value.kind is kind
 
 
-def test_too_long_is_found_while_decoding(
+def test_a_recording_that_is_too_long_is_rejected_while_it_is_decoded(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "long.flac"
@@ -333,12 +337,12 @@ def test_too_long_is_found_while_decoding(
     with decoder.open(path, sample_rate=RATE, max_duration_s=60) as decoding, pytest.raises(ServiceError) as caught:
         list(decoding.blocks())
     assert caught.value.kind is ErrorKind.AUDIO_TOO_LONG
-    assert decoding._n_samples <= 60 * RATE + 262_144
-    assert refusal(decoder, wav, limit_s=9.9) is ErrorKind.AUDIO_TOO_LONG
+    assert decoding._pcm.n_samples <= 60 * RATE + 262_144
+    assert error_kind(decoder, wav, limit_s=9.9) is ErrorKind.AUDIO_TOO_LONG
     assert len(decode(decoder, wav, limit_s=10.0)[0]) == 10 * RATE
 
 
-def test_too_few_samples_a_second_are_found_while_decoding(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+def test_a_low_sample_rate_is_rejected_while_it_is_decoded(decoder: FfmpegDecoder, tmp_path: Path) -> None:
     path = tmp_path / "slow.wav"
     path.write_bytes(wav_bytes(np.zeros(20_000, dtype=np.float32), 100))
     with (
@@ -349,26 +353,28 @@ def test_too_few_samples_a_second_are_found_while_decoding(decoder: FfmpegDecode
     assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
 
 
-def test_a_decoder_that_stands_still_holds_nobody_up(decoder: FfmpegDecoder, long_song: Path) -> None:
+def test_a_stopped_ffmpeg_yields_empty_blocks_until_it_continues(decoder: FfmpegDecoder, long_song: Path) -> None:
     whole, _ = decode(decoder, long_song, limit_s=3600)
     with decoder.open(long_song, sample_rate=RATE, max_duration_s=3600) as decoding:
-        blocks, heard = decoding.blocks(), list[NDArray[np.float32]]()
+        blocks, decoded = decoding.blocks(), list[NDArray[np.float32]]()
         child = psutil.Process(decoding._process.pid)
         child.suspend()
-        while not heard or len(heard[-1]):
-            heard.append(next(blocks))
+        while not decoded or len(decoded[-1]):
+            decoded.append(next(blocks))
+        assert decoding.stalled
         child.resume()
-        heard += blocks
+        decoded += blocks
+        assert decoding.ended
         decoding.summary()
-    assert np.array_equal(np.concatenate(heard), whole)
+    assert np.array_equal(np.concatenate(decoded), whole)
 
 
-def test_a_decoder_that_cannot_be_started_is_no_fault_of_the_file(wav: Path, ffmpeg: Ffmpeg) -> None:
+def test_an_ffmpeg_that_cannot_be_executed_is_an_internal_error(wav: Path, ffmpeg: Ffmpeg) -> None:
     with closing(FfmpegDecoder(replace(ffmpeg, path=Path("/nowhere/ffmpeg")))) as decoder:
-        assert refusal(decoder, wav) is ErrorKind.INTERNAL_ERROR
+        assert error_kind(decoder, wav) is ErrorKind.INTERNAL_ERROR
 
 
-def test_no_room_for_a_thread_leaves_nothing(
+def test_a_failure_to_start_a_thread_leaves_nothing_behind(
     decoder: FfmpegDecoder, wav: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
@@ -383,7 +389,7 @@ def test_no_room_for_a_thread_leaves_nothing(
     assert ffmpegs() == []
 
 
-def test_killing_ends_the_reading_and_leaves_nothing(
+def test_killing_ends_the_blocks_and_leaves_nothing_behind(
     decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path
 ) -> None:
     path = tmp_path / "long.flac"
@@ -399,7 +405,7 @@ def test_killing_ends_the_reading_and_leaves_nothing(
     assert threading.active_count() == threads
 
 
-def test_leaving_early_leaves_nothing(decoder: FfmpegDecoder, wav: Path) -> None:
+def test_closing_early_leaves_nothing_behind(decoder: FfmpegDecoder, wav: Path) -> None:
     descriptors = psutil.Process().num_fds()
     with decoder.open(wav, sample_rate=RATE, max_duration_s=60):
         pass
@@ -407,7 +413,7 @@ def test_leaving_early_leaves_nothing(decoder: FfmpegDecoder, wav: Path) -> None
     assert psutil.Process().num_fds() == descriptors
 
 
-def test_the_child_inherits_no_secret(
+def test_ffmpeg_inherits_no_environment(
     decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WHOLETRACK_API_KEY", "secret")
@@ -416,27 +422,27 @@ def test_the_child_inherits_no_secret(
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         next(decoding.blocks())
         (child,) = ffmpegs()
-        assert "secret" not in str(child.environ())
+        assert child.environ() == {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"}
 
 
-def test_an_ffmpeg_that_is_none_is_refused_with_a_sentence(tmp_path: Path) -> None:
+def test_a_program_that_is_not_ffmpeg_is_a_startup_error(tmp_path: Path) -> None:
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho something else\n")
     fake.chmod(0o755)
     with pytest.raises(StartupError, match="is not ffmpeg"):
         find_ffmpeg(fake)
-    with pytest.raises(StartupError, match="does not run"):
+    with pytest.raises(StartupError, match="cannot be executed"):
         find_ffmpeg(tmp_path / "missing")
 
 
-def test_an_ffmpeg_that_cannot_decode_is_found_at_the_start(decoder: FfmpegDecoder, tmp_path: Path) -> None:
-    decoder.self_test()
+def test_the_self_test_detects_an_ffmpeg_that_cannot_decode(decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    self_test(decoder)
     for name, change in (("lacking", '"${@/aresample/nofilter}"'), ("mute", '"${@/-af/-an}"')):
         path = tmp_path / name
         path.write_text(f"#!/bin/bash\nexec {decoder.ffmpeg.path} {change}\n")
         path.chmod(0o755)
-        with pytest.raises(StartupError, match="cannot decode a WAV|decodes a known WAV wrongly"):
-            FfmpegDecoder(find_ffmpeg(path)).self_test()
+        with pytest.raises(StartupError, match="cannot decode a WAV|does not decode a known WAV correctly"):
+            self_test(FfmpegDecoder(find_ffmpeg(path)))
 
 
 def test_ffmpeg_on_the_path_is_preferred(
@@ -449,32 +455,64 @@ def test_ffmpeg_on_the_path_is_preferred(
     assert find_ffmpeg().origin == "imageio-ffmpeg"
 
 
-def test_a_decoder_is_a_batch_job(decoder: FfmpegDecoder, long_song: Path) -> None:
+def test_a_sandbox_that_does_not_start_is_a_startup_error(ffmpeg: Ffmpeg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(StartupError, match="the process that starts ffmpeg cannot run: .* exited with status 1"):
+        FfmpegDecoder(ffmpeg)
+
+
+def test_the_kernel_enforces_the_limits(decoder: FfmpegDecoder, long_song: Path) -> None:
+    with decoder.open(long_song, sample_rate=22050, max_duration_s=1000) as decoding:
+        next(decoding.blocks())
+        pid = decoding._process.pid
+        assert resource.prlimit(pid, resource.RLIMIT_DATA) == (256 << 20, 256 << 20)
+        assert resource.prlimit(pid, resource.RLIMIT_AS) == (1 << 30, 1 << 30)
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (32, 32)
+        assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (0, 0)
+        assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+        # 30 s, up to a twentieth of the longest recording more; the hard limit is one second above that.
+        assert resource.prlimit(pid, resource.RLIMIT_CPU) == (30, 30 + 1000 // 20 + 1)
+
+
+def test_the_cpu_limit_rises_with_the_decoded_audio(decoder: FfmpegDecoder, long_song: Path) -> None:
+    with decoder.open(long_song, sample_rate=22050, max_duration_s=1000) as decoding:
+        blocks = decoding.blocks()
+        decoded_s = 0.0
+        while decoded_s < 110:
+            decoded_s += len(next(blocks)) / 22050
+        # 30 s and a twentieth of what was decoded, raised in steps of at least 5 s.
+        raised = (math.ceil(30 + decoded_s / 20), 81)
+        until(lambda: resource.prlimit(decoding._process.pid, resource.RLIMIT_CPU) == raised)
+
+
+def test_ffmpeg_runs_as_a_batch_job(decoder: FfmpegDecoder, long_song: Path) -> None:
     with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as decoding:
         next(decoding.blocks())
-        threads = decoder_threads(decoding)
+        threads = threads_of(decoding)
         assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
         assert all(os.sched_getaffinity(thread) == os.sched_getaffinity(0) for thread in threads)
 
 
-def test_decoders_share_the_processors_evenly(ffmpeg: Ffmpeg, long_song: Path) -> None:
-    numbers = sorted(os.sched_getaffinity(0))
-    decoder = FfmpegDecoder(ffmpeg, Processors(numbers))
+def test_processes_are_distributed_evenly_over_the_cpus(ffmpeg: Ffmpeg, long_song: Path) -> None:
+    cpus = sorted(os.sched_getaffinity(0))
+    allocator = CpuAllocator(cpus)
 
-    def processor_of(decoding: Decoding) -> int:
+    def cpu_of(decoding: Decoding) -> int:
         next(decoding.blocks())
-        (processor,) = set[int]().union(*(os.sched_getaffinity(thread) for thread in decoder_threads(decoding)))
-        return processor
+        (cpu,) = set[int]().union(*(os.sched_getaffinity(thread) for thread in threads_of(decoding)))
+        return cpu
 
-    with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as first:
-        taken = processor_of(first)
-        # However many come and go meanwhile, they go where the first one is not.
+    with (
+        closing(FfmpegDecoder(ffmpeg, cpus=allocator)) as decoder,
+        decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as first,
+    ):
+        taken = cpu_of(first)
+        # The others run one after another, each on a CPU without a process if there is one.
         for _ in range(3):
             with decoder.open(long_song, sample_rate=22050, max_duration_s=3600) as other:
-                assert processor_of(other) != taken or len(numbers) == 1
-    assert decoder._processors
-    assert set(decoder._processors._users.values()) == {0}
+                assert cpu_of(other) != taken or len(cpus) == 1
+    assert set(allocator._n_processes.values()) == {0}
 
 
-def decoder_threads(decoding: Decoding) -> list[int]:
+def threads_of(decoding: Decoding) -> list[int]:
     return [int(task.name) for task in Path(f"/proc/{decoding._process.pid}/task").iterdir()]
