@@ -1,9 +1,11 @@
-"""Decode one file to mono PCM in blocks, with one ffmpeg process that never outlives the caller's ``with`` statement.
+"""Decode a file to blocks of mono PCM.
 
-with decoder.open(path, sample_rate=22050, max_duration_s=600) as decoding:
-    for block in decoding.blocks():
-        ...
-    audio = decoding.summary()
+Each file gets an ffmpeg process of its own, which never outlives the ``with`` statement::
+
+    with decoder.open(path, sample_rate=22050, max_duration_s=600) as decoding:
+        for block in decoding.blocks():
+            ...
+        audio = decoding.summary()
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class FfmpegDecoder:
         try:
             self.sandbox = Sandbox(ffmpeg.path, wanted=layers)
         except (LauncherError, OSError) as error:
-            raise StartupError(f"the process that starts ffmpeg cannot run: {error}") from error
+            raise StartupError(f"the sandbox of ffmpeg cannot be started: {error}") from error
         self._cpus = cpus
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import IO
 
-# A process that writes nothing for the first, or does not fill a block within the second, yields its slot.
+# When no data arrives for this long, or a block is not full after this long, the track yields its slot to others.
 _SILENCE_TIMEOUT_S, _BLOCK_TIMEOUT_S = 0.2, 1.0
 _CHUNK_BYTES = 8192
 

@@ -85,7 +85,7 @@ def set_scheduling(cpu: int | None) -> None:
 
 
 def _detach(launcher_pid: int) -> None:
-    """Leave the launcher's session, but die with the launcher and before it when memory runs out."""
+    """Leave the launcher's session, but end when it ends, and be the first to be killed when memory runs out."""
     os.setsid()
     _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != launcher_pid:

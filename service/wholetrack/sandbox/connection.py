@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _READY_TIMEOUT_S = 20.0
 # Spawning takes milliseconds. A launcher that does not reply for this long is stopped or broken.
 _SPAWN_TIMEOUT_S = 5.0
+# How long to wait for the exit status of a launcher that has closed a socket, possibly because it is exiting.
 _EXIT_TIMEOUT_S = 0.2
 _STDERR_BYTES = 64 << 10
 
@@ -113,37 +114,37 @@ class LauncherConnection:
         if reply := self._socket.recv(MAX_REPLY_BYTES):
             return frozenset(json.loads(reply))
         try:
-            status = self._process.wait(_SPAWN_TIMEOUT_S)
+            status = self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             raise self._start_failure("closed its socket") from None
         if status < 0:
-            raise self._start_failure(f"was killed by {signal.Signals(-status).name}")
+            raise self._start_failure(f"was killed by signal {-status} ({signal.strsignal(-status)})")
         raise self._start_failure(f"exited with status {status}")
 
     def _start_failure(self, what_happened: str) -> LauncherError:
         """End the launcher and return an error with the last line that it wrote to stderr, if there is one."""
         stderr = str(self._finalizer() or "")
         last_line = stderr.rpartition("\n")[2]
-        return LauncherError(f"the sandbox launcher {what_happened}{': ' if last_line else ''}{last_line}")
+        return LauncherError(f"the launcher {what_happened}{': ' if last_line else ''}{last_line}")
 
     def _send(self, request: SpawnRequest, descriptors: list[int]) -> None:
         try:
             socket.send_fds(self._socket, [request.encode()], descriptors)
         except ConnectionError as error:
-            raise LauncherError("the sandbox launcher has ended") from error
+            raise LauncherError("the launcher has ended") from error
         except OSError as error:
             if error.errno == errno.EBADF:
-                raise LauncherError("the sandbox launcher was replaced by another thread") from error
+                raise LauncherError("the launcher was replaced by another thread") from error
             raise
 
     def _receive_pid(self, status_socket: socket.socket) -> tuple[int, int]:
         """Receive the process id of a spawned program and a pidfd for it."""
         if not wait_readable(status_socket.fileno(), _SPAWN_TIMEOUT_S):
-            raise LauncherError(f"the sandbox launcher did not reply within {_SPAWN_TIMEOUT_S:g} seconds")
+            raise LauncherError(f"the launcher did not reply within {_SPAWN_TIMEOUT_S:g} seconds")
         try:
             reply, pidfds, *_ = socket.recv_fds(status_socket, MAX_REPLY_BYTES, 1)
         except ConnectionError as error:
-            raise LauncherError("the sandbox launcher has ended") from error
+            raise LauncherError("the launcher has ended") from error
         if not reply:
             raise self._no_reply()
         if not pidfds:
@@ -159,7 +160,7 @@ class LauncherConnection:
         except subprocess.TimeoutExpired:
             # It still runs: the kernel dropped descriptors that exceed its RLIMIT_NOFILE.
             return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return LauncherError("the sandbox launcher has ended")
+        return LauncherError("the launcher has ended")
 
 
 def _start_launcher(connection: socket.socket, program: Path, libraries: Sequence[Path]) -> subprocess.Popen[bytes]:

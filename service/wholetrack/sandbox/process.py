@@ -19,20 +19,20 @@ _STATUS_TIMEOUT_S = 2.0
 
 
 class SandboxedProcess:
-    """A running program. Leaving it as a context manager kills it and waits for its end.
+    """A running program, and a context manager that kills it and waits for its end.
 
     Args:
         pid: Its process id.
-        pidfd: A descriptor that refers to it, owned by this object.
+        pidfd: A descriptor that refers to it; owned by this object.
         status_socket: Socket to the launcher, for this program alone; owned by this object.
-        stdout: Unbuffered read end of its output.
-        stderr: Unbuffered read end of its standard error. :meth:`close` leaves it open, because another thread may
-            still be reading it.
+        stdout: See the attribute; owned by this object.
+        stderr: See the attribute; to be closed by the caller.
 
     Attributes:
         pid: Its process id.
         stdout: Unbuffered read end of its output.
-        stderr: Unbuffered read end of its standard error.
+        stderr: Unbuffered read end of its standard error. :meth:`close` leaves it open, because another thread may
+            still be reading it.
     """
 
     def __init__(

@@ -146,9 +146,7 @@ def test_a_missing_module_is_named_and_the_traceback_is_logged(
     monkeypatch.setattr("wholetrack.sandbox.connection._import_folders", lambda: [str(tmp_path)])
     with pytest.raises(LauncherError) as caught:
         Sandbox(PYTHON)
-    assert str(caught.value) == (
-        "the sandbox launcher exited with status 1: ModuleNotFoundError: No module named 'landlockpy'"
-    )
+    assert str(caught.value) == ("the launcher exited with status 1: ModuleNotFoundError: No module named 'landlockpy'")
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "Traceback (most recent call last)" in record.getMessage()
@@ -159,7 +157,7 @@ def test_a_missing_module_is_named_and_the_traceback_is_logged(
     [
         ("exit 3", "exited with status 3"),
         ("echo Cannot load libc. >&2; exit 127", "exited with status 127: Cannot load libc."),
-        ("kill -SYS $$", "was killed by SIGSYS"),
+        ("kill -SYS $$", "was killed by signal 31 (Bad system call)"),
         ("exec sleep 60", "was not ready within 0.3 seconds"),
     ],
 )
@@ -172,7 +170,7 @@ def test_a_launcher_that_does_not_start_is_an_error_and_leaves_nothing(
     before = (psutil.Process().num_fds(), psutil.Process().children())
     with pytest.raises(LauncherError) as caught:
         Sandbox(PYTHON)
-    assert str(caught.value) == f"the sandbox launcher {message}"
+    assert str(caught.value) == f"the launcher {message}"
     assert (psutil.Process().num_fds(), psutil.Process().children()) == before
 
 
@@ -194,5 +192,5 @@ main()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("wholetrack: the process that starts ffmpeg cannot run: ")
+    assert result.stderr.startswith("wholetrack: the sandbox of ffmpeg cannot be started: ")
     assert result.stderr.count("\n") == 1
