@@ -48,7 +48,7 @@ def become_program(
 ) -> NoReturn:
     """Turn the calling process, a fresh fork of the launcher, into the requested program.
 
-    Whatever fails, the process exits with :data:`NOT_STARTED` and never returns into the launcher's code.
+    If a step fails, the process exits with :data:`NOT_STARTED`; it never returns to the launcher's event loop.
     """
     try:
         _detach(launcher_pid)

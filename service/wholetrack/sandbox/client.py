@@ -95,7 +95,7 @@ class Sandbox:
             return self._launcher
 
     def _disconnect(self, launcher: LauncherConnection) -> None:
-        """Close a launcher, unless another thread has already replaced it."""
+        """Close a launcher. The next request starts another one, unless another thread already has."""
         with self._lock:
             if self._launcher is launcher:
                 self._launcher = None
