@@ -64,8 +64,9 @@ def page(found: Mapping[str, Record]) -> str:
         *markdown_table(("limit", "setting", "default", "answer", "tried by"), _limits()),
         *paragraph(
             "Besides, of every upload one part and 8 headers; of every decoder 1 GiB of memory, a bounded time of the "
-            "processor, 32 descriptors and no byte written (`tests/wholetrack/audio/test_sandbox.py`); and files whose "
-            f"rates, channels, streams, tags and depths are extreme are answered by the table (`{_EXTREME}`)."
+            "processor, 32 descriptors and no byte written (`tests/wholetrack/sandbox/test_restrictions.py`); and "
+            "files whose rates, channels, streams, tags and depths are extreme are answered by the table "
+            f"(`{_EXTREME}`)."
         ),
     ]
     return "\n".join(lines) + "\n"

@@ -26,7 +26,7 @@ from wholetrack.features.normalise import normalise
 from wholetrack.features.windows import WindowCutter
 from wholetrack.inference.session import Session
 from wholetrack.pipeline import Pipeline, ServedModel
-from wholetrack.sandbox.launcher import settle
+from wholetrack.sandbox.child import set_scheduling
 from wholetrack.settings import DeviceChoice, Settings
 from wholetrack.startup import build_pipeline
 
@@ -51,7 +51,7 @@ def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
             pass_fds=(file.fileno(),),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=partial(settle, min(os.sched_getaffinity(0))) if settled else None,  # noqa: PLW1509 - no thread but this one
+            preexec_fn=partial(set_scheduling, min(os.sched_getaffinity(0))) if settled else None,  # noqa: PLW1509 - no thread but this one
         )
         assert decoder.wait() == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

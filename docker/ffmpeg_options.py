@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Options of ffmpeg's configure script for a binary with nothing but what the service lets it open.
+"""Print the options of ffmpeg's configure script for a build that contains only what the service uses.
 
-``python docker/ffmpeg_options.py`` prints them; the lists are those of ``wholetrack.decoding.ffmpeg``.
+The demuxers and decoders are those in ``wholetrack.decoding.ffmpeg``::
+
+    python docker/ffmpeg_options.py
 """
 
 from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 
-# What the command of the service names besides: the output, its filters, and the parsers that find frames in streams.
-_PARTS = {
+# Besides the demuxers and decoders: the output and the filters of the service's command line, and the parsers that
+# split streams into frames.
+_COMPONENTS = {
     "demuxer": FORMATS,
     "decoder": CODECS,
     "parser": ("mpegaudio", "aac", "aac_latm", "flac", "vorbis", "opus", "gsm"),
@@ -16,7 +19,7 @@ _PARTS = {
     "encoder": ("pcm_f32le",),
     "filter": ("aformat", "pan", "aresample", "asetnsamples", "atrim", "anull"),
 }
-_REST = (
+_BUILD_OPTIONS = (
     "--disable-everything",
     "--disable-autodetect",
     "--disable-programs",
@@ -33,8 +36,8 @@ _REST = (
 
 
 def options() -> list[str]:
-    """All options, one for each list of parts."""
-    return [*_REST, *(f"--enable-{kind}={','.join(names)}" for kind, names in _PARTS.items())]
+    """Return all options: how to build, and one option per kind of component."""
+    return [*_BUILD_OPTIONS, *(f"--enable-{kind}={','.join(names)}" for kind, names in _COMPONENTS.items())]
 
 
 if __name__ == "__main__":

@@ -10,16 +10,17 @@ from functools import partial
 
 from threadpoolctl import threadpool_limits
 
-from wholetrack.decoding.cpu_affinity import Processors
+from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import open_sessions, reopen_session
 from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
-from wholetrack.sandbox.client import ALL_LAYERS, Sandbox, missing
+from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.settings import SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,10 @@ def build_pipeline(settings: Settings) -> Pipeline:
     limit_malloc_arenas()
     # The matrix products of one track are small. Run tracks in parallel, not the products.
     threadpool_limits(limits=1, user_api="blas")
-    decoder = _decoder(settings)
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
+    decoder = _open_decoder(ffmpeg, settings)
+    self_test(decoder)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
@@ -69,23 +73,18 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
-def _decoder(settings: Settings) -> FfmpegDecoder:
-    ffmpeg = find_ffmpeg(settings.ffmpeg)
-    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    processors = Processors(os.sched_getaffinity(0)) if settings.pin_decoders else None
-    decoder = FfmpegDecoder(ffmpeg, processors, sandbox=_sandbox(ffmpeg, settings.sandbox))
-    decoder.self_test()
-    return decoder
-
-
-def _sandbox(ffmpeg: Ffmpeg, choice: SandboxChoice) -> Sandbox:
-    sandbox = Sandbox(ffmpeg.path, wanted=() if choice is SandboxChoice.OFF else ALL_LAYERS)
-    _log.info("Active sandbox layers: %s", ", ".join(sorted(sandbox.layers)) or "none")
-    if choice is not SandboxChoice.OFF and (lacking := "; ".join(missing(sandbox.layers))):
+def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
+    """Start the sandbox of ffmpeg and check that it has the layers that the settings require."""
+    cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
+    choice = settings.sandbox
+    decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)
+    layers = decoder.sandbox.layers
+    _log.info("ffmpeg runs in a sandbox with these layers: %s", ", ".join(sorted(layers)) or "none")
+    if choice is not SandboxChoice.OFF and (missing := "; ".join(missing_layers(layers))):
         if choice is SandboxChoice.REQUIRED:
-            raise StartupError(f"WHOLETRACK_SANDBOX is 'required', but this machine lacks {lacking}")
-        _log.warning("Inactive sandbox layers: %s", lacking)
-    return sandbox
+            raise StartupError(f"WHOLETRACK_SANDBOX is set to required, but this machine does not support {missing}")
+        _log.warning("the sandbox of ffmpeg lacks these layers: %s", missing)
+    return decoder
 
 
 def _served(bundle: Bundle, settings: Settings) -> ServedModel:
@@ -108,9 +107,8 @@ def _served(bundle: Bundle, settings: Settings) -> ServedModel:
 def _on_unrecoverable(is_default: bool, name: str, failure: Failure) -> None:  # noqa: FBT001 - bound by partial
     """End the process where only a new one can help; otherwise serve the other models.
 
-    A model that always raises must not end the service, unless it is the default: clients choose the model. A thread
-        that
-    hangs in a driver cannot be ended, and a lost CUDA context cannot be restored.
+    A model that always raises must not end the service unless it is the default, because clients choose the model. A
+    thread that hangs in a driver cannot be ended, and a lost CUDA context cannot be restored.
     """
     if failure is Failure.ALWAYS_RAISES and not is_default:
         _log.critical("model %s is unavailable until the service is restarted: %s", name, failure)

@@ -266,7 +266,9 @@ def test_every_outcome_is_counted_and_every_log_line_names_its_request(strict: S
     assert after == {"ok": 1, "invalid_parameter": 2, "unsupported_media": 1}
     lines = [json.loads(line) for line in strict.log.read_text().splitlines()]
     (reason,) = [
-        line for line in lines if line["request_id"] == refused.headers["x-request-id"] and "gave no" in line["message"]
+        line
+        for line in lines
+        if line["request_id"] == refused.headers["x-request-id"] and "produced no audio" in line["message"]
     ]
     assert "Invalid data" in reason["message"]
 

@@ -156,7 +156,7 @@ def test_a_start_that_cannot_succeed_says_what_to_change(tmp_path: Path) -> None
     for settings, words in (
         ({"WHOLETRACK_DEVICE": "cuda"}, "WHOLETRACK_DEVICE=cpu"),
         ({"WHOLETRACK_MODELS_DIR": str(tmp_path)}, "no model in"),
-        ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "does not run"),
+        ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "cannot be executed"),
         ({"WHOLETRACK_MAX_REQUESTS": "many"}, "WHOLETRACK_MAX_REQUESTS"),
         ({"WHOLETRACK_CUDA_DEVICES": "[]"}, "WHOLETRACK_CUDA_DEVICES"),
         ({"WHOLETRACK_CUDA_DEVICES": "0,1"}, '"cuda_devices"'),

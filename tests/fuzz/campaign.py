@@ -200,7 +200,7 @@ def _killed(server: Server, tally: Tally) -> dict[int, list[int]]:
     """Numbers of the mutants whose decoder was ended by a signal, by signal; as the service's log has it."""
     found: dict[int, list[int]] = {}
     for line in map(json.loads, server.log.read_text().splitlines()):
-        _, ended, words = line["message"].partition("ffmpeg was ended by signal ")
+        _, ended, words = line["message"].partition("ffmpeg was terminated by signal ")
         if ended and line["request_id"] in tally.numbers:
             found.setdefault(int(words.partition(":")[0]), []).append(tally.numbers[line["request_id"]])
     return found

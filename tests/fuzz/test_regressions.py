@@ -12,9 +12,9 @@ import pytest
 from tests.fuzz.corpus import SECONDS, tune
 from tests.harness.recordings import Recorder, wav_bytes
 from wholetrack.contracts import StreamInfo
-from wholetrack.decoding.container import breaks_off
+from wholetrack.decoding.container import is_truncated
 from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder
-from wholetrack.decoding.ffmpeg_log import Report
+from wholetrack.decoding.ffmpeg_log import FfmpegLog
 
 RATE = 22050
 QUICK_S = 0.1
@@ -66,7 +66,7 @@ def test_a_tag_that_describes_a_stream(decoder: FfmpegDecoder, mp3: bytes, tmp_p
 def test_many_tags_that_almost_describe_a_stream() -> None:
     text = "[info] Input #0, mp3, from 'x':\n" + ("[info]   Stream #0:" + "9" * 900 + "\n") * 280
     began = time.thread_time()
-    Report.parse(text)
+    FfmpegLog.parse(text)
     assert time.thread_time() - began < QUICK_S
 
 
@@ -75,7 +75,7 @@ def test_a_wav_of_a_million_empty_parts(tmp_path: Path) -> None:
     path = tmp_path / "parts.wav"
     path.write_bytes(whole[:36] + b"junk\0\0\0\0" * 1_000_000 + whole[36:])
     began = time.thread_time()
-    assert not breaks_off(path)
+    assert not is_truncated(path)
     assert time.thread_time() - began < QUICK_S
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
-from wholetrack.sandbox.launcher import NAME
+from wholetrack.sandbox.protocol import LAUNCHER_NAME
 
 PROJECT = Path(__file__).parents[2]
 
@@ -49,7 +49,7 @@ class Server:
         """What the service holds beyond itself and the launcher of decoders: uploads, child processes."""
         return {
             "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
-            "children": [name for _, name in descendants(self.process) if name != NAME.decode()],
+            "children": [name for _, name in descendants(self.process) if name != LAUNCHER_NAME],
         }
 
     def cpu_s(self) -> float:

@@ -22,8 +22,8 @@ from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.aggregation.sections import sections
 from wholetrack.api.upload import UploadLimits, received
 from wholetrack.contracts import CalibrationSpec, WindowScores, WindowSpec
-from wholetrack.decoding.container import breaks_off, has_accepted_signature, is_wrapper
-from wholetrack.decoding.ffmpeg_log import Report
+from wholetrack.decoding.container import has_accepted_signature, is_archive, is_truncated
+from wholetrack.decoding.ffmpeg_log import FfmpegLog
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.features.grid import FrameGrid, WindowGrid
 from wholetrack.features.windows import WindowCutter
@@ -176,7 +176,7 @@ def receive(body: bytes, kind: str | None, cut: int) -> tuple[int, bytes]:
     return asyncio.run(go())
 
 
-WORDS = st.sampled_from(
+LOG_FRAGMENTS = st.sampled_from(
     [
         *("[info] Input #0, mp3, from ", "[info]   Duration: ", "[info]   Stream #0:0", ": Audio: ", "44100 Hz, "),
         *("[error] ", "[mp3 @ 0x1] ", "Codec (mp3) not on whitelist", "\n", ", ", "9" * 50, "ambisonic 999+", "stereo"),
@@ -184,25 +184,25 @@ WORDS = st.sampled_from(
 )
 
 
-@given(text=st.lists(WORDS | st.text(max_size=20), max_size=60).map("".join))
+@given(text=st.lists(LOG_FRAGMENTS | st.text(max_size=20), max_size=60).map("".join))
 @ENOUGH
-def test_whatever_ffmpeg_says_is_read(text: str) -> None:
-    report = Report.parse("[info] Input #0, mp3, from 'x':\n" + text)
-    assert report.opened
-    if report.stream:
-        assert 0 <= report.stream.sample_rate_hz < 10**10
-        assert report.stream.channels >= 0
-    # A mark that the text does not hold: nothing in it describes a stream.
-    assert Report.parse(text, "0123456789abcdef:").stream is None
+def test_any_log_of_ffmpeg_can_be_parsed(text: str) -> None:
+    log = FfmpegLog.parse("[info] Input #0, mp3, from 'x':\n" + text)
+    assert log.opened
+    if log.stream:
+        assert 0 <= log.stream.sample_rate_hz < 10**10
+        assert log.stream.channels >= 0
+    # Without the marker, nothing in the text describes a stream.
+    assert FfmpegLog.parse(text, "0123456789abcdef:").stream is None
 
 
-@given(content=st.binary(max_size=300), head=st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS", b"fLaC", b"PK\3\4"]))
+@given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS", b"fLaC", b"PK\3\4"]))
 @ENOUGH
-def test_whatever_a_file_holds_is_looked_at(content: bytes, head: bytes) -> None:
+def test_any_file_can_be_inspected(content: bytes, start: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
-        file.write(head + content)
+        file.write(start + content)
         file.flush()
         path = Path(file.name)
-        assert breaks_off(path) in (False, True)
+        assert is_truncated(path) in (False, True)
         assert has_accepted_signature(path) in (False, True)
-        assert is_wrapper(path) or head != b"PK\3\4"
+        assert is_archive(path) or start != b"PK\3\4"

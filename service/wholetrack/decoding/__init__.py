@@ -1,5 +1,9 @@
-"""From a file of any audio format to mono PCM, through an ffmpeg process of its own for every file.
+"""Decode audio files of any accepted format to mono PCM, with one ffmpeg process per file.
 
-``ffmpeg`` finds the binary and knows its command line, ``report`` reads what it says, ``decoder`` runs it, and
-``container`` knows what the accepted containers promise about themselves.
+- ``decoder`` runs ffmpeg in the sandbox and yields samples; ``self_test`` checks that it does so correctly.
+- ``ffmpeg`` finds the executable and builds its command line; ``ffmpeg_log`` parses what it writes to stderr.
+- ``outcome`` turns an exit status and a log into errors and warnings; ``container`` inspects the file itself.
+- ``limits`` and ``cpu_affinity`` say which resources a process gets; ``pcm`` and ``pipes`` read its output.
+
+This module imports nothing: the container image needs ``ffmpeg`` alone to build ffmpeg.
 """

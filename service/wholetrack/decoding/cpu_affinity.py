@@ -1,4 +1,9 @@
-"""On which processor each decoder's threads run: together on one, which :mod:`wholetrack.sandbox.launcher` says why."""
+"""Which CPU each ffmpeg process is pinned to.
+
+ffmpeg's demuxer, decoder, filters and muxer are threads that pass frames of a few milliseconds to each other. Spread
+over several CPUs, they spend more time on waking each other up than on decoding (measured by
+``python -m bench.decoding``), so all threads of one process share a CPU.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,25 @@ import threading
 from collections.abc import Iterable
 
 
-class Processors:
-    """Hands out processors to decoders, always one of those that have the fewest."""
+class CpuAllocator:
+    """Distributes processes over CPUs; each gets one of those with the fewest processes.
 
-    def __init__(self, numbers: Iterable[int]) -> None:
+    Args:
+        cpus: Numbers of the CPUs.
+    """
+
+    def __init__(self, cpus: Iterable[int]) -> None:
         self._lock = threading.Lock()
-        self._users = dict.fromkeys(sorted(numbers), 0)
+        self._n_processes = dict.fromkeys(sorted(cpus), 0)
 
-    def take(self) -> int:
-        """A processor for one more decoder."""
+    def acquire(self) -> int:
+        """Return the CPU for one more process."""
         with self._lock:
-            chosen = min(self._users, key=self._users.__getitem__)
-            self._users[chosen] += 1
-        return chosen
+            cpu = min(self._n_processes, key=self._n_processes.__getitem__)
+            self._n_processes[cpu] += 1
+        return cpu
 
-    def give_back(self, processor: int) -> None:
-        """The decoder that took it has ended."""
+    def release(self, cpu: int) -> None:
+        """Record the end of a process that was pinned to ``cpu``."""
         with self._lock:
-            self._users[processor] -= 1
+            self._n_processes[cpu] -= 1

@@ -1,4 +1,4 @@
-"""Reading from a program without ever waiting for it for long, or keeping more of it than there is room for."""
+"""Read from the pipes of a process with bounds on time and memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import threading
 import time
 from typing import IO
 
-# A decoder that gives nothing for so long, or not a block in so long, lets others have its turn.
-_SILENCE_S, _BLOCK_S = 0.2, 1.0
+# When no data arrives for this long, or a block is not full after this long, the track yields its slot to others.
+_SILENCE_TIMEOUT_S, _BLOCK_TIMEOUT_S = 0.2, 1.0
+_CHUNK_BYTES = 8192
 
 
 def read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
-    """Fill ``view`` until nothing comes for a while, or a second is over; gives how far, and whether the pipe ended."""
+    """Read into ``view`` until it is full, no data arrives for 0.2 seconds, one second is over, or the pipe ends.
+
+    Args:
+        pipe: An unbuffered read end.
+        view: Where to put the data.
+
+    Returns:
+        The number of bytes read, and whether the pipe has ended.
+    """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    filled, until = 0, time.monotonic() + _BLOCK_S
-    while filled < len(view) and time.monotonic() < until and poll.poll(1000 * _SILENCE_S):
+    filled, deadline = 0, time.monotonic() + _BLOCK_TIMEOUT_S
+    while filled < len(view) and time.monotonic() < deadline and poll.poll(1000 * _SILENCE_TIMEOUT_S):
         received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
         if not received:
             return filled, True
@@ -25,29 +34,37 @@ def read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
 
 
 class BoundedReader:
-    """Drains a pipe in a thread, so that its writer never waits, and keeps the beginning and the end."""
+    """Reads a pipe in a background thread, so that its writer never blocks, and keeps the beginning and the end.
 
-    def __init__(self, pipe: IO[bytes], limit: int) -> None:
+    Args:
+        pipe: The read end; owned by this object.
+        max_bytes: How much to keep. Half of it is for the beginning, half for the end.
+
+    Raises:
+        RuntimeError: If no thread can be started.
+    """
+
+    def __init__(self, pipe: IO[bytes], max_bytes: int) -> None:
         self._pipe = pipe
-        self._half = limit // 2
+        self._half = max_bytes // 2
         self._head = bytearray()
         self._tail = bytearray()
-        self._thread = threading.Thread(target=self._drain, name="ffmpeg-stderr", daemon=True)
+        self._thread = threading.Thread(target=self._read, name="ffmpeg-stderr", daemon=True)
         self._thread.start()
 
-    def _drain(self) -> None:
-        while words := self._pipe.read(8192):
-            room = self._half - len(self._head)
-            self._head += words[:room]
-            self._tail += words[room:] if room > 0 else words
-            del self._tail[: -self._half]
-
-    def so_far(self) -> str:
-        """What was kept until now."""
+    def text(self) -> str:
+        """Return what was kept so far."""
         return (bytes(self._head) + bytes(self._tail)).decode("utf-8", errors="replace")
 
     def close(self) -> str:
-        """Wait for the writer to end and give what was kept."""
+        """Wait until the writer closes the pipe, and return what was kept."""
         self._thread.join()
         self._pipe.close()
-        return self.so_far()
+        return self.text()
+
+    def _read(self) -> None:
+        while chunk := self._pipe.read(_CHUNK_BYTES):
+            free = self._half - len(self._head)
+            self._head += chunk[:free]
+            self._tail += chunk[free:] if free > 0 else chunk
+            del self._tail[: -self._half]

@@ -1,1 +1,13 @@
-"""Runs a program under Landlock, seccomp and resource limits; knows nothing about audio."""
+"""Run a program under Landlock, seccomp and resource limits.
+
+``client.Sandbox`` is the entry point. It keeps a launcher process running and asks it to spawn programs. The launcher
+forks a child for each, and the child restricts itself before it executes the program.
+
+- Service: ``client`` and ``connection`` talk to the launcher, ``process`` is a running program.
+- Launcher: ``launcher`` forks and reaps children, ``child`` is what they do before exec, ``landlock`` and ``seccomp``
+  hold the file access rules and the system-call filter.
+- Both: ``protocol`` describes the messages, ``layers`` and ``limits`` what can be applied.
+
+The package knows nothing about audio and imports nothing else of ``wholetrack``. This module imports nothing at all,
+because the launcher has to start quickly.
+"""

@@ -1,271 +1,120 @@
-"""Starts decoders where they can do no harm: a program of its own, small and of one thread, which forks for each.
+"""The launcher: a small process with a single thread that forks a child for each program.
 
-Landlock, seccomp, limits and the place among processors belong to whoever sets them on itself. So a child has to do
-that between fork and exec, which a process with threads must not (fork(2)), and a service with models would do slowly.
-What a decoder does not need is refused by a filter that is put on last and that knows calls by name: nothing that
-starts a process, touches another, or reaches beyond its own descriptors is among them.
+Landlock, seccomp, resource limits and CPU affinity can only be set by a process on itself, so a child has to set them
+between fork and exec. A process with threads must not run Python there (fork(2)), and forking a service with loaded
+models would be slow. Therefore the service starts this process and sends it requests; see
+:mod:`wholetrack.sandbox.protocol`.
 
-Asked on a socket, a message for each decoder; the service is gone when the socket is closed, and with it every decoder.
-Imports nothing of the service: it must start in a moment.
+It must start quickly and imports nothing but the standard library, landlockpy and its sibling modules.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import json
-import mmap
 import os
 import resource
 import selectors
 import signal
 import socket
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from landlockpy import AccessFS, LandlockError, Ruleset, Scope
+from wholetrack.sandbox.child import Descriptors, Restrictions, become_program
+from wholetrack.sandbox.landlock import FileAccessRules
+from wholetrack.sandbox.layers import Layer
+from wholetrack.sandbox.protocol import LAUNCHER_NAME, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, N_DESCRIPTORS, SpawnRequest
+from wholetrack.sandbox.seccomp import SystemCallFilter
 
-INPUT = 3
-"""The number under which a decoder has the one file that it may read."""
-NAME = b"launcher"
-"""What the system calls it."""
-NOT_STARTED = 127
-"""The status of a child that could not become what it was to be."""
-LANDLOCK, SECCOMP, LIMITS = "landlock", "seccomp", "limits"
-
-_MESSAGE_BYTES = 64 << 10
-_DESCRIPTORS = 4
-_MOST_DESCRIPTORS = 1 << 20
-_READ, _RUN = AccessFS.READ_FILE, AccessFS.READ_FILE | AccessFS.EXECUTE
-_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/etc/ld.so.cache")
-_LOADERS = ("/lib64/ld-linux-*", "/lib/ld-linux-*", "/lib/ld-musl-*", "/lib/*/ld-linux-*")
-
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
-_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
-_EQUAL, _MASKED_EQUAL = 4, 7
-_CLONE_THREAD, _NEW_NAMESPACES = 0x00010000, 0x7E020000
-
-# What decoding needs, of files that are open or that Landlock lets it open, its memory, its threads and the time.
-_NEEDED = (
-    *("read", "readv", "pread64", "preadv", "write", "writev", "close", "close_range", "lseek", "fadvise64"),
-    *("open", "openat", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getcwd", "getdents64"),
-    *("stat", "fstat", "lstat", "newfstatat", "statx", "fstatfs", "dup", "dup2", "dup3"),
-    *("brk", "munmap", "mprotect", "mremap", "madvise", "membarrier"),
-    *("execve", "exit", "exit_group", "arch_prctl", "set_tid_address", "set_robust_list", "rseq", "futex"),
-    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
-    *("sched_yield", "sched_getaffinity", "getcpu", "getrlimit", "getrusage", "sysinfo", "uname"),
-    *("getpid", "gettid", "getppid", "getuid", "geteuid", "getgid", "getegid"),
-    *("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time"),
-    *("poll", "ppoll", "select", "pselect6", "getrandom"),
-)
-# Of fcntl, nothing that sends a signal or leases a file: only flags, and a copy of a descriptor.
-_FCNTL = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
-
-
-class Comparison(ctypes.Structure):
-    """``struct scmp_arg_cmp``: an argument of a system call against two numbers."""
-
-    _fields_ = (
-        ("argument", ctypes.c_uint),
-        ("operator", ctypes.c_int),
-        ("first", ctypes.c_uint64),
-        ("second", ctypes.c_uint64),
-    )
-
-
-class Calls:
-    """A list of the system calls that are allowed, made by libseccomp; every other is not permitted.
-
-    Raises:
-        OSError: if libseccomp is not installed.
-    """
-
-    def __init__(self) -> None:
-        self._library = ctypes.CDLL("libseccomp.so.2")
-        self._library.seccomp_init.restype = ctypes.c_void_p
-        self._rules = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(_REFUSE | errno.EPERM)))
-        for name in _NEEDED:
-            self._add(_ALLOW, name)
-        for command in _FCNTL:
-            self._add(_ALLOW, "fcntl", Comparison(1, _EQUAL, command, 0))
-        # Threads, and nothing else that is new. The flags of clone3 cannot be seen: told that it does not exist,
-        # libraries use clone.
-        self._add(_ALLOW, "clone", Comparison(0, _MASKED_EQUAL, _CLONE_THREAD | _NEW_NAMESPACES, _CLONE_THREAD))
-        self._add(_REFUSE | errno.ENOSYS, "clone3")
-        # No shared memory, which no limit counts.
-        self._add(_ALLOW, "mmap", Comparison(3, _MASKED_EQUAL, mmap.MAP_SHARED, 0))
-        # To ask for its own limits, not to set any; and to name its threads.
-        self._add(_ALLOW, "prlimit64", Comparison(0, _EQUAL, 0, 0), Comparison(2, _EQUAL, 0, 0))
-        self._add(_ALLOW, "prctl", Comparison(0, _EQUAL, _PR_SET_NAME, 0))
-        # No terminal is a terminal here.
-        self._add(_REFUSE | errno.ENOTTY, "ioctl")
-
-    def apply(self) -> None:
-        """Restrict the calling thread and what it starts, for good.
-
-        Raises:
-            OSError: if the kernel does not take the list.
-        """
-        if failed := self._library.seccomp_load(self._rules):
-            raise OSError(-failed, os.strerror(-failed))
-
-    def _add(self, action: int, name: str, *comparisons: Comparison) -> None:
-        call = self._library.seccomp_syscall_resolve_name(name.encode())
-        array = (Comparison * len(comparisons))(*comparisons)
-        # A call that this processor does not have needs no rule.
-        self._library.seccomp_rule_add_array(self._rules, ctypes.c_uint32(action), call, len(comparisons), array)
-
-
-class Files:
-    """What Landlock leaves of the file system: one file to read, one program to run, the system's libraries.
-
-    Args:
-        program: that is run.
-        libraries: further files and folders that it may read.
-    """
-
-    def __init__(self, program: Path, libraries: Sequence[Path] = ()) -> None:
-        real = program.resolve()
-        readable = [*map(Path, _LIBRARIES), real.parent.parent / "lib", *libraries]
-        loaders = [loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:])]
-        self._rules = [(path, _RUN) for path in (real, *loaders)]
-        self._rules += [(p, _READ | AccessFS.READ_DIR if p.is_dir() else _READ) for p in readable if p.exists()]
-
-    def apply(self, descriptor: int) -> None:
-        """Restrict the calling thread and what it starts, for good.
-
-        Args:
-            descriptor: of the file that may be read.
-
-        Raises:
-            LandlockError: if the kernel has no Landlock.
-        """
-        with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
-            for path, access in self._rules:
-                rules.allow_path(path, access)
-            rules.allow_path(f"/proc/self/fd/{descriptor}", _READ)
-            rules.restrict()
-
-
-class Order(NamedTuple):
-    """What the service wants started.
-
-    Attributes:
-        command: path and arguments.
-        layers: to put on it, of those that are there.
-        limits: by number of the resource: soft and hard.
-        processor: to stay on; None to leave that to the kernel.
-    """
-
-    command: list[str]
-    layers: list[str]
-    limits: list[tuple[int, int, int]]
-    processor: int | None
-
-    @property
-    def most_processor_s(self) -> int | None:
-        """The hard limit of a processor's time, if limits are to be put on it."""
-        hard = {kind: most for kind, _, most in self.limits}
-        return hard.get(resource.RLIMIT_CPU) if LIMITS in self.layers else None
+_PR_SET_NAME = 15
 
 
 class Child(NamedTuple):
-    """A decoder that runs.
+    """A running program.
 
     Attributes:
-        pid: its number.
-        process: the descriptor that stands for it.
-        told: where its end is told, and what it may have more of comes.
-        most_s: of a processor's time; None if that is not limited.
+        pid: Its process id.
+        pidfd: A descriptor that refers to the process and becomes readable when it ends.
+        status_socket: Receives new CPU limits from the service; the exit status is sent to it.
+        max_cpu_s: The highest CPU limit that the service can set, in seconds; None if CPU time is not limited.
     """
 
     pid: int
-    process: int
-    told: socket.socket
-    most_s: int | None
+    pidfd: int
+    status_socket: socket.socket
+    max_cpu_s: int | None
 
 
 class Launcher:
-    """Starts what it is asked to, and tells how each ended."""
+    """Spawns the requested programs and reports how each of them ended.
 
-    def __init__(self, service: socket.socket, files: Files) -> None:
+    Args:
+        service: Socket to the service.
+        restrictions: Applied to every program, as far as its request asks for them.
+    """
+
+    def __init__(self, service: socket.socket, restrictions: Restrictions) -> None:
         self._pid = os.getpid()
         self._service = service
-        self._files = files
-        self._calls = _if_there(Calls)
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.prctl(_PR_SET_NAME, NAME)
+        self._restrictions = restrictions
         self._selector = selectors.DefaultSelector()
         self._selector.register(service, selectors.EVENT_READ)
         self._children = set[Child]()
 
-    def layers(self) -> list[str]:
-        """Those that this machine has, each tried by a child."""
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        tried: Mapping[str, Callable[[], None]] = {
-            LANDLOCK: lambda: self._files.apply(nothing),
-            SECCOMP: self._restrict_calls,
-            LIMITS: lambda: None,
-        }
-        found = [layer for layer, restrict in tried.items() if _works(restrict)]
-        os.close(nothing)
-        return found
-
     def serve(self) -> None:
-        """Until the service is gone, and every child with it."""
+        """Process requests until the service closes its socket, then kill all programs."""
         try:
             self._serve()
         finally:
-            # The kernel does it, too (PDEATHSIG), but not for a thread that took its process over by execve.
+            # PR_SET_PDEATHSIG does the same, except for a program that called execve from a second thread.
             for child in self._children:
-                signal.pidfd_send_signal(child.process, signal.SIGKILL)
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
     def _serve(self) -> None:
         while True:
             for ready, _ in self._selector.select():
                 if ready.fileobj is self._service:
-                    message, descriptors, *_ = socket.recv_fds(self._service, _MESSAGE_BYTES, _DESCRIPTORS)
+                    message, descriptors, *_ = socket.recv_fds(self._service, MAX_REQUEST_BYTES, N_DESCRIPTORS)
                     if not message:
                         return
-                    self._take(message, descriptors)
+                    self._receive_request(message, descriptors)
                 else:
-                    react, child = ready.data
-                    react(child)
+                    handle, child = ready.data
+                    handle(child)
 
-    def _take(self, message: bytes, descriptors: list[int]) -> None:
-        if len(descriptors) == _DESCRIPTORS:
-            document: dict[str, Any] = json.loads(message)
-            self._start(Order(**document), *descriptors)
-            return
-        # The kernel drops those for which there is no room; the service sees that nothing is said.
-        for descriptor in descriptors:
-            os.close(descriptor)
+    def _receive_request(self, message: bytes, descriptors: list[int]) -> None:
+        if len(descriptors) == N_DESCRIPTORS:
+            *given, status_socket = descriptors
+            self._spawn(SpawnRequest.decode(message), Descriptors(*given), socket.socket(fileno=status_socket))
+        else:
+            # The kernel drops descriptors that exceed RLIMIT_NOFILE. When the last copy of the status socket is
+            # closed, the service reads an end of file instead of a reply.
+            for descriptor in descriptors:
+                os.close(descriptor)
 
-    def _start(self, order: Order, file: int, output: int, words: int, report: int) -> None:
-        told = socket.socket(fileno=report)
+    def _spawn(self, request: SpawnRequest, descriptors: Descriptors, status_socket: socket.socket) -> None:
         try:
             pid = os.fork()
             if pid == 0:
-                self._become(order, file, output, words)
-            child = self._watched(pid, told, order.most_processor_s)
-            self._selector.register(told, selectors.EVENT_READ, (self._allow_more, child))
+                become_program(request, descriptors, self._restrictions, launcher_pid=self._pid)
+            child = self._watch(pid, status_socket, request.max_cpu_s)
+            self._selector.register(status_socket, selectors.EVENT_READ, (self._receive_cpu_limit, child))
             with suppress(OSError):
-                socket.send_fds(told, [str(pid).encode()], [child.process])
+                socket.send_fds(status_socket, [str(pid).encode()], [child.pidfd])
         except OSError as error:
-            with suppress(OSError), told:
-                told.send(str(-(error.errno or errno.EAGAIN)).encode())
-        for descriptor in (file, output, words):
+            with suppress(OSError), status_socket:
+                status_socket.send(str(-(error.errno or errno.EAGAIN)).encode())
+        for descriptor in descriptors:
             os.close(descriptor)
 
-    def _watched(self, pid: int, told: socket.socket, most_s: int | None) -> Child:
-        """A child whose end will be told; one that cannot be watched is ended."""
+    def _watch(self, pid: int, status_socket: socket.socket, max_cpu_s: int | None) -> Child:
+        """Have the end of a child reported, or kill the child if that is not possible."""
         try:
-            child = Child(pid, os.pidfd_open(pid), told, most_s)
-            self._selector.register(child.process, selectors.EVENT_READ, (self._reap, child))
+            child = Child(pid, os.pidfd_open(pid), status_socket, max_cpu_s)
+            self._selector.register(child.pidfd, selectors.EVENT_READ, (self._reap, child))
         except OSError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -273,116 +122,79 @@ class Launcher:
         self._children.add(child)
         return child
 
-    def _allow_more(self, child: Child) -> None:
-        """Give a decoder that gets on more of a processor's time, as the service says, or end one that it lets go."""
-        if child.told.fileno() < 0:
-            # It was reaped a moment ago.
+    def _receive_cpu_limit(self, child: Child) -> None:
+        """Set the CPU limit that the service sent, or kill the child if the service closed the socket."""
+        if child.status_socket.fileno() < 0:
+            # The child was reaped by an earlier event of the same select call.
             return
-        said = b""
+        message = b""
         with suppress(OSError):
-            said = child.told.recv(64)
-        if not said:
+            message = child.status_socket.recv(MAX_REPLY_BYTES)
+        if not message:
             with suppress(KeyError):
-                self._selector.unregister(child.told)
+                self._selector.unregister(child.status_socket)
             with suppress(OSError):
-                signal.pidfd_send_signal(child.process, signal.SIGKILL)
-        elif child.most_s is not None:
-            resource.prlimit(child.pid, resource.RLIMIT_CPU, (min(int(said), child.most_s), child.most_s))
+                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+        elif child.max_cpu_s is not None:
+            limits = (min(int(message), child.max_cpu_s), child.max_cpu_s)
+            resource.prlimit(child.pid, resource.RLIMIT_CPU, limits)
 
     def _reap(self, child: Child) -> None:
+        """Collect the exit status of a child that has ended, and report it."""
         _, status = os.waitpid(child.pid, 0)
         self._children.discard(child)
-        self._selector.unregister(child.process)
-        os.close(child.process)
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
         with suppress(KeyError, ValueError):
-            self._selector.unregister(child.told)
-        with suppress(OSError), child.told:
-            child.told.send(str(os.waitstatus_to_exitcode(status)).encode())
-
-    def _become(self, order: Order, file: int, output: int, words: int) -> None:
-        """In the child, for good: what it is to have, what it is not to have, and then the program."""
-        try:
-            os.setsid()
-            self._libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-            if os.getppid() != self._pid:
-                # The launcher ended before that could be asked for.
-                os._exit(1)
-            # Where memory runs out, this is what can be spared.
-            with suppress(OSError):
-                Path("/proc/self/oom_score_adj").write_text("1000")
-            settle(order.processor)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            # Out of the way of the numbers that they are to have.
-            kept = [fcntl.fcntl(each, fcntl.F_DUPFD, 16) for each in (nothing, output, words, file)]
-            for number, each in enumerate(kept):
-                os.dup2(each, number)
-            os.closerange(INPUT + 1, _MOST_DESCRIPTORS)
-            for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-                signal.signal(ignored, signal.SIG_DFL)
-            if LIMITS in order.layers:
-                for kind, soft, hard in order.limits:
-                    resource.setrlimit(kind, (soft, hard))
-            if LANDLOCK in order.layers:
-                self._files.apply(INPUT)
-            # A child needs none of the service's environment, least of all its secrets. glibc's arenas for threads
-            # would take address space by the 64 MiB.
-            environment = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"}
-            if SECCOMP in order.layers:
-                self._restrict_calls()
-            os.execve(order.command[0], order.command, environment)  # noqa: S606 - no shell is the point
-        except BaseException as error:  # noqa: BLE001 - it must end here, whatever it is
-            with suppress(OSError):
-                os.write(2, f"launcher: {error}\n".encode())
-        finally:
-            os._exit(NOT_STARTED)
-
-    def _restrict_calls(self) -> None:
-        if self._calls is None:
-            raise OSError(errno.ENOSYS, "libseccomp is not installed")
-        self._calls.apply()
+            self._selector.unregister(child.status_socket)
+        with suppress(OSError), child.status_socket:
+            child.status_socket.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def settle(processor: int | None) -> None:
-    """Run as a batch job (sched(7)), on that processor if one is given; without the right to, nothing happens.
+def supported_layers(restrictions: Restrictions) -> list[Layer]:
+    """Return the layers that work on this machine. Each is tried out by a child."""
+    layers = [Layer.LIMITS]
+    null = os.open(os.devnull, os.O_RDONLY)
+    if _works(lambda: restrictions.files.apply(null)):
+        layers.append(Layer.LANDLOCK)
+    os.close(null)
+    if restrictions.system_calls is not None and _works(restrictions.system_calls.apply):
+        layers.append(Layer.SECCOMP)
+    return layers
 
-    ffmpeg's demuxer, decoder, filters and muxer are threads that hand frames of some milliseconds to each other. Spread
-    over processors, they spend more on waking each other than on decoding; ``python -m bench.decoding`` measures it.
+
+def main(socket_fd: str, program: str, *libraries: str) -> None:
+    """Run the launcher.
+
+    Args:
+        socket_fd: Number of the descriptor of the socket to the service.
+        program: Path of the program that will be spawned.
+        libraries: Further files and folders that the program can read.
     """
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        if processor is not None:
-            os.sched_setaffinity(0, {processor})
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, LAUNCHER_NAME.encode())
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    service = socket.socket(fileno=int(socket_fd))
+    restrictions = Restrictions(FileAccessRules(Path(program), list(map(Path, libraries))), _system_call_filter())
+    service.send(json.dumps(supported_layers(restrictions)).encode())
+    Launcher(service, restrictions).serve()
 
 
-def _if_there(make: Callable[[], Calls]) -> Calls | None:
+def _system_call_filter() -> SystemCallFilter | None:
     try:
-        return make()
+        return SystemCallFilter()
     except OSError:
         return None
 
 
 def _works(restrict: Callable[[], None]) -> bool:
-    """Whether a restriction can be put on, tried by a child that does nothing else."""
+    """Return whether a child can apply a restriction to itself."""
     pid = os.fork()
     if pid == 0:
         status = 1
-        with suppress(OSError, LandlockError):
+        try:
             restrict()
             status = 0
-        os._exit(status)
+        finally:
+            os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def main() -> None:
-    """Serve on the socket whose descriptor is the first argument; the program and further libraries are the others."""
-    descriptor, program, *libraries = sys.argv[1:]
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    service = socket.socket(fileno=int(descriptor))
-    launcher = Launcher(service, Files(Path(program), [Path(each) for each in libraries]))
-    service.send(json.dumps(launcher.layers()).encode())
-    launcher.serve()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,12 @@
-"""Reading ffmpeg's words, also those that somebody put into a tag."""
+"""Parsing of ffmpeg's log, which a file can imitate in its tags."""
 
 from __future__ import annotations
 
 import pytest
 
-from wholetrack.decoding.ffmpeg_log import Report
+from wholetrack.decoding.ffmpeg_log import FfmpegLog
 
-SPOKEN = """[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x':
+LOG = """[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x':
 [info]   Metadata:
 [info]     title           : A song
 [info]   Duration: 01:02:03.50, start: 0.000000, bitrate: 65 kb/s
@@ -37,54 +37,52 @@ SPOKEN = """[info] Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x':
     ],
 )
 def test_the_stream_is_described(layout: str, channels: int) -> None:
-    report = Report.parse(SPOKEN.format(layout=layout))
-    assert report.opened
-    assert report.started
-    assert report.stream is not None
-    assert report.stream.codec == "aac"
-    assert report.stream.container == "mov,mp4,m4a,3gp,3g2,mj2"
-    assert report.stream.sample_rate_hz == 48000
-    assert report.stream.channels == channels
-    assert report.declared_s == 3723.5
-    assert report.decode_errors == 0
+    log = FfmpegLog.parse(LOG.format(layout=layout))
+    assert log.opened
+    assert log.started
+    assert log.stream is not None
+    assert log.stream.codec == "aac"
+    assert log.stream.container == "mov,mp4,m4a,3gp,3g2,mj2"
+    assert log.stream.sample_rate_hz == 48000
+    assert log.stream.channels == channels
+    assert log.declared_s == 3723.5
+    assert log.decode_errors == 0
 
 
-def test_a_tag_cannot_pass_for_a_stream() -> None:
-    spoken = SPOKEN.format(layout="stereo").replace(
-        "title           : A song", "Stream #0:0: Audio: evil, 1 Hz, mono : x"
-    )
-    report = Report.parse(spoken)
-    assert report.stream is not None
-    assert report.stream.codec == "aac"
+def test_a_tag_that_imitates_a_stream_is_ignored() -> None:
+    text = LOG.format(layout="stereo").replace("title           : A song", "Stream #0:0: Audio: evil, 1 Hz, mono : x")
+    log = FfmpegLog.parse(text)
+    assert log.stream is not None
+    assert log.stream.codec == "aac"
 
 
-def test_a_tag_cannot_pass_for_a_signal() -> None:
-    words = "[info] Exiting normally, received signal 15.\n"
-    spoken = SPOKEN.format(layout="stereo")
-    assert Report.parse(spoken).ended_by is None
-    assert Report.parse(spoken.replace("A song", f"A song\n{words}")).ended_by is None
-    assert Report.parse(spoken + words).ended_by == 15
+def test_a_tag_that_imitates_a_signal_is_ignored() -> None:
+    signalled = "[info] Exiting normally, received signal 15.\n"
+    text = LOG.format(layout="stereo")
+    assert FfmpegLog.parse(text).exit_signal is None
+    assert FfmpegLog.parse(text.replace("A song", f"A song\n{signalled}")).exit_signal is None
+    assert FfmpegLog.parse(text + signalled).exit_signal == 15
 
 
-def test_errors_count_once_the_file_is_open() -> None:
-    spoken = "[mp3 @ 0x1] [error] Header missing\n" + SPOKEN.format(layout="stereo")
-    assert Report.parse(spoken).decode_errors == 0
-    broken = spoken + "[aac @ 0x2] [error] Input buffer exhausted\n[error] Error\n[aac @ 0x2] [warning] odd\n"
-    assert Report.parse(broken).decode_errors == 2
+def test_errors_are_counted_from_the_opening_of_the_file_on() -> None:
+    text = "[mp3 @ 0x1] [error] Header missing\n" + LOG.format(layout="stereo")
+    assert FfmpegLog.parse(text).decode_errors == 0
+    broken = text + "[aac @ 0x2] [error] Input buffer exhausted\n[error] Error\n[aac @ 0x2] [warning] odd\n"
+    assert FfmpegLog.parse(broken).decode_errors == 2
 
 
-def test_a_guessed_duration_is_none() -> None:
-    spoken = "[mp3 @ 0x1] [warning] Estimating duration from bitrate, this may be inaccurate\n"
-    assert Report.parse(spoken + SPOKEN.format(layout="stereo")).declared_s is None
+def test_an_estimated_duration_is_not_a_declared_one() -> None:
+    text = "[mp3 @ 0x1] [warning] Estimating duration from bitrate, this may be inaccurate\n"
+    assert FfmpegLog.parse(text + LOG.format(layout="stereo")).declared_s is None
 
 
-def test_the_duration_of_a_film_is_not_that_of_its_sound() -> None:
-    spoken = SPOKEN.format(layout="stereo").replace(" (attached pic)", "")
-    assert Report.parse(spoken).declared_s is None
+def test_the_duration_of_a_video_is_not_that_of_its_audio() -> None:
+    text = LOG.format(layout="stereo").replace(" (attached pic)", "")
+    assert FfmpegLog.parse(text).declared_s is None
 
 
-def test_nothing_recognised() -> None:
-    report = Report.parse("[error] file:x: Invalid data found when processing input\n")
-    assert not report.opened
-    assert not report.started
-    assert report.stream is None
+def test_a_log_without_an_input_describes_nothing() -> None:
+    log = FfmpegLog.parse("[error] file:x: Invalid data found when processing input\n")
+    assert not log.opened
+    assert not log.started
+    assert log.stream is None

@@ -1,0 +1,30 @@
+"""Decode whole files, or find out why they cannot be decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder
+from wholetrack.errors import ErrorKind, ServiceError
+
+RATE = 22050
+
+
+def decode(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> tuple[NDArray[np.float32], DecodedAudio]:
+    """The samples of a file, at 22,050 Hz, and its description."""
+    with decoder.open(path, sample_rate=RATE, max_duration_s=limit_s) as decoding:
+        blocks = list(decoding.blocks())
+        summary = decoding.summary()
+    return np.concatenate(blocks), summary
+
+
+def error_kind(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> ErrorKind:
+    """The error of a file that cannot be decoded."""
+    with pytest.raises(ServiceError) as caught:
+        decode(decoder, path, limit_s)
+    assert str(path) not in caught.value.detail
+    return caught.value.kind
