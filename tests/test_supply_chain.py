@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from requirements.audit import CANARY, EXCEPTION_LASTS, AuditError, Pin, judge, main, read_exceptions, read_pins
 from requirements.sbom import complete
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 
 SERVICE = sorted((PROJECT / "requirements").glob("service-*.txt"))
 HASHED = [*SERVICE, PROJECT / "requirements/supply-chain.txt"]

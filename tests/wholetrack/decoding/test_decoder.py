@@ -18,7 +18,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
+from tests.harness.processes import ffmpegs
+from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, wav_bytes
 from wholetrack.contracts import WarningCode
 from wholetrack.decoding.cpu_affinity import Processors
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder

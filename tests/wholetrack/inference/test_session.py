@@ -249,7 +249,7 @@ def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
         "wholetrack.inference.session",
         "wholetrack_training.publishing.publish",
         "tests.conftest",
-        "tests.harness.report",
+        "tests.harness.records",
     ],
 )
 def test_nothing_is_reported_to_anybody(module: str, tmp_path: Path) -> None:

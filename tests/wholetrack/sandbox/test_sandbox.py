@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.harness.waiting import until
 from wholetrack.sandbox.client import ALL_LAYERS, INPUT, Layer, Sandbox, missing
 
