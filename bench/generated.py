@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 from tests.harness.paths import PROJECT
+from tests.harness.records import plain_parser
 
 _DIFF_LINES = 40
 
 
 def generator_parser(description: str | None) -> argparse.ArgumentParser:
     """Return the parser of a generator; its option ``--check`` replaces writing."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(description)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with status 1 if a file does not match the records"
     )

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -16,9 +12,11 @@ from bench.records import benchmark_parser
 from bench.song import make_song
 from tests.harness.recordings import make_long_recording
 from tests.harness.records import print_record
+from tests.harness.sampling import sampling
 from tests.harness.server import Server, running_server
 
 _MIB = 1 << 20
+_SAMPLE_S = 0.05
 _CLIENTS, _CLIENT_MINUTES, _REQUESTS_PER_CLIENT = 16, 10, 2
 
 
@@ -48,7 +46,7 @@ def peak_of_many(recording: Path, folder: Path) -> dict[str, float]:
         def predict() -> None:
             server.post(recording, windows="none", timeout_s=600).raise_for_status()
 
-        with _watching(server) as watched:
+        with sampling(lambda: _with_decoders_bytes(server), every_s=_SAMPLE_S) as samples:
             run_clients(predict, clients=_CLIENTS, requests=_CLIENTS * _REQUESTS_PER_CLIENT)
         peak = server.peak_bytes()
     return {
@@ -56,31 +54,8 @@ def peak_of_many(recording: Path, folder: Path) -> dict[str, float]:
         "seconds": 60 * _CLIENT_MINUTES,
         "ready_mib": round(ready / _MIB, 1),
         "peak_mib": round(peak / _MIB, 1),
-        "peak_with_decoders_mib": round(watched.peak_bytes / _MIB, 1),
+        "peak_with_decoders_mib": round(max(samples) / _MIB, 1),
     }
-
-
-@dataclass(slots=True)
-class _Watched:
-    peak_bytes: int = 0
-
-
-@contextmanager
-def _watching(server: Server) -> Iterator[_Watched]:
-    """Sample the memory of the service and its decoders 20 times a second during the block."""
-    watched, done = _Watched(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            watched.peak_bytes = max(watched.peak_bytes, _with_decoders_bytes(server))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield watched
-    finally:
-        done.set()
-        thread.join()
 
 
 def _with_decoders_bytes(server: Server) -> int:

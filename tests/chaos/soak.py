@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from tests.chaos.recovery import log_lines, predict
 from tests.chaos.supervisor import Supervisor
 from tests.chaos.traffic import Traffic
 from tests.harness.records import RELIABILITY_RECORDS, print_record, record_parser
+from tests.harness.sampling import sampling
 from tests.harness.server import Server
 
 _LONG_RECORDING_S = 900
@@ -82,7 +80,11 @@ def soak(minutes: float) -> SoakResult:
             mixed = {"text": (b"La la la.\n" * 10_000, None), "truncated": (contents["flac"][:1000], None)} | valid
             before = server.descriptors()
             traffic = Traffic(server, mixed, clients=_CLIENTS, disconnecting=_DISCONNECTING_CLIENTS, slow=_SLOW_CLIENTS)
-            with traffic.running() as result, _sampling(server) as samples:
+            began = time.monotonic()
+            with (
+                traffic.running() as result,
+                sampling(lambda: _sample(server, time.monotonic() - began), every_s=1.0) as samples,
+            ):
                 time.sleep(60 * minutes)
             server.wait_until_clean()
             after = server.descriptors()
@@ -106,6 +108,10 @@ def soak(minutes: float) -> SoakResult:
     )
 
 
+def _sample(server: Server, at_s: float) -> Sample:
+    return Sample(at_s, server.process.memory_info().rss / _MIB)
+
+
 def memory_growth(samples: list[Sample]) -> tuple[float, float]:
     """Return the growth of the memory over the samples and its standard error by least squares, in MiB."""
     seconds = np.array([sample.at_s for sample in samples])
@@ -113,27 +119,6 @@ def memory_growth(samples: list[Sample]) -> tuple[float, float]:
     (slope, _), covariance = np.polyfit(seconds, memory, 1, cov=True)
     span = float(seconds[-1] - seconds[0])
     return float(slope) * span, float(np.sqrt(covariance[0, 0])) * span
-
-
-@contextmanager
-def _sampling(server: Server) -> Iterator[list[Sample]]:
-    """Take a sample every second during the block."""
-    samples: list[Sample] = []
-    stopping = threading.Event()
-    began = time.monotonic()
-
-    def sample() -> None:
-        while not stopping.is_set():
-            samples.append(Sample(time.monotonic() - began, server.process.memory_info().rss / _MIB))
-            stopping.wait(1.0)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        stopping.set()
-        thread.join()
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ _CALLS = {
 
 
 @pytest.mark.parametrize("call", _CALLS)
-def test_unneeded_system_calls_do_not_exist(container: ComposeProject, call: str) -> None:
+def test_unneeded_system_calls_are_not_available(container: ComposeProject, call: str) -> None:
     numbers, arguments = _CALLS[call]
     program = f"""
 import ctypes, platform

@@ -20,9 +20,15 @@ RELIABILITY_RECORDS = PROJECT / "docs" / "reliability"
 """Results of the fuzz, chaos and soak campaigns."""
 
 
+def plain_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser that prints a module docstring as its description, with its line breaks and without markup."""
+    text = (description or "").replace("``", "`")
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def record_parser(description: str | None, *, folder: Path) -> argparse.ArgumentParser:
     """Return a parser with the option ``--record``, whose value is ``folder`` if it is given and None otherwise."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(description)
     parser.add_argument(
         "--record",
         action="store_const",
