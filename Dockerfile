@@ -1,16 +1,18 @@
-# The service in a container, for CPUs (--target cpu, the default) and for NVIDIA GPUs (--target gpu), and the proxy
-# before several of them (--target proxy).
+# Images of the service for CPUs (--target cpu, the default) and for NVIDIA GPUs (--target gpu), and of the proxy in
+# front of several instances (--target proxy).
 #
 #   docker build --target cpu -t wholetrack .
 #
-# Packages come pinned and hashed before the code, so that a change of code builds nothing but the code anew.
+# Python packages are pinned with hashes and installed before the code is copied, so that a change of code rebuilds only
+# the code.
 #
-# Debian's packages are those of the day, with its security patches, and have no versions here.
+# Debian packages are not pinned: builds get the current versions with their security patches.
 # hadolint global ignore=DL3008
 ARG PYTHON_VERSION=3.12
 
 
-# What the service lets ffmpeg open. A stage of its own, so that only a change of that builds ffmpeg anew.
+# The configure options that follow from the formats and codecs that the service accepts. They have a stage of their
+# own, so that ffmpeg is rebuilt only if they change.
 FROM python:${PYTHON_VERSION}-slim AS ffmpeg-options
 WORKDIR /build
 COPY service/wholetrack/__init__.py service/wholetrack/errors.py wholetrack/
@@ -19,7 +21,7 @@ COPY docker/ffmpeg_options.py .
 RUN PYTHONPATH=. python ffmpeg_options.py > options
 
 
-# ffmpeg from the distribution's source, with its security patches and nothing that the service does not let it open.
+# ffmpeg from Debian's source package with its security patches, and only with the components that the service uses.
 FROM python:${PYTHON_VERSION}-slim AS ffmpeg
 WORKDIR /build
 RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.sources \
@@ -28,7 +30,7 @@ RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.s
     && apt-get source ffmpeg \
     && mv ffmpeg-*/ source
 COPY --from=ffmpeg-options /build/options .
-# The options are words, to be split.
+# Word splitting of the options is intended.
 # hadolint ignore=DL3003,SC2046
 RUN version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Version) \
     && cd source \
@@ -40,7 +42,7 @@ RUN version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Ve
 
 
 FROM python:${PYTHON_VERSION}-slim AS system
-# libseccomp holds decoders back, libsoxr resamples for them.
+# The sandbox of decoders needs libseccomp, and ffmpeg resamples with libsoxr.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libseccomp2 libsoxr0 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log
@@ -53,11 +55,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 COPY requirements/build.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip pip install --require-hashes -r requirements/build.txt
-# The environment has no pip: nobody installs anything into a running service.
+# Without pip, so that nothing can be installed in a running container.
 RUN python -m venv --without-pip /opt/wholetrack
 
 
-# Without imageio-ffmpeg, for the image has an ffmpeg of its own.
+# imageio-ffmpeg is removed because the image has its own ffmpeg.
 FROM tools AS packages-cpu
 COPY requirements/service-cpu.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -65,7 +67,8 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && pip --python /opt/wholetrack/bin/python uninstall --yes imageio-ffmpeg
 
 
-# onnxruntime-gpu, and CUDA and cuDNN as Python wheels: no base image of a gigabyte with what nobody needs.
+# CUDA and cuDNN come from the Python packages that onnxruntime-gpu depends on. A CUDA base image would add about a
+# gigabyte that the service does not use.
 FROM tools AS packages-gpu
 COPY requirements/service-gpu.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -79,22 +82,24 @@ COPY service service
 COPY models/wholetrack-crnn models/wholetrack-crnn
 RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/wholetrack/bin/python install --no-cache-dir --no-deps --no-index --target /opt/app /wheels/*.whl
-COPY models /opt/app/models
+# The wheel contains the default bundle only. The others are copied next to it, where the service looks for built-in
+# bundles. WHOLETRACK_MODELS_DIR stays free for a folder with further bundles.
+COPY models /opt/app/wholetrack/models
 
 
 FROM system AS service
 ARG VERSION=0 REVISION=unknown
 LABEL org.opencontainers.image.title="wholetrack" \
-      org.opencontainers.image.description="What genre is this recording? A REST service that hears all of it." \
+      org.opencontainers.image.description="A REST service that predicts the music genre of a whole recording, window by window and overall." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 \
-    WHOLETRACK_HOST=0.0.0.0 WHOLETRACK_MODELS_DIR=/opt/app/models
+    WHOLETRACK_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
-# Python itself is PID 1: it hears SIGTERM and drains, and it waits for every decoder that it starts.
+# Python runs as PID 1 without an init process: it handles SIGTERM itself and waits for its child processes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "wholetrack.healthcheck"]
 ENTRYPOINT ["wholetrack"]
 CMD ["serve"]
@@ -115,7 +120,7 @@ ENTRYPOINT ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 FROM service AS gpu
 COPY --from=packages-gpu /opt/wholetrack /opt/wholetrack
 COPY --from=code /opt/app /opt/app
-# Every bundle is opened and answers its golden before there is an image; no GPU is there to build with.
+# The build fails unless every bundle reproduces its golden output. It runs on the CPU, as builds have no GPU.
 RUN WHOLETRACK_DEVICE=cpu wholetrack models
 
 

@@ -1,3 +1,7 @@
-"""Benchmarks: each a command, ``python -m bench.NAME``, that prints one JSON object."""
+"""Benchmarks. Each is a command, ``python -m bench.NAME``, that prints one JSON object.
 
-import wholetrack  # noqa: F401 - before onnxruntime, which it keeps from reporting
+``bench.performance``, ``bench.reliability``, ``bench.containers.page`` and ``bench.readme_table`` generate
+documentation from the recorded results. With ``--check`` they report whether it is up to date.
+"""
+
+import wholetrack  # noqa: F401 - before onnxruntime, because it disables its telemetry

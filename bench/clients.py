@@ -1,4 +1,4 @@
-"""Clients that post one recording after the other, and what they saw."""
+"""Clients that send one request after another, and the latencies they measure."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from typing import Any
 
 import numpy as np
 
-Ask = Callable[[], object]
-"""Have one recording answered; raises if it is not."""
+Predict = Callable[[], object]
+"""Requests a prediction and waits for it; raises if it fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What clients saw who each asked again as soon as they were answered.
+    """Latencies under a constant number of concurrent requests.
 
     Attributes:
-        clients: how many at a time.
-        waits_s: of every answer, in seconds.
-        seconds: from the first question to the last answer.
+        clients: Number of clients, each with one request at a time.
+        latencies_s: Latency of every request, in seconds.
+        seconds: Time from the first request to the last response.
     """
 
     clients: int
-    waits_s: tuple[float, ...]
+    latencies_s: tuple[float, ...]
     seconds: float
 
     @property
     def per_second(self) -> float:
-        """Answers a second."""
-        return len(self.waits_s) / self.seconds
+        """Responses per second."""
+        return len(self.latencies_s) / self.seconds
 
     def percentile_s(self, percent: float) -> float:
-        """How long that share of the answers took at most, in seconds."""
-        return float(np.percentile(self.waits_s, percent))
+        """Return a percentile of the latency, in seconds."""
+        return float(np.percentile(self.latencies_s, percent))
 
     def as_dict(self) -> dict[str, Any]:
-        """Throughput and distribution, for JSON."""
+        """Return throughput and percentiles for JSON."""
         return {
             "clients": self.clients,
-            "answers": len(self.waits_s),
+            "responses": len(self.latencies_s),
             "tracks_per_second": round(self.per_second, 3),
             "median_s": round(self.percentile_s(50), 3),
             "p95_s": round(self.percentile_s(95), 3),
         }
 
 
-def load(ask: Ask, *, clients: int, answers: int) -> Load:
-    """Ask ``answers`` times, never more than ``clients`` at a time."""
-    lock, waits, left = threading.Lock(), list[float](), answers
+def run_clients(predict: Predict, *, clients: int, requests: int) -> Load:
+    """Send a number of requests, with as many at the same time as there are clients."""
+    lock, latencies, left = threading.Lock(), list[float](), requests
 
     def client() -> None:
         nonlocal left
@@ -61,12 +61,12 @@ def load(ask: Ask, *, clients: int, answers: int) -> Load:
                     return
                 left -= 1
             began = time.perf_counter()
-            ask()
+            predict()
             with lock:
-                waits.append(time.perf_counter() - began)
+                latencies.append(time.perf_counter() - began)
 
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as threads:
         for done in [threads.submit(client) for _ in range(clients)]:
             done.result()
-    return Load(clients, tuple(waits), time.perf_counter() - began)
+    return Load(clients, tuple(latencies), time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Environments of their own for what the service is compared with, made when they are first needed."""
+"""Virtual environments for what the service is compared with, created when they are first needed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.harness.server import PROJECT
+from tests.harness.paths import PROJECT
 
 ENVIRONMENTS = PROJECT / "build" / "peers"
-# What computes must be the same on both sides.
-_SAME = ("imageio-ffmpeg", "numpy", "onnxruntime")
+# Both sides of a comparison must compute with the same versions.
+_SHARED_PACKAGES = ("imageio-ffmpeg", "numpy", "onnxruntime")
 
 
 def environment(folder: Path, package: str) -> Path:
-    """The folder of the programs of a package, pinned, installed together with the service."""
-    programs, done = folder / "bin", folder / ".done"
-    wanted = [package, *(f"{name}=={version(name)}" for name in _SAME)]
+    """Return the folder of executables of an environment with the service and one more package.
+
+    Args:
+        folder: Folder of the environment, which is created or replaced if it does not have these packages.
+        package: The pinned package.
+    """
+    executables, done = folder / "bin", folder / ".done"
+    wanted = [package, *(f"{name}=={version(name)}" for name in _SHARED_PACKAGES)]
     if not done.exists() or done.read_text() != str(wanted):
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        pip = [str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(executables / "pip"), "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *wanted, "-e", ".[cpu]"], cwd=PROJECT, check=True)
         done.write_text(str(wanted))
-    return programs
+    return executables

@@ -1,4 +1,4 @@
-"""How long a 3-minute song takes during a 2-hour mix, over the time it takes beside another song."""
+"""Latency of a 3-minute song during a 2-hour mix, relative to its latency beside another song."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from bench.records import benchmark_parser
+from bench.song import make_song
+from bench.spread import spread
 from tests.harness.recordings import make_long_recording
-from tests.harness.report import arguments, make_song, print_report, spread
+from tests.harness.records import print_record
 from tests.harness.server import Server, running_server
+from tests.harness.waiting import until
 
 
-def seconds_of(server: Server, song: Path) -> float:
-    """From the first byte sent to the last received."""
+def latency_s(server: Server, song: Path) -> float:
+    """Return the time from the first byte sent to the last byte received, in seconds."""
     began = time.perf_counter()
     server.post(song, windows="none").raise_for_status()
     return time.perf_counter() - began
 
 
-def beside_another(server: Server, song: Path) -> float:
-    """Two songs at once: the time of the one that is answered last."""
+def latency_beside_another_s(server: Server, song: Path) -> float:
+    """Send a song twice at the same time, and return the latency of the slower request in seconds."""
     with ThreadPoolExecutor(2) as clients:
-        return max(clients.map(lambda _: seconds_of(server, song), range(2)))
+        return max(clients.map(lambda _: latency_s(server, song), range(2)))
 
 
 @contextmanager
-def playing(server: Server, mix: Path) -> Iterator[None]:
-    """A mix that is being heard; its client leaves at the end."""
+def mix_in_progress(server: Server, mix: Path) -> Iterator[None]:
+    """Have the service process a mix during the block; the client disconnects at the end."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
     with mix.open("rb") as body, closing(connection):
         connection.request(
             "POST", "/v1/predict?windows=none", body=body, headers={"Content-Length": str(mix.stat().st_size)}
         )
-        while not server.leftovers()["children"]:
-            time.sleep(0.01)
+        until(lambda: bool(server.leftovers()["children"]), seconds=60, poll_s=0.01)
         yield
-        assert server.leftovers()["children"], "the mix was over before the song"
+        assert server.leftovers()["children"], "the mix was finished before the song"
     server.wait_until_clean()
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -55,18 +58,18 @@ def main() -> None:
         make_long_recording(source, song, 3)
         make_long_recording(source, mix, 120)
         with running_server(folder) as server:
-            seconds_of(server, song)
+            latency_s(server, song)
             beside, during = [], []
             for _ in range(options.rounds):
-                beside.append(beside_another(server, song))
-                with playing(server, mix):
-                    during.append(seconds_of(server, song))
+                beside.append(latency_beside_another_s(server, song))
+                with mix_in_progress(server, mix):
+                    during.append(latency_s(server, song))
         figures = {
             "beside_another_song_s": spread(beside),
             "during_a_mix_s": spread(during),
             "fair_wait_ratio": spread([late / early for late, early in zip(during, beside, strict=True)]),
         }
-        print_report("fairness", figures, record=options.record)
+        print_record("fairness", figures, folder=options.record)
 
 
 if __name__ == "__main__":

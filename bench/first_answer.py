@@ -1,4 +1,4 @@
-"""How soon the network has answered for the first windows of a recording, for short ones and for long ones."""
+"""Time until the network has classified the first windows of a recording, for short and for long recordings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.records import benchmark_parser
+from bench.song import make_song
+from bench.spread import spread
 from tests.harness.recordings import make_long_recording
-from tests.harness.report import arguments, make_song, print_report, spread
+from tests.harness.records import print_record
 from wholetrack.cancellation import Cancellation
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
@@ -24,11 +27,11 @@ from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.settings import DeviceChoice, Settings
 
 _MINUTES = {"3 minutes": 3, "2 hours": 120, "10 hours": 600}
-_LONGEST_S = 40_000.0
+_MAX_DURATION_S = 40_000.0
 
 
-class _Noting:
-    """A session that ends the track as soon as it has answered."""
+class _FirstBatch:
+    """A session that cancels the track after the first batch and notes the time."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -38,21 +41,21 @@ class _Noting:
             session.output_shape,
         )
         self.device, self.precision, self.memory = session.device, session.precision, session.memory
-        self.answered = 0.0
+        self.finished_at = 0.0
         self.cancellation = Cancellation()
 
     def run(self, windows: NDArray[np.float32]) -> Probabilities:
         probabilities = self._session.run(windows)
-        if not self.answered:
-            self.answered = time.perf_counter()
-            self.cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "The first answer was enough."))
+        if not self.finished_at:
+            self.finished_at = time.perf_counter()
+            self.cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "Only the first batch is measured."))
         return probabilities
 
 
-def seconds(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording: Path) -> float:
-    """From the file to the first answer of the network."""
-    noting = _Noting(session)
-    served = ServedModel(bundle, Engine(noting))
+def first_result_s(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording: Path) -> float:
+    """Return the time from opening the file to the first output of the network, in seconds."""
+    first_batch = _FirstBatch(session)
+    served = ServedModel(bundle, Engine(first_batch))
     pipeline = Pipeline(
         decoder,
         {bundle.card.name: served},
@@ -63,33 +66,37 @@ def seconds(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording:
     )
     began = time.perf_counter()
     with suppress(ServiceError):
-        pipeline.predict(recording, max_duration_s=_LONGEST_S, cancellation=noting.cancellation)
+        pipeline.predict(recording, max_duration_s=_MAX_DURATION_S, cancellation=first_batch.cancellation)
     pipeline.close()
-    assert noting.cancellation.reason
-    return noting.answered - began
+    assert first_batch.cancellation.reason
+    return first_batch.finished_at - began
+
+
+def measure(folder: Path, repeats: int) -> dict[str, object]:
+    """Measure every length in turn; the first round warms up."""
+    song = folder / "song.mp3"
+    make_song(song)
+    recordings = {title: folder / f"{minutes}.mp3" for title, minutes in _MINUTES.items()}
+    for title, recording in recordings.items():
+        make_long_recording(song, recording, _MINUTES[title])
+    settings = Settings(device=DeviceChoice.CPU)
+    bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
+    session, decoder = open_session(bundle, settings), FfmpegDecoder(find_ffmpeg())
+    rounds = [
+        {title: first_result_s(bundle, session, decoder, recording) for title, recording in recordings.items()}
+        for _ in range(repeats + 1)
+    ]
+    return {title: spread([one[title] for one in rounds[1:]]) for title in _MINUTES}
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        song = folder / "song.mp3"
-        make_song(song)
-        recordings = {title: folder / f"{minutes}.mp3" for title, minutes in _MINUTES.items()}
-        for title, recording in recordings.items():
-            make_long_recording(song, recording, _MINUTES[title])
-        settings = Settings(device=DeviceChoice.CPU)
-        bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
-        session, decoder = open_session(bundle, settings), FfmpegDecoder(find_ffmpeg())
-        rounds = [
-            {title: seconds(bundle, session, decoder, recording) for title, recording in recordings.items()}
-            for _ in range(options.repeats + 1)
-        ]
-    figures = {title: spread([one[title] for one in rounds[1:]]) for title in _MINUTES}
-    print_report("first_answer", {"first_answer_s": figures}, record=options.record)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), options.repeats)
+    print_record("first_answer", {"first_answer_s": figures}, folder=options.record)
 
 
 if __name__ == "__main__":

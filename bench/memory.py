@@ -1,24 +1,27 @@
-"""How much memory recordings take: peaks for 3 minutes, for 10 hours, and for 16 clients with 10 minutes each."""
+"""Peak memory for a 3-minute recording, for a 10-hour recording, and for 16 clients that send 10 minutes each."""
 
 from __future__ import annotations
 
 import tempfile
-import threading
 from pathlib import Path
 
 import psutil
 
-from bench.clients import load
+from bench.clients import run_clients
+from bench.records import benchmark_parser
+from bench.song import make_song
 from tests.harness.recordings import make_long_recording
-from tests.harness.report import arguments, make_song, print_report
+from tests.harness.records import print_record
+from tests.harness.sampling import sampling
 from tests.harness.server import Server, running_server
 
 _MIB = 1 << 20
-_CLIENTS, _CLIENTS_MINUTES, _ROUNDS = 16, 10, 2
+_SAMPLE_S = 0.05
+_CLIENTS, _CLIENT_MINUTES, _REQUESTS_PER_CLIENT = 16, 10, 2
 
 
-def peak_bytes(recording: Path, folder: Path) -> dict[str, float]:
-    """The largest resident size of a fresh service that answers one recording."""
+def peak_of_one(recording: Path, folder: Path) -> dict[str, float]:
+    """Return the peak resident size of a new service that processes one recording."""
     folder.mkdir()
     limits = {"max_duration_s": 40_000, "max_windows": 40_000, "request_timeout_s": 3600}
     with running_server(folder, **limits) as server:
@@ -35,37 +38,28 @@ def peak_bytes(recording: Path, folder: Path) -> dict[str, float]:
 
 
 def peak_of_many(recording: Path, folder: Path) -> dict[str, float]:
-    """The largest resident size of a fresh service, and of it with its decoders, while many ask at once."""
+    """Return the peak size of a new service, alone and with its decoders, while many clients send requests."""
     folder.mkdir()
     with running_server(folder) as server:
-        together = ready = _resident(server)
-        done = threading.Event()
+        ready = _with_decoders_bytes(server)
 
-        def watch() -> None:
-            nonlocal together
-            while not done.wait(0.05):
-                together = max(together, _resident(server))
-
-        def ask() -> None:
+        def predict() -> None:
             server.post(recording, windows="none", timeout_s=600).raise_for_status()
 
-        watching = threading.Thread(target=watch)
-        watching.start()
-        load(ask, clients=_CLIENTS, answers=_CLIENTS * _ROUNDS)
-        done.set()
-        watching.join()
+        with sampling(lambda: _with_decoders_bytes(server), every_s=_SAMPLE_S) as samples:
+            run_clients(predict, clients=_CLIENTS, requests=_CLIENTS * _REQUESTS_PER_CLIENT)
         peak = server.peak_bytes()
     return {
         "clients": _CLIENTS,
-        "seconds": 60 * _CLIENTS_MINUTES,
+        "seconds": 60 * _CLIENT_MINUTES,
         "ready_mib": round(ready / _MIB, 1),
         "peak_mib": round(peak / _MIB, 1),
-        "peak_with_decoders_mib": round(together / _MIB, 1),
+        "peak_with_decoders_mib": round(max(samples) / _MIB, 1),
     }
 
 
-def _resident(server: Server) -> int:
-    """Bytes of the service and its children, what they share counted once: the proportional set size."""
+def _with_decoders_bytes(server: Server) -> int:
+    """Return the proportional set size of the service and its children, which counts shared pages once."""
     total = 0
     for process in (server.process, *server.process.children(recursive=True)):
         try:
@@ -77,8 +71,8 @@ def _resident(server: Server) -> int:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--hours", type=float, default=10.0, help="of the long recording")
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--hours", type=float, default=10.0, help="length of the long recording")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -86,14 +80,14 @@ def main() -> None:
         make_song(song)
         make_long_recording(song, short, 3)
         make_long_recording(song, long, round(options.hours * 60))
-        make_long_recording(song, many, _CLIENTS_MINUTES)
+        make_long_recording(song, many, _CLIENT_MINUTES)
         figures = {
-            "short": peak_bytes(short, folder / "a"),
-            "long": peak_bytes(long, folder / "b"),
+            "short": peak_of_one(short, folder / "a"),
+            "long": peak_of_one(long, folder / "b"),
             "many": peak_of_many(many, folder / "c"),
         }
         difference = figures["long"]["peak_mib"] - figures["short"]["peak_mib"]
-        print_report("memory", {**figures, "difference_mib": round(difference, 1)}, record=options.record)
+        print_record("memory", {**figures, "difference_mib": round(difference, 1)}, folder=options.record)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Four times as many requests as the service can answer: what is accepted, how late, and how fast the rest hear no.
+"""Requests at four times capacity: how many are accepted, how late, and how fast the others are refused.
 
-By how many are admitted at a time (``WHOLETRACK_MAX_REQUESTS``), the default among them, which is also what capacity is
-measured with.
+Measured with different limits on the number of admitted requests (``WHOLETRACK_MAX_REQUESTS``). Capacity and the
+latency of a single client are measured with the default limit, which is one of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import http.client
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,60 +19,63 @@ from typing import Any
 
 import numpy as np
 
-from bench.clients import Load, load
-from tests.harness.report import arguments, make_song, print_report
+from bench.clients import Load, Predict, run_clients
+from bench.records import benchmark_parser
+from bench.song import make_song
+from tests.harness.records import print_record
 from tests.harness.server import Server, running_server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.settings import Settings, available_cpus
 
 _CLIP_SECONDS = 30
-_TIMES = 4
+_LOAD_FACTOR = 4
+_MAX_THREADS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """One request: what it was answered with, after how many seconds, and when to come back if it was turned away."""
+class Outcome:
+    """The response to one request: its status, its latency in seconds, and its ``Retry-After`` if it has one."""
 
     status: int
     seconds: float
     retry_after_s: float | None
 
 
-def ask(server: Server, clip: bytes) -> Arrival:
-    """Post once, whatever comes, with as little of the processor as possible: the service needs it."""
+def send(server: Server, clip: bytes) -> Outcome:
+    """Send one request, using as little CPU as possible, because the service shares the machine."""
     began = time.perf_counter()
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=120)
     with closing(connection):
-        # Who is refused is answered before the whole clip is sent.
+        # A refused request gets its response before the whole clip is sent.
         with suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", "/v1/predict?windows=none", clip)
         response = connection.getresponse()
         response.read()
     retry = response.headers.get("retry-after")
-    return Arrival(response.status, time.perf_counter() - began, float(retry) if retry else None)
+    return Outcome(response.status, time.perf_counter() - began, float(retry) if retry else None)
 
 
-def storm(server: Server, clip: bytes, *, per_second: float, seconds: float) -> list[Arrival]:
-    """Requests at a steady rate, however the earlier ones fare."""
+def send_at_rate(server: Server, clip: bytes, *, per_second: float, seconds: float) -> list[Outcome]:
+    """Send requests at a constant rate, independent of the responses."""
     n_requests = int(per_second * seconds)
-    with ThreadPoolExecutor(min(n_requests, 256)) as threads:
-        began, asked = time.perf_counter(), []
+    with ThreadPoolExecutor(min(n_requests, _MAX_THREADS)) as threads:
+        began, requests = time.perf_counter(), []
         for number in range(n_requests):
             time.sleep(max(0.0, began + number / per_second - time.perf_counter()))
-            asked.append(threads.submit(ask, server, clip))
-        return [one.result() for one in asked]
+            requests.append(threads.submit(send, server, clip))
+        return [request.result() for request in requests]
 
 
-def figures(arrivals: list[Arrival], *, seconds: float, capacity: Load, unloaded: Load) -> dict[str, Any]:
-    """What was kept of the capacity, and how the two kinds of answers came."""
-    accepted = [one.seconds for one in arrivals if one.status == 200]
-    refused = [one for one in arrivals if one.status == 429]
+def summarise(outcomes: list[Outcome], *, seconds: float, capacity: Load, unloaded: Load) -> dict[str, Any]:
+    """Return the accepted share of capacity and the latencies of accepted and refused requests."""
+    accepted = [one.seconds for one in outcomes if one.status == 200]
+    refused = [one for one in outcomes if one.status == 429]
     p95 = float(np.percentile(accepted, 95))
     return {
-        "arrivals": len(arrivals),
+        "arrivals": len(outcomes),
         "accepted": len(accepted),
         "refused": len(refused),
-        "other": len(arrivals) - len(accepted) - len(refused),
+        "other": len(outcomes) - len(accepted) - len(refused),
         "accepted_share_of_capacity": round(len(accepted) / seconds / capacity.per_second, 3),
         "accepted_p95_s": round(p95, 3),
         "p95_ratio_to_unloaded": round(p95 / unloaded.percentile_s(95), 3),
@@ -82,47 +85,53 @@ def figures(arrivals: list[Arrival], *, seconds: float, capacity: Load, unloaded
 
 
 @contextmanager
-def serving(folder: Path, clip: bytes, **settings: Any) -> Iterator[tuple[Server, Callable[[], None]]]:
-    """A fresh service that has answered once, and what has it answer again."""
+def warm_server(folder: Path, clip: bytes, **settings: Any) -> Iterator[tuple[Server, Predict]]:
+    """Yield a new service that has processed one clip, and a function that has it process the clip again."""
     folder.mkdir()
     with running_server(folder, **settings) as server:
 
-        def one() -> None:
-            assert ask(server, clip).status == 200
+        def predict() -> None:
+            assert send(server, clip).status == 200
 
-        one()
-        yield server, one
+        predict()
+        yield server, predict
+
+
+def measure(folder: Path, seconds: float) -> dict[str, Any]:
+    """Measure capacity, and then the behaviour at four times capacity for every limit."""
+    clip, cores = _make_clip(folder), available_cpus()
+    with warm_server(folder / "capacity", clip) as (_, predict):
+        unloaded = run_clients(predict, clients=1, requests=30)
+        capacity = run_clients(predict, clients=2 * cores, requests=60 * cores)
+    by_max_requests = {}
+    for max_requests in (cores, cores + 1, Settings().max_requests):
+        with warm_server(folder / str(max_requests), clip, max_requests=max_requests) as (server, _):
+            outcomes = send_at_rate(server, clip, per_second=_LOAD_FACTOR * capacity.per_second, seconds=seconds)
+        by_max_requests[str(max_requests)] = summarise(outcomes, seconds=seconds, capacity=capacity, unloaded=unloaded)
+    return {
+        "clip_seconds": _CLIP_SECONDS,
+        "seconds": seconds,
+        "capacity": capacity.as_dict(),
+        "unloaded": unloaded.as_dict(),
+        "by_max_requests": by_max_requests,
+    }
+
+
+def _make_clip(folder: Path) -> bytes:
+    song, clip = folder / "song.mp3", folder / "clip.mp3"
+    make_song(song)
+    command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-i", str(song), "-t", str(_CLIP_SECONDS)]
+    subprocess.run([*command, "-c", "copy", str(clip)], check=True)
+    return clip.read_bytes()
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of the overload for each limit")
     options = parser.parse_args()
-    cores = available_cpus()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        song, clip = folder / "song.mp3", folder / "clip.mp3"
-        make_song(song)
-        command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-i", str(song), "-t", str(_CLIP_SECONDS)]
-        subprocess.run([*command, "-c", "copy", str(clip)], check=True)
-        content = clip.read_bytes()
-        with serving(folder / "capacity", content) as (_, one):
-            unloaded = load(one, clients=1, answers=30)
-            capacity = load(one, clients=2 * cores, answers=60 * cores)
-        by_places = {}
-        for places in (cores, cores + 1, Settings().max_requests):
-            with serving(folder / str(places), content, max_requests=places) as (server, _):
-                arrivals = storm(server, content, per_second=_TIMES * capacity.per_second, seconds=options.seconds)
-            by_places[str(places)] = figures(arrivals, seconds=options.seconds, capacity=capacity, unloaded=unloaded)
-        found = {
-            "clip_seconds": _CLIP_SECONDS,
-            "seconds": options.seconds,
-            "capacity": capacity.as_dict(),
-            "unloaded": unloaded.as_dict(),
-            "by_places": by_places,
-        }
-        print_report("overload", found, record=options.record)
+    with tempfile.TemporaryDirectory() as folder:
+        print_record("overload", measure(Path(folder), options.seconds), folder=options.record)
 
 
 if __name__ == "__main__":

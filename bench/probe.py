@@ -1,4 +1,4 @@
-"""How long a health probe waits while four uploads are being processed, and while nothing is."""
+"""Latency of a health probe while four uploads are processed, and while the service is idle."""
 
 from __future__ import annotations
 
@@ -10,54 +10,62 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from tests.harness.report import arguments, make_song, print_report
+from bench.records import benchmark_parser
+from bench.song import make_song
+from tests.harness.records import print_record
 from tests.harness.server import Server, running_server
 
+_UPLOADS = 4
+_PAUSE_S = 0.02
+_IDLE_PROBES = 200
 
-def probe(client: httpx.Client, url: str) -> float:
-    """Milliseconds of one probe."""
+
+def probe_ms(client: httpx.Client, url: str) -> float:
+    """Return the latency of one probe in milliseconds."""
     began = time.perf_counter()
     client.get(f"{url}/healthz").raise_for_status()
     return (time.perf_counter() - began) * 1e3
 
 
-def percentiles(waits: list[float]) -> dict[str, float]:
-    """The distribution of the probes' waits."""
-    median, p99 = np.percentile(waits, [50, 99])
-    return {
-        "probes": len(waits),
-        "median_ms": round(float(median), 2),
-        "p99_ms": round(float(p99), 2),
-        "max_ms": round(max(waits), 2),
-    }
-
-
-def under_load(server: Server, client: httpx.Client, song: Path, rounds: int) -> list[float]:
-    """Probe every 20 ms while four clients post."""
-    waits = []
-    with ThreadPoolExecutor(4) as clients:
+def probe_under_load(server: Server, client: httpx.Client, song: Path, rounds: int) -> list[float]:
+    """Probe every 20 ms while four clients upload a song, and return the latencies in milliseconds."""
+    latencies = []
+    with ThreadPoolExecutor(_UPLOADS) as clients:
         for _ in range(rounds):
-            posts = [clients.submit(server.post, song) for _ in range(4)]
+            posts = [clients.submit(server.post, song) for _ in range(_UPLOADS)]
             while not all(post.done() for post in posts):
-                waits.append(probe(client, server.url))
-                time.sleep(0.02)
+                latencies.append(probe_ms(client, server.url))
+                time.sleep(_PAUSE_S)
             for post in posts:
                 post.result().raise_for_status()
-    return waits
+    return latencies
+
+
+def percentiles(latencies: list[float]) -> dict[str, float]:
+    """Return the distribution of the latencies."""
+    median, p99 = np.percentile(latencies, [50, 99])
+    return {
+        "probes": len(latencies),
+        "median_ms": round(float(median), 2),
+        "p99_ms": round(float(p99), 2),
+        "max_ms": round(max(latencies), 2),
+    }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="number of times that four songs are uploaded")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        song = Path(folder) / "song.mp3"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        song = folder / "song.mp3"
         make_song(song)
-        with running_server(Path(folder)) as server, httpx.Client() as client:
-            idle = [probe(client, server.url) for _ in range(200)]
-            busy = under_load(server, client, song, options.rounds)
-        print_report("probe", {"idle": percentiles(idle), "four_uploads": percentiles(busy)}, record=options.record)
+        with running_server(folder) as server, httpx.Client() as client:
+            idle = [probe_ms(client, server.url) for _ in range(_IDLE_PROBES)]
+            busy = probe_under_load(server, client, song, options.rounds)
+        figures = {"idle": percentiles(idle), "four_uploads": percentiles(busy)}
+        print_record("probe", figures, folder=options.record)
 
 
 if __name__ == "__main__":

@@ -1,155 +1,169 @@
-"""``docs/RELIABILITY.md`` from what `make fuzz`, `make chaos` and `make soak` recorded last, and the limits.
-
-``python -m bench.reliability``
-"""
+"""Write ``docs/RELIABILITY.md`` from the records of the chaos, fuzz and soak campaigns, and from the settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from bench.generated import check_files, generator_parser, write_files
 from bench.markdown import paragraph
-from tests.harness.report import RECORDED
+from bench.records import DOCS, Record
+from tests.harness.records import RELIABILITY_RECORDS
 from wholetrack.settings import PREFIX, Settings
 from wholetrack_training.results.report import markdown_table
 
-DOCS = RECORDED.parent
-RELIABILITY = DOCS / "reliability"
-Record = dict[str, Any]
-
-# What a limit is about, the setting that moves it, and the tests that try it.
+_BAD_INPUT, _EXTREMES = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"
-_PIPELINE = "tests/wholetrack/test_pipeline.py"
-_BAD, _EXTREME = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
+_PIPELINE, _SANDBOX = "tests/wholetrack/test_pipeline.py", "tests/wholetrack/sandbox/test_sandbox.py"
+# What is limited, the setting, the status of the response beyond the limit, and the tests.
 _LIMITS = (
-    ("bytes of an upload", "max_upload_bytes", 413, _BAD),
-    ("seconds of decoded sound, whatever a header states", "max_duration_s", 413, _EXTREME),
-    ("windows of a recording, or beliefs of a model that states several for each", "max_windows", 413, _PIPELINE),
-    ("bytes of a request's head, a trailer, a chunk's extension", "max_header_bytes", 431, _CONNECTIONS),
+    ("bytes of an upload", "max_upload_bytes", 413, _BAD_INPUT),
+    ("seconds of decoded audio, whatever the header of the file states", "max_duration_s", 413, _EXTREMES),
+    ("windows of a recording, or steps if the model has several per window", "max_windows", 413, _PIPELINE),
+    ("bytes of the request headers, of a trailer, or of a chunk extension", "max_header_bytes", 431, _CONNECTIONS),
     (
-        "seconds for a head; without taking an answer; before an upload's rate counts",
+        "seconds until the headers are complete; without reading the response; before the upload rate is checked",
         "client_timeout_s",
         408,
         _CONNECTIONS,
     ),
-    ("least bytes of an upload a second", "min_upload_bytes_per_s", 408, _UPLOAD),
+    ("minimum upload rate in bytes per second", "min_upload_bytes_per_s", 408, _UPLOAD),
     ("connections", "max_connections", 429, _CONNECTIONS),
-    ("predictions admitted", "max_requests", 429, _BAD),
-    ("seconds of a request", "request_timeout_s", 504, _BAD),
+    ("predictions admitted at the same time", "max_requests", 429, _BAD_INPUT),
+    ("seconds for a request", "request_timeout_s", 504, _BAD_INPUT),
 )
+_NO_RESPONSE = ("refused", "connection_lost")
+# Outcomes that are not errors reported by the service.
+_NO_ERRORS = ("ok", *_NO_RESPONSE, "disconnected", "slow_upload")
 
 
-def records() -> dict[str, Record]:
-    """What was recorded last, by name; only what was."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(RELIABILITY.glob("*.json"))}
-    return {name: found[name] for name in ("chaos", "fuzz", "soak") if name in found}
+def read_records() -> dict[str, Record]:
+    """Return the last record of every campaign that has been recorded, by name."""
+    records = {path.stem: json.loads(path.read_text()) for path in RELIABILITY_RECORDS.glob("*.json")}
+    return {name: records[name] for name in ("chaos", "fuzz", "soak") if name in records}
 
 
-def page(found: Mapping[str, Record]) -> str:
-    """``RELIABILITY.md``."""
-    parts = {"chaos": _chaos, "fuzz": _fuzz, "soak": _soak}
+def page(records: Mapping[str, Record]) -> str:
+    """Return the page."""
+    sections = {"chaos": _chaos, "fuzz": _fuzz, "soak": _soak}
     lines = [
         "# Reliability",
         *paragraph(
-            "Written by `make reliability` from the records in [reliability](reliability). CI runs a short form of "
-            "each: seconds of every fault, some hundred damaged files, a quarter of a minute of mixed traffic. "
-            "[SECURITY.md](../SECURITY.md) says what is defended against what."
+            "`make reliability` generates this page from the records in [reliability](reliability). CI runs a short "
+            "form of every campaign: each fault for a few seconds, a few hundred damaged files, and a quarter of a "
+            "minute of mixed traffic. [SECURITY.md](../SECURITY.md) describes the threats and the defences."
         ),
-        *(line for name, record in found.items() for line in parts[name](record)),
-        "",
-        "## Limits",
-        *paragraph("Each is found while it is passed, not after."),
-        "",
-        *markdown_table(("limit", "setting", "default", "answer", "tried by"), _limits()),
-        *paragraph(
-            "Besides, of every upload one part and 8 headers; of every decoder 1 GiB of memory, a bounded time of the "
-            "processor, 32 descriptors and no byte written (`tests/wholetrack/sandbox/test_restrictions.py`); and "
-            "files whose rates, channels, streams, tags and depths are extreme are answered by the table "
-            f"(`{_EXTREME}`)."
-        ),
+        *(line for name, record in records.items() for line in sections[name](record)),
+        *_limits(),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _complaints(wrong: Sequence[str]) -> list[str]:
-    return paragraph(f"What was not as it must be: {'; '.join(wrong) or 'nothing'}.")
-
-
 def _chaos(record: Record) -> Iterable[str]:
     faults: Record = record["faults"]
-    seconds = max(survived["seconds"] for survived in faults.values())
-    yield from ("", "## Parts that die")
+    seconds = max(result["seconds"] for result in faults.values())
+    yield from ("", "## Faults under load")
     yield from paragraph(
-        f"`make chaos`, {record['date']}: {record['clients']} clients ask without pause while parts die, for "
-        f"{seconds:g} s each. Every answer must be right or an error of the table, no request may hang, nothing may be "
-        "left behind, and the service must be ready again by itself."
+        f"`make chaos`, {record['date']}: {record['clients']} clients send requests without pause while parts of the "
+        f"service fail, for {seconds:g} s per fault. Every response must be a correct prediction or a documented "
+        "error, no request may hang, nothing may be left behind, and the service must recover by itself."
     )
     yield ""
     yield from markdown_table(
-        ("fault", "times", "answered", "told otherwise", "cut or refused", "restarts", "slowest", "right again after"),
+        ("fault", "injected", "predictions", "errors", "no response", "restarts", "slowest response", "recovery"),
         [
             [
                 name,
-                f"{survived['hits']:,}" if survived["hits"] else "lasting",
-                f"{survived['outcomes'].get('ok', 0):,}",
-                _told(survived["outcomes"]),
-                f"{sum(survived['outcomes'].get(code, 0) for code in ('cut', 'refused')):,}",
-                str(survived["restarts"]),
-                f"{survived['slowest_s']:.1f} s",
-                f"{survived['ready_again_s']:.1f} s",
+                f"{result['injections']:,} times" if result["injections"] else "continuously",
+                f"{result['outcomes'].get('ok', 0):,}",
+                _errors(result["outcomes"]),
+                f"{sum(result['outcomes'].get(outcome, 0) for outcome in _NO_RESPONSE):,}",
+                str(result["restarts"]),
+                f"{result['slowest_s']:.1f} s",
+                f"{result['recovery_s']:.1f} s",
             ]
-            for name, survived in faults.items()
+            for name, result in faults.items()
         ],
     )
-    yield from _complaints([f"{name}: {what}" for name, survived in faults.items() for what in survived["wrong"]])
+    yield from paragraph(
+        "*No response* counts connections that were refused or lost while the process was down. *Recovery* is the time "
+        "from the end of the fault until the service is ready and predicts correctly."
+    )
+    yield from _problems([f"{name}: {problem}" for name, result in faults.items() for problem in result["problems"]])
 
 
-def _told(outcomes: Mapping[str, int]) -> str:
-    errors = {code: n for code, n in outcomes.items() if code not in ("ok", "cut", "refused", "left", "dawdled")}
-    return ", ".join(f"{n:,} `{code}`" for code, n in errors.items())
+def _errors(outcomes: Mapping[str, int]) -> str:
+    return _counts({code: n for code, n in outcomes.items() if code not in _NO_ERRORS})
+
+
+def _counts(outcomes: Mapping[str, int]) -> str:
+    return ", ".join(f"{n:,} `{code}`" for code, n in outcomes.items())
+
+
+def _problems(problems: Sequence[str]) -> list[str]:
+    return paragraph(f"Problems found: {'; '.join(problems) or 'none'}.")
 
 
 def _fuzz(record: Record) -> Iterable[str]:
     yield from ("", "## Damaged files")
     yield from paragraph(
-        f"`make fuzz`, {record['date']}: {record['files']:,} files made of {record['origins']} whole ones of every "
-        "container, by flipped bits, cuts, splices, numbers at their extremes, and ffmpeg's own words in tags. Each is "
-        f"made again from the seed {record['seed']} and its number."
+        f"`make fuzz`, {record['date']}: {record['files']:,} files derived from {record['origins']} valid files in all "
+        "accepted containers, with flipped bits, truncation, splices, extreme numbers, and lines of ffmpeg's log in "
+        f"tags. Each can be reproduced from the seed {record['seed']} and its number."
     )
     yield ""
     rows = [*sorted(record["statuses"].items()), *sorted(record["codes"].items(), key=lambda pair: -pair[1])]
-    yield from markdown_table(("answer", "files"), [[f"`{answer}`", f"{n:,}"] for answer, n in rows])
+    yield from markdown_table(("status or error code", "files"), [[f"`{name}`", f"{n:,}"] for name, n in rows])
     yield from paragraph(
-        f"The slowest answer took {record['slowest_s']:.1f} s. Memory at rest was "
-        f"{record['memory_first_quarter_mib']:.0f} MiB after a quarter and {record['memory_end_mib']:.0f} after all."
+        f"The slowest response took {record['slowest_s']:.1f} s. The resident memory of the idle service was "
+        f"{record['memory_first_quarter_mib']:.0f} MiB after a quarter of the files and "
+        f"{record['memory_end_mib']:.0f} MiB after all of them."
     )
-    yield from _complaints([violation["what"] for violation in record["violations"]])
+    yield from _problems([violation["problem"] for violation in record["violations"]])
 
 
 def _soak(record: Record) -> Iterable[str]:
     start, quarter, half, end = record["memory_mib"]
-    told = ", ".join(f"{n:,} `{code}`" for code, n in record["outcomes"].items())
     before, after = record["descriptors"]
-    yield from ("", "## Mixed traffic for long")
+    yield from ("", "## Long mixed traffic")
     yield from paragraph(
-        f"`make soak`, {record['date']}: {record['minutes']:g} minutes of good, bad, huge, slow and aborted requests "
-        f"({told}). Memory was {start:.0f} MiB at the start, {quarter:.0f} after a quarter, {half:.0f} at half and "
-        f"{end:.0f} at the end; over the second half it grew by {record['growth_mib']:g} MiB, with a standard error of "
-        f"{record['growth_error_mib']:g}. Descriptors: {before} before, {after} after."
+        f"`make soak`, {record['date']}: {record['minutes']:g} minutes of valid, invalid, very large, slow and aborted "
+        f"requests ({_counts(record['outcomes'])}). Memory was {start:.0f} MiB at the start, {quarter:.0f} MiB after "
+        f"a quarter of the time, {half:.0f} MiB after half of it and {end:.0f} MiB at the end. In the second half it "
+        f"grew by {record['growth_mib']:g} MiB, with a standard error of {record['growth_error_mib']:g} MiB. There "
+        f"were {before} open descriptors before and {after} after."
     )
-    yield from _complaints(record["wrong"])
+    yield from _problems(record["problems"])
 
 
-def _limits() -> Iterable[list[str]]:
+def _limits() -> Iterable[str]:
     settings = Settings.model_construct()
-    for what, name, status, tests in _LIMITS:
-        yield [what, f"`{PREFIX}{name.upper()}`", f"{getattr(settings, name):,.0f}", str(status), f"`{tests}`"]
+    yield from ("", "## Limits")
+    yield from paragraph("Every limit is checked while the data arrives, not afterwards.")
+    yield ""
+    yield from markdown_table(
+        ("limit", "setting", "default", "status", "tested by"),
+        [
+            [what, f"`{PREFIX}{name.upper()}`", f"{getattr(settings, name):,.0f}", str(status), f"`{tests}`"]
+            for what, name, status, tests in _LIMITS
+        ],
+    )
+    yield from paragraph(
+        "An upload may have a single part, with at most 8 headers. A decoder may use 256 MiB of data within 1 GiB "
+        "of address space, a limited CPU time and 32 descriptors, and it cannot write to any file "
+        f"(`{_SANDBOX}`). Files with extreme sample rates, channel counts, numbers of streams, tags and nesting depths "
+        f"get a prediction or a documented error (`{_EXTREMES}`)."
+    )
 
 
 def main() -> None:
-    """Write the page."""
-    (DOCS / "RELIABILITY.md").write_text(page(records()))
+    """Write or check the page."""
+    options = generator_parser(__doc__).parse_args()
+    files = {DOCS / "RELIABILITY.md": page(read_records())}
+    if options.check:
+        check_files(files, command="python -m bench.reliability")
+    else:
+        write_files(files)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the network costs per window in one thread, by the size of its batches and the precision of its numbers."""
+"""CPU time of the network per window in one thread, by batch size and precision."""
 
 from __future__ import annotations
 
@@ -7,41 +7,45 @@ from itertools import product
 
 import numpy as np
 
-from tests.harness.report import arguments, print_report, spread
+from bench.records import benchmark_parser
+from bench.spread import spread
+from tests.harness.records import print_record
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.session import open_session
 from wholetrack.settings import DeviceChoice, Precision, Settings
 
-_SIZES = (1, 2, 4, 8, 16, 32, 64)
-_WINDOWS = max(_SIZES)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_WINDOWS = max(_BATCH_SIZES)
 
 
-def milliseconds(bundle: Bundle, repeats: int) -> dict[str, dict[str, object]]:
-    """CPU time per window for each precision that the bundle has and each size, all by turns."""
+def cpu_ms_per_window(bundle: Bundle, repeats: int) -> dict[str, dict[str, object]]:
+    """Return the CPU time per window for every precision of the bundle and every batch size, in milliseconds."""
     precisions = list(Precision) if bundle.int8 else [Precision.FLOAT32]
     sessions = {
         precision: open_session(bundle, Settings(device=DeviceChoice.CPU, cpu_batch=_WINDOWS, cpu_precision=precision))
         for precision in precisions
     }
     windows = np.resize(bundle.golden.windows, (_WINDOWS, *bundle.golden.windows.shape[1:]))
-    found: dict[tuple[Precision, int], list[float]] = {way: [] for way in product(precisions, _SIZES)}
+    costs: dict[tuple[Precision, int], list[float]] = {case: [] for case in product(precisions, _BATCH_SIZES)}
     for _ in range(repeats):
-        for (precision, size), costs in found.items():
+        for (precision, size), measured in costs.items():
             began = time.process_time()
             for first in range(0, _WINDOWS, size):
                 sessions[precision].run(windows[first : first + size])
-            costs.append(1e3 * (time.process_time() - began) / _WINDOWS)
-    return {str(precision): {str(size): spread(found[precision, size]) for size in _SIZES} for precision in precisions}
+            measured.append(1e3 * (time.process_time() - began) / _WINDOWS)
+    return {
+        str(precision): {str(size): spread(costs[precision, size]) for size in _BATCH_SIZES} for precision in precisions
+    }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=9, help="number of measurements")
     options = parser.parse_args()
     bundles = load_bundles(BUILT_IN_MODELS)
-    figures = {name: milliseconds(bundle, options.repeats) for name, bundle in bundles.items()}
-    print_report("session", {"cpu_ms_per_window": figures}, record=options.record)
+    figures = {name: cpu_ms_per_window(bundle, options.repeats) for name, bundle in bundles.items()}
+    print_record("session", {"cpu_ms_per_window": figures}, folder=options.record)
 
 
 if __name__ == "__main__":

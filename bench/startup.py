@@ -1,4 +1,4 @@
-"""How long the service takes from being started to being ready, golden included."""
+"""Time from the start of the service until it is ready, which includes the golden check of every model."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.harness.report import arguments, print_report, spread
+from bench.records import benchmark_parser
+from bench.spread import spread
+from tests.harness.records import print_record
 from tests.harness.server import running_server
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements")
     options = parser.parse_args()
     seconds = []
     for _ in range(options.repeats + 1):
@@ -21,7 +23,8 @@ def main() -> None:
             began = time.perf_counter()
             with running_server(Path(folder)):
                 seconds.append(time.perf_counter() - began)
-    print_report("startup", {"seconds_to_ready": spread(seconds[1:])}, record=options.record)
+    # The first start reads everything from the disk.
+    print_record("startup", {"seconds_to_ready": spread(seconds[1:])}, folder=options.record)
 
 
 if __name__ == "__main__":

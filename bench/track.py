@@ -1,7 +1,7 @@
-"""What a 4-minute mp3 costs through the service, beside its floor: ffmpeg alone plus the session alone.
+"""Cost of a 4-minute mp3 over HTTP, compared with ffmpeg alone plus the network alone.
 
-Features alone are measured too; what no part explains is HTTP, JSON, pipes and Python. All are measured in turn, round
-after round, so that ratios hold where the machine's speed drifts.
+The features alone are measured as well; the remaining cost is HTTP, JSON, pipes and Python. All parts are measured in
+turn, round after round, so that the ratios are not affected by changes in the speed of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.harness.report import SONG_SECONDS, arguments, make_song, print_report, spread
+from bench.records import benchmark_parser
+from bench.song import SONG_SECONDS, make_song
+from bench.spread import spread
+from tests.harness.records import print_record
 from tests.harness.server import Server, running_server
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.features.normalise import normalise
@@ -31,27 +34,35 @@ from wholetrack.settings import DeviceChoice, Settings
 from wholetrack.startup import build_pipeline
 
 _PARTS = ("decode_alone", "session_alone", "features_alone")
+_MAX_DURATION_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of CPU and of wall time."""
+    """CPU time and wall-clock time in seconds."""
 
     cpu_s: float
     wall_s: float
 
 
-def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
-    """The service's ffmpeg command, its output thrown away, run as the service does or as the kernel would."""
+def decode_alone(song: Path, sample_rate: int, *, service_scheduling: bool = True) -> Cost:
+    """Run the ffmpeg command of the service and discard its output.
+
+    Args:
+        song: The file to decode.
+        sample_rate: Sample rate of the output in Hz.
+        service_scheduling: Whether to schedule ffmpeg as the service does, or as the kernel does by default.
+    """
+    schedule = partial(set_scheduling, min(os.sched_getaffinity(0)))
     with song.open("rb") as file:
-        command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=3600)
+        command = find_ffmpeg().decode_command(file.fileno(), sample_rate=sample_rate, max_duration_s=_MAX_DURATION_S)
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         decoder = subprocess.Popen(
             command,
             pass_fds=(file.fileno(),),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=partial(set_scheduling, min(os.sched_getaffinity(0))) if settled else None,  # noqa: PLW1509 - no thread but this one
+            preexec_fn=schedule if service_scheduling else None,  # noqa: PLW1509 - there is only one thread
         )
         assert decoder.wait() == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,7 +71,7 @@ def decode_alone(song: Path, sample_rate: int, *, settled: bool = True) -> Cost:
 
 
 def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
-    """The network on windows that are ready, in the service's batches."""
+    """Run the network on windows that are in memory, in the batches of the service."""
     cpu, began = time.process_time(), time.perf_counter()
     for first in range(0, len(windows), session.max_batch):
         session.run(windows[first : first + session.max_batch])
@@ -68,7 +79,7 @@ def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
 
 
 def features_alone(served: ServedModel, blocks: Sequence[NDArray[np.float32]]) -> Cost:
-    """From samples that are ready to normalised windows, block by block as they come from ffmpeg's pipe."""
+    """Compute normalised windows from samples that are in memory, in blocks of the size read from ffmpeg's pipe."""
     cpu, began = time.process_time(), time.perf_counter()
     stream, normalisation = served.features.stream(), served.card.features.normalisation
     cutter = WindowCutter(served.grid(None), n_mels=served.card.features.n_mels, silence=served.features.silence)
@@ -78,8 +89,8 @@ def features_alone(served: ServedModel, blocks: Sequence[NDArray[np.float32]]) -
     return Cost(time.process_time() - cpu, time.perf_counter() - began)
 
 
-def through_http(server: Server, song: Path) -> Cost:
-    """The whole way; the CPU time of the service and its ffmpeg, not of the client."""
+def over_http(server: Server, song: Path) -> Cost:
+    """Request a prediction; the CPU time is that of the service and its ffmpeg, without the client's."""
     before_s, began = server.cpu_s(), time.perf_counter()
     server.post(song).raise_for_status()
     wall_s = time.perf_counter() - began
@@ -87,54 +98,60 @@ def through_http(server: Server, song: Path) -> Cost:
     return Cost(server.cpu_s() - before_s, wall_s)
 
 
-def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, object]:
-    """All of them, ``repeats`` times in turn."""
+def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dict[str, list[Cost]]:
+    """Measure the service and its parts in turn; the first round warms up and is not returned."""
     served = pipeline.model(None)
     session = served.engine.classifiers[0]
     assert isinstance(session, Session)
-    windows = pipeline.normalised_windows(song, max_duration_s=3600)
-    with pipeline.decoder.open(song, sample_rate=served.card.audio.sample_rate, max_duration_s=3600) as decoding:
+    sample_rate = served.card.audio.sample_rate
+    windows = pipeline.normalised_windows(song, max_duration_s=_MAX_DURATION_S)
+    with pipeline.decoder.open(song, sample_rate=sample_rate, max_duration_s=_MAX_DURATION_S) as decoding:
         blocks = list(decoding.blocks())
     costs: dict[str, list[Cost]] = {name: [] for name in (*_PARTS, "service")}
-    for round_ in range(repeats + 1):
-        now = {
-            "decode_alone": decode_alone(song, served.card.audio.sample_rate),
-            "session_alone": session_alone(session, windows),
-            "features_alone": features_alone(served, blocks),
-            "service": through_http(server, song),
-        }
-        if round_:  # the first warms up
-            for name, cost in now.items():
-                costs[name].append(cost)
-    shares = {
-        name: spread([part.cpu_s / whole.cpu_s for part, whole in zip(costs[name], costs["service"], strict=True)])
-        for name in _PARTS
-    }
+    for _ in range(repeats + 1):
+        costs["decode_alone"].append(decode_alone(song, sample_rate))
+        costs["session_alone"].append(session_alone(session, windows))
+        costs["features_alone"].append(features_alone(served, blocks))
+        costs["service"].append(over_http(server, song))
+    return {name: measured[1:] for name, measured in costs.items()}
+
+
+def summarise(costs: dict[str, list[Cost]]) -> dict[str, object]:
+    """Return the costs, each part's share of the service's CPU time, and the ratio to decoding plus network."""
+    service = costs["service"]
     floors = [d.cpu_s + s.cpu_s for d, s in zip(costs["decode_alone"], costs["session_alone"], strict=True)]
     return {
-        "song_seconds": SONG_SECONDS,
-        "windows": len(windows),
         **{
-            name: {f: spread([getattr(c, f) for c in all_]) for f in ("cpu_s", "wall_s")}
-            for name, all_ in costs.items()
+            name: {
+                "cpu_s": spread([cost.cpu_s for cost in measured]),
+                "wall_s": spread([cost.wall_s for cost in measured]),
+            }
+            for name, measured in costs.items()
         },
-        "cpu_share_of_service": shares,
-        "cpu_ratio_to_floor": spread([c.cpu_s / floor for c, floor in zip(costs["service"], floors, strict=True)]),
+        "cpu_share_of_service": {
+            name: spread([part.cpu_s / whole.cpu_s for part, whole in zip(costs[name], service, strict=True)])
+            for name in _PARTS
+        },
+        "cpu_ratio_to_floor": spread([cost.cpu_s / floor for cost, floor in zip(service, floors, strict=True)]),
     }
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser = benchmark_parser(__doc__)
+    parser.add_argument("--repeats", type=int, default=7, help="number of measurements")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        song = Path(folder) / "song.mp3"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        song = folder / "song.mp3"
         make_song(song)
         pipeline = build_pipeline(Settings(device=DeviceChoice.CPU))
-        with running_server(Path(folder)) as server:
-            print_report("track", measure(pipeline, server, song, options.repeats), record=options.record)
+        n_windows = len(pipeline.normalised_windows(song, max_duration_s=_MAX_DURATION_S))
+        with running_server(folder) as server:
+            costs = measure(pipeline, server, song, options.repeats)
         pipeline.close()
+    figures = {"song_seconds": SONG_SECONDS, "windows": n_windows, **summarise(costs)}
+    print_record("track", figures, folder=options.record)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Whether a pinned package has a known vulnerability: asks pip-audit, and does not take its silence for an answer.
+"""Fail if a pinned package has a known vulnerability.
 
-pip-audit's exit status says too little. It is 1 for a vulnerability, and also for a database that does not answer; it
-is 0 for nothing found, and also where the database knows none of the packages, as an index that mirrors files but no
-advisories does. So three things are asked of it:
+The exit status of pip-audit is ambiguous. It is 1 for a vulnerability, but also if a database does not respond. It is
+0 if nothing was found, but also if the database knows none of the packages, like an index that mirrors files without
+advisories. Three measures resolve this:
 
-- a dry run, which asks no database: if that fails, the fault is here and not in the network;
-- a report in JSON: a pin counts as judged only if the report has a list of vulnerabilities for it, empty or not;
-- a vulnerability that everybody knows, among the pins: a database that does not report it has none to report, and what
-  it calls clean is not believed.
+- A dry run, which contacts no database: if it fails, pip-audit itself does not work.
+- A report in JSON: a pin counts as audited only if the report has a list of vulnerabilities for it, empty or not.
+- A canary, which is a package with a well-known vulnerability: if a database does not report it, it has no advisories,
+  and its results without vulnerabilities are ignored.
 
-A vulnerability without an exception fails. Pins that no database judged do not, unless --complete is given; but they
-are counted out loud.
+A vulnerability without an exception is a failure. Pins that no database could audit are a failure only with --complete,
+but they are always reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EXCEPTIONS = Path(__file__).with_name("audit-exceptions.txt")
 EXCEPTION_LASTS = timedelta(days=180)
 
 _PIP_AUDIT = (sys.executable, "-m", "pip_audit")
-# In this order; the second is asked about what the first did not judge.
+# In this order. The second database gets the pins that the first could not audit.
 _DATABASES = ("pypi", "osv")
 _SOCKET_TIMEOUT_S = 10
 _TIMEOUT_S = 180
@@ -48,22 +48,22 @@ class Pin(NamedTuple):
     version: str
 
     def __str__(self) -> str:
-        """As pip writes it."""
+        """Return the pin in pip's notation."""
         return f"{self.name}=={self.version}"
 
 
-# CVE-2020-14343, and nothing that the service could ever use.
+# It has CVE-2020-14343, and the service does not use it.
 CANARY = Pin("pyyaml", "5.3.1")
 
 
 @dataclass(frozen=True, slots=True)
 class Vulnerability:
-    """One that a database knows of a pin.
+    """A known vulnerability of a pin.
 
     Attributes:
-        pin: that has it.
-        names: its identifier, then the aliases.
-        fixed_in: versions without it.
+        pin: The vulnerable pin.
+        names: Its identifier, followed by its aliases.
+        fixed_in: Versions without it.
     """
 
     pin: Pin
@@ -71,38 +71,39 @@ class Vulnerability:
     fixed_in: tuple[str, ...]
 
     def __str__(self) -> str:
-        """A line for a person."""
-        remedy = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "no version without it"
+        """Return a line for the report."""
+        remedy = f"fixed in {', '.join(self.fixed_in)}" if self.fixed_in else "no fixed version"
         return f"{self.pin}: {', '.join(self.names)}; {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is known of all pins.
+class AuditResult:
+    """The result for all pins.
 
     Attributes:
-        vulnerabilities: found.
-        unjudged: pins about which no database could be asked.
-        silences: why, one sentence for each database that was of no use.
+        vulnerabilities: Vulnerabilities found.
+        unaudited: Pins that no database could audit.
+        reasons: Why, for each database that could not audit all pins.
     """
 
     vulnerabilities: tuple[Vulnerability, ...]
-    unjudged: frozenset[Pin]
-    silences: tuple[str, ...]
+    unaudited: frozenset[Pin]
+    reasons: tuple[str, ...]
 
 
 class AuditError(Exception):
-    """The audit cannot be made, and not because of the network; the message says what to mend."""
+    """The audit is not possible, and the network is not the cause; the message says what to fix."""
 
 
-Answers = Mapping[Pin, Sequence[Vulnerability]]
+Findings = Mapping[Pin, Sequence[Vulnerability]]
+"""Vulnerabilities of every pin that was audited; an empty sequence for none."""
 
 
 def read_pins(path: Path) -> Iterator[Pin]:
-    """Every pin of a requirements file, whatever machine it is meant for.
+    """Yield every pin of a requirements file, for all platforms and versions of Python.
 
     Raises:
-        AuditError: for a line that pins nothing.
+        AuditError: If a line is not a pin.
     """
     for line in path.read_text().splitlines():
         if not line.strip() or line.lstrip().startswith(("#", "--hash=")):
@@ -114,10 +115,10 @@ def read_pins(path: Path) -> Iterator[Pin]:
 
 
 def read_exceptions(path: Path, today: date) -> dict[str, str]:
-    """The reason of every exception, by identifier.
+    """Return the reason for every exception by identifier.
 
     Raises:
-        AuditError: for one without a date or a reason, of the future, or too old.
+        AuditError: If an exception has no date or no reason, if its date is in the future, or if it has expired.
     """
     reasons = {}
     for line in path.read_text().splitlines():
@@ -127,24 +128,24 @@ def read_exceptions(path: Path, today: date) -> dict[str, str]:
             identifier, day, reason = line.split(maxsplit=2)
             age = today - date.fromisoformat(day)
         except ValueError as error:
-            raise AuditError(f"{path.name}: not 'identifier date reason': {line}") from error
+            raise AuditError(f"{path.name}: expected 'identifier date reason': {line}") from error
         if age < timedelta():
-            raise AuditError(f"{path.name}: of the future: {line}")
+            raise AuditError(f"{path.name}: the date is in the future: {line}")
         if age > EXCEPTION_LASTS:
-            raise AuditError(f"{path.name}: {age.days} days old, look at it again: {line}")
+            raise AuditError(f"{path.name}: last reviewed {age.days} days ago, review it again: {line}")
         reasons[identifier] = reason
     return reasons
 
 
-def judge(pins: Collection[Pin], *, pip_audit: Sequence[str] = _PIP_AUDIT) -> Verdict:
-    """Ask one database after another about what is not judged yet.
+def audit(pins: Collection[Pin], *, pip_audit: Sequence[str] = _PIP_AUDIT) -> AuditResult:
+    """Query one database after another for the pins that are not audited yet.
 
     Args:
-        pins: to judge.
-        pip_audit: the command.
+        pins: Pins to audit.
+        pip_audit: Command of pip-audit.
 
     Raises:
-        AuditError: if pip-audit does not even read the pins.
+        AuditError: If pip-audit cannot even read the pins.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = list(_write({*pins, CANARY}, Path(folder)))
@@ -153,57 +154,60 @@ def judge(pins: Collection[Pin], *, pip_audit: Sequence[str] = _PIP_AUDIT) -> Ve
             if isinstance(dry, str) or dry.returncode != 0:
                 raise AuditError(f"pip-audit does not work: {dry if isinstance(dry, str) else _last_line(dry.stderr)}")
 
-    unjudged, vulnerabilities, silences = frozenset(pins), set[Vulnerability](), []
+    unaudited, vulnerabilities, reasons = frozenset(pins), set[Vulnerability](), []
     for database in _DATABASES:
-        answers, silence = _ask(database, unjudged, pip_audit)
-        vulnerabilities |= {found for pin in unjudged for found in answers.get(pin, ())}
-        if silence:
-            silences.append(f"{database}: {silence}")
-        unjudged -= answers.keys()
-        if not unjudged:
+        findings, reason = _query(database, unaudited, pip_audit)
+        vulnerabilities |= {found for pin in unaudited for found in findings.get(pin, ())}
+        if reason:
+            reasons.append(f"{database}: {reason}")
+        unaudited -= findings.keys()
+        if not unaudited:
             break
-    return Verdict(tuple(sorted(vulnerabilities, key=str)), unjudged, tuple(silences))
+    return AuditResult(tuple(sorted(vulnerabilities, key=str)), unaudited, tuple(reasons))
 
 
-def _ask(database: str, pins: Collection[Pin], pip_audit: Sequence[str]) -> tuple[Answers, str]:
-    """What a database says of the pins that it judged, and why it is of no use for the others, if it is of none."""
-    answers: dict[Pin, Sequence[Vulnerability]] = {}
+def _query(database: str, pins: Collection[Pin], pip_audit: Sequence[str]) -> tuple[Findings, str]:
+    """Return the findings of a database, and why it could not audit the other pins, or an empty string."""
+    findings: dict[Pin, Sequence[Vulnerability]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for file in _write({*pins, CANARY}, Path(folder)):
             done = _run([*pip_audit, "--vulnerability-service", database, *_options(file)])
             if isinstance(done, str):
-                return _only_vulnerable(answers), done
+                return _only_vulnerable(findings), done
             try:
-                answers |= _read_report(done.stdout)
+                findings |= _read_report(done.stdout)
             except (ValueError, LookupError, TypeError, AttributeError):
-                return _only_vulnerable(answers), _last_line(done.stderr) or f"no report, status {done.returncode}"
-    if not answers.get(CANARY):
-        return _only_vulnerable(answers), f"has no advisories: it does not know the vulnerability of {CANARY}"
-    missing = len(set(pins) - answers.keys())
-    return answers, f"does not know {missing} of {len(pins)} pins" if missing else ""
+                return _only_vulnerable(findings), _last_line(done.stderr) or f"no report, status {done.returncode}"
+    if not findings.get(CANARY):
+        return _only_vulnerable(findings), f"has no advisories: it does not report the vulnerability of {CANARY}"
+    missing = len(set(pins) - findings.keys())
+    return findings, f"does not know {missing} of {len(pins)} pins" if missing else ""
 
 
-def _only_vulnerable(answers: Answers) -> Answers:
-    """What is left of an answer that cannot be trusted: what it found."""
-    return {pin: found for pin, found in answers.items() if found}
+def _only_vulnerable(findings: Findings) -> Findings:
+    """Return the pins with vulnerabilities, which count even if the rest of the findings cannot be trusted."""
+    return {pin: found for pin, found in findings.items() if found}
 
 
 def _read_report(text: str) -> dict[Pin, Sequence[Vulnerability]]:
-    """The pins that pip-audit's JSON has a list of vulnerabilities for."""
+    """Return the findings in pip-audit's JSON for every pin that has a list of vulnerabilities."""
     report: dict[str, Any] = json.loads(text)
-    answers: dict[Pin, Sequence[Vulnerability]] = {}
+    findings: dict[Pin, Sequence[Vulnerability]] = {}
     for entry in report["dependencies"]:
         if "vulns" in entry:
             pin = Pin(entry["name"], entry["version"])
-            answers[pin] = [
+            findings[pin] = [
                 Vulnerability(pin, (each["id"], *sorted(each["aliases"])), tuple(each["fix_versions"]))
                 for each in entry["vulns"]
             ]
-    return answers
+    return findings
 
 
 def _write(pins: Iterable[Pin], folder: Path) -> Iterator[Path]:
-    """The pins in as few files as have each package once: one for most, more for what differs by Python's version."""
+    """Write the pins to as few files as possible with each package once per file, and yield the files.
+
+    A package has several pins if its version depends on that of Python.
+    """
     left = sorted(pins)
     for number in count():
         if not left:
@@ -217,16 +221,16 @@ def _write(pins: Iterable[Pin], folder: Path) -> Iterator[Path]:
 
 def _options(file: Path) -> tuple[str, ...]:
     quiet = ("--progress-spinner", "off", "--format", "json", "--timeout", str(_SOCKET_TIMEOUT_S))
-    # The hashes stay behind: `make setup` checks files against them, and there are none here.
+    # Hashes are not needed, because nothing is installed; `make setup` checks them.
     return (*quiet, "--aliases", "on", "--desc", "off", "--disable-pip", "--no-deps", "--requirement", str(file))
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str] | str:
-    """The finished process, or why there is none."""
+    """Return the finished process, or why there is none."""
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return f"no answer within {_TIMEOUT_S} seconds"
+        return f"no response within {_TIMEOUT_S} seconds"
     except OSError as error:
         return str(error)
 
@@ -235,41 +239,48 @@ def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2][:300]
 
 
-def _report(verdict: Verdict, reasons: Mapping[str, str], n_pins: int) -> bool:
-    """Print what is known; whether there is a vulnerability without an exception."""
-    excepted = {found: set(found.names) & reasons.keys() for found in verdict.vulnerabilities}
+def _report(result: AuditResult, exceptions: Mapping[str, str], n_pins: int) -> bool:
+    """Print the result, and return whether there is a vulnerability without an exception."""
+    excepted = {found: set(found.names) & exceptions.keys() for found in result.vulnerabilities}
     for found, names in excepted.items():
-        print(f"{'excepted' if names else 'VULNERABLE'}: {found}", *(f"({reasons[name]})" for name in sorted(names)))
-    if unused := reasons.keys() - set().union(*excepted.values()):
-        print(f"exceptions that excepted nothing today: {', '.join(sorted(unused))}")
-    print(f"{n_pins - len(verdict.unjudged)} of {n_pins} pins judged, {len(excepted)} vulnerabilities found")
-    if verdict.unjudged:
-        bar = "!" * 100
-        lines = [bar, f"NOT AUDITED: {len(verdict.unjudged)} of {n_pins} pinned packages."]
-        lines += [f"  {silence}" for silence in verdict.silences]
-        if len(verdict.unjudged) < n_pins:
-            lines.append(f"  left: {', '.join(map(str, sorted(verdict.unjudged)))}")
-        lines += ["Nothing is known of them. Run `make audit` where a database can be reached.", bar]
-        print("\n".join(lines), file=sys.stderr)
+        reasons = (f"({exceptions[name]})" for name in sorted(names))
+        print(f"{'excepted' if names else 'VULNERABLE'}: {found}", *reasons)
+    if unused := exceptions.keys() - set().union(*excepted.values()):
+        print(f"unused exceptions: {', '.join(sorted(unused))}")
+    print(f"{n_pins - len(result.unaudited)} of {n_pins} pins audited, {len(excepted)} vulnerabilities found")
+    if result.unaudited:
+        _report_unaudited(result, n_pins)
     return not all(excepted.values())
 
 
+def _report_unaudited(result: AuditResult, n_pins: int) -> None:
+    bar = "!" * 100
+    lines = [bar, f"NOT AUDITED: {len(result.unaudited)} of {n_pins} pinned packages."]
+    lines += [f"  {reason}" for reason in result.reasons]
+    if len(result.unaudited) < n_pins:
+        lines.append(f"  not audited: {', '.join(map(str, sorted(result.unaudited)))}")
+    lines += ["Their vulnerabilities are unknown. Run `make audit` with access to a database.", bar]
+    print("\n".join(lines), file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None, *, pip_audit: Sequence[str] = _PIP_AUDIT) -> int:
-    """Audit; the exit status is 1 for a vulnerability, an expired exception or an audit that does not work."""
+    """Return the exit status: 1 for a vulnerability, an expired exception, or an audit that is not possible."""
     parser = argparse.ArgumentParser(description="Fail if a pinned package has a known vulnerability.")
-    parser.add_argument("requirements", nargs="+", type=Path, help="files of pins")
-    parser.add_argument("--exceptions", type=Path, default=EXCEPTIONS, help="vulnerabilities that do not fail")
-    parser.add_argument("--complete", action="store_true", help="fail also if a pin could not be judged")
+    parser.add_argument("requirements", nargs="+", type=Path, help="requirements files with pins")
+    parser.add_argument(
+        "--exceptions", type=Path, default=EXCEPTIONS, help="file of vulnerabilities that are no failure"
+    )
+    parser.add_argument("--complete", action="store_true", help="also fail if a pin could not be audited")
     options = parser.parse_args(arguments)
     try:
-        reasons = read_exceptions(options.exceptions, datetime.now(UTC).date())
+        exceptions = read_exceptions(options.exceptions, datetime.now(UTC).date())
         pins = {pin for path in options.requirements for pin in read_pins(path)}
-        verdict = judge(pins, pip_audit=pip_audit)
+        result = audit(pins, pip_audit=pip_audit)
     except (AuditError, OSError) as error:
         print(f"audit: {error}", file=sys.stderr)
         return 1
-    vulnerable = _report(verdict, reasons, len(pins))
-    return int(vulnerable or (options.complete and bool(verdict.unjudged)))
+    vulnerable = _report(result, exceptions, len(pins))
+    return int(vulnerable or (options.complete and bool(result.unaudited)))
 
 
 if __name__ == "__main__":

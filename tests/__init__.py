@@ -1,3 +1,3 @@
-"""The tests: a tree like the project's, and ``e2e`` for the whole way through a real server."""
+"""Tests. The folders mirror the packages; ``e2e`` tests a running service."""
 
-import wholetrack  # noqa: F401 - before onnxruntime, which it keeps from reporting
+import wholetrack  # noqa: F401 - before onnxruntime, because it disables its telemetry

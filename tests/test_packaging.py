@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
-from tests.harness.server import PROJECT
 
 _MAX_WHEEL_BYTES = 10 << 20
 _PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.server import PROJECT
+from tests.harness.paths import PROJECT
 
 _MAX_LINES = 400
 _SOURCES = sorted(

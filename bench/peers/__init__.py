@@ -1,8 +1,8 @@
-"""Serving frameworks with the same work: the project's own decoding, features and network.
+"""Serving frameworks with the same decoding, features and network as the service.
 
-Each is measured in both ways that its documentation recommends without a GPU: ``batching``, where tracks share batches
-and the network has all cores, and ``workers``, where every worker does all of it with one core. Whoever thinks that one
-is treated unfairly finds everything that decides it in one short file.
+Each is measured in both configurations that its documentation recommends without a GPU. In ``batching`` tracks share
+batches and the network uses all cores; in ``workers`` every worker process does everything with one core. Everything
+that determines the result of a framework is in one short file, so that it can be checked.
 """
 
 NAMES = {"litserve": "LitServe", "bentoml": "BentoML", "ray": "Ray Serve"}

@@ -7,13 +7,13 @@ import numpy as np
 from fastapi import UploadFile
 from numpy.typing import NDArray
 
-from bench.peers.work import CORES, MOST_TRACKS, WORKERS, Work
+from bench.peers.work import CORES, MAX_BATCH_TRACKS, WORKERS, Work
 
 Windows = NDArray[np.float32]
 
 
 class Genres(litserve.LitAPI):
-    """Requests are batched; the windows of a batch are classified together."""
+    """Batches requests and classifies the windows of a batch together."""
 
     def setup(self, device: str) -> None:
         del device
@@ -32,13 +32,13 @@ class Genres(litserve.LitAPI):
         return output
 
     def encode_response(self, output: Windows) -> dict[str, dict[str, float]]:
-        return self.work.answer(output)
+        return self.work.shares(output)
 
 
 if __name__ == "__main__":
     if WORKERS:
         api = Genres(api_path="/predict")
     else:
-        api = Genres(max_batch_size=MOST_TRACKS, batch_timeout=0.01, api_path="/predict")
+        api = Genres(max_batch_size=MAX_BATCH_TRACKS, batch_timeout=0.01, api_path="/predict")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES if WORKERS else 1, timeout=False)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

@@ -1,6 +1,6 @@
-"""PyAV: ffmpeg's libraries in one process and one thread, without a command to start; prints what files cost, as JSON.
+"""PyAV: decodes files with ffmpeg's libraries in one process and one thread, and prints the CPU times as JSON.
 
-Its libraries lack soxr; the resampler is ffmpeg's own, which is cheaper and worse.
+Its libraries are built without soxr, so it resamples with ffmpeg's own resampler, which is cheaper and less accurate.
 """
 
 import json
@@ -16,7 +16,7 @@ _BLOCK = 262_144
 
 
 def decode(path: Path, sample_rate: int) -> int:
-    """Decode a file to mono float32 blocks, which are thrown away; the number of samples."""
+    """Decode a file to mono float32 blocks, discard them, and return the number of samples."""
     n_samples = 0
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
@@ -31,9 +31,9 @@ def decode(path: Path, sample_rate: int) -> int:
             ("asetnsamples", f"n={_BLOCK}:p=0"),
             ("abuffersink", None),
         ):
-            following = graph.add(name, arguments)
-            last.link_to(following)
-            last = following
+            added = graph.add(name, arguments)
+            last.link_to(added)
+            last = added
         graph.configure()
         for frame in chain(container.decode(stream), [None]):
             graph.push(frame)
@@ -48,17 +48,17 @@ def decode(path: Path, sample_rate: int) -> int:
 
 
 def main() -> None:
-    """Print the CPU seconds of each decode: files and repeats are arguments."""
+    """Print the CPU time of every repeat by file, in seconds. Arguments: sample rate in Hz, repeats, files."""
     sample_rate, repeats, *files = sys.argv[1:]
-    found = {}
+    cpu_s = {}
     for name in files:
         costs = []
         for _ in range(int(repeats)):
             began = time.process_time()
             assert decode(Path(name), int(sample_rate))
             costs.append(time.process_time() - began)
-        found[name] = costs
-    print(json.dumps(found))
+        cpu_s[name] = costs
+    print(json.dumps(cpu_s))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every framework is given to serve: from a file to windows, from windows to probabilities."""
+"""What every framework serves: from a file to windows, and from windows to probabilities."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from wholetrack.settings import DeviceChoice, Settings, available_cpus
 
 CORES = available_cpus()
 WORKERS = os.environ.get("PEER_SETUP") == "workers"
-MOST_TRACKS = 4
-_LONGEST_S = 3600.0
+MAX_BATCH_TRACKS = 4
+_MAX_DURATION_S = 3600.0
 
 
 class Work:
-    """The stages of the service without its scheduler, for one process."""
+    """The stages of the service without its scheduler, in one process."""
 
     def __init__(self) -> None:
         threadpool_limits(limits=1, user_api="blas")
@@ -48,7 +48,7 @@ class Work:
         self.session = Session(network, bundle, device=DeviceChoice.CPU, batch_sizes=[settings.cpu_batch])
 
     def windows(self, recording: bytes | Path) -> NDArray[np.float32]:
-        """Decode a recording and give its normalised windows ``[n, frames, n_mels]``."""
+        """Decode a recording and return its normalised windows ``[n, frames, n_mels]``."""
         if isinstance(recording, Path):
             return self._windows(recording)
         with tempfile.NamedTemporaryFile() as file:
@@ -59,28 +59,28 @@ class Work:
     def _windows(self, path: Path) -> NDArray[np.float32]:
         stream = self.features.stream()
         cutter = WindowCutter(self.grid, n_mels=self.card.features.n_mels, silence=self.features.silence)
-        heard = []
+        blocks = []
         rate, normalisation = self.card.audio.sample_rate, self.card.features.normalisation
-        with self.decoder.open(path, sample_rate=rate, max_duration_s=_LONGEST_S) as decoding:
+        with self.decoder.open(path, sample_rate=rate, max_duration_s=_MAX_DURATION_S) as decoding:
             for samples in decoding.blocks():
                 block = cutter.push(stream.push(samples), n_samples=stream.n_samples)
-                heard.append(normalise(block.frames, normalisation))
+                blocks.append(normalise(block.frames, normalisation))
             decoding.summary()
         block = cutter.finish(stream.finish(), n_samples=stream.n_samples)
-        return np.concatenate([*heard, normalise(block.frames, normalisation)])
+        return np.concatenate([*blocks, normalise(block.frames, normalisation)])
 
     def classify(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities ``[n, n_labels]``, in batches of the size that the service uses."""
+        """Return the probabilities ``[n, n_labels]``, computed in batches of the size that the service uses."""
         size = self.session.max_batch
         return np.concatenate([self.session.run(windows[i : i + size]) for i in range(0, len(windows), size)])
 
     def classify_together(self, tracks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """The probabilities of several tracks, whose windows share batches."""
+        """Return the probabilities of several tracks, whose windows share batches."""
         ends = np.cumsum([len(windows) for windows in tracks])[:-1]
         return np.split(self.classify(np.concatenate(tracks)), ends)
 
-    def answer(self, probabilities: NDArray[np.float32]) -> dict[str, dict[str, float]]:
-        """Summed score and majority vote, as the service states them when it is not asked for the windows."""
+    def shares(self, probabilities: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+        """Return the share of every genre by summed score and by majority vote."""
         silent = np.zeros(len(probabilities), dtype=np.bool_)
         scores = WindowScores(np.arange(len(probabilities), dtype=np.float64), probabilities, silent)
         rankings = {"summed_score": summed_score, "majority_vote": majority_vote}

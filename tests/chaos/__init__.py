@@ -1,1 +1,1 @@
-"""The real service under load while its parts die: what must still be true, for a minute each or for seconds in CI."""
+"""The real service under load while parts of it fail: a few seconds per fault in CI, a minute in the full campaign."""

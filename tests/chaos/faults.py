@@ -1,4 +1,4 @@
-"""What is done to the service while clients ask it, each for a number of seconds."""
+"""Faults to inject into the service while clients send requests."""
 
 from __future__ import annotations
 
@@ -14,36 +14,40 @@ import numpy as np
 import psutil
 
 from tests.chaos.supervisor import Supervisor
+from tests.harness.waiting import until
 
-Act = Callable[[Supervisor, float], int]
-"""Does harm for so many seconds, and says how often."""
+_STOP_S = 120.0
+
+Inject = Callable[[Supervisor, float], int]
+"""Injects a fault again and again for a number of seconds, and returns how often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way in which parts die.
+    """One way in which parts of the service fail.
 
     Attributes:
-        act: does it to a service under load.
-        expected: codes of errors that clients may get meanwhile, beside ``ok``.
-        may_be_cut: whether connections may end, the process being killed.
-        leavers: clients who never wait for an answer.
-        settings: of the service.
-        memory_mib: that may be taken beyond what was. Python and onnxruntime keep what they once had; what requests
-            would leave behind, thousands of them would make seen.
-        small_disk: whether uploads lie where there is hardly room.
+        inject: Injects it into a service under load.
+        expected_codes: Error codes that clients may receive in the meantime.
+        loses_connections: Whether clients may get no response, because the process is killed.
+        disconnecting_clients: Number of additional clients that disconnect before the response.
+        settings: Settings of the service.
+        max_growth_mib: Limit for the growth of resident memory. Python and onnxruntime keep memory that they have
+            allocated once; a leak per request would exceed the limit after thousands of requests.
+        small_disk: Whether uploads are stored on a file system that is almost full.
     """
 
-    act: Act
-    expected: frozenset[str]
-    may_be_cut: bool = False
-    leavers: int = 0
+    inject: Inject
+    expected_codes: frozenset[str]
+    loses_connections: bool = False
+    disconnecting_clients: int = 0
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    memory_mib: float = 96.0
+    max_growth_mib: float = 96.0
     small_disk: bool = False
 
 
 def _every(pause_s: float, seconds: float) -> Iterator[int]:
+    """Yield 0, 1, 2 and so on, with a pause after each, until the time is over."""
     began, number = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         yield number
@@ -51,17 +55,19 @@ def _every(pause_s: float, seconds: float) -> Iterator[int]:
         time.sleep(pause_s)
 
 
-def _signal(which: Callable[[Supervisor], list[psutil.Process]], number: signal.Signals, pause_s: float) -> Act:
-    def act(supervisor: Supervisor, seconds: float) -> int:
-        rng, hits = np.random.default_rng(0), 0
+def _signal_one_of(
+    processes: Callable[[Supervisor], list[psutil.Process]], number: signal.Signals, pause_s: float
+) -> Inject:
+    def inject(supervisor: Supervisor, seconds: float) -> int:
+        rng, injections = np.random.default_rng(0), 0
         for _ in _every(pause_s, seconds):
             with suppress(psutil.NoSuchProcess):
-                if found := which(supervisor):
+                if found := processes(supervisor):
                     found[int(rng.integers(len(found)))].send_signal(number)
-                    hits += 1
-        return hits
+                    injections += 1
+        return injections
 
-    return act
+    return inject
 
 
 def _launchers(supervisor: Supervisor) -> list[psutil.Process]:
@@ -69,85 +75,91 @@ def _launchers(supervisor: Supervisor) -> list[psutil.Process]:
 
 
 def _decoders(supervisor: Supervisor) -> list[psutil.Process]:
-    """Those that decode, and those that are about to."""
+    """Return the decoders, including those that have not started ffmpeg yet."""
     return [child for launcher in _launchers(supervisor) for child in launcher.children()]
 
 
-def _order(what: str, pause_s: float) -> Act:
-    def act(supervisor: Supervisor, seconds: float) -> int:
-        hits = 0
+def _command(command: str, pause_s: float) -> Inject:
+    def inject(supervisor: Supervisor, seconds: float) -> int:
+        injections = 0
         for _ in _every(pause_s, seconds):
-            supervisor.order(what)
-            hits += 1
-        return hits
+            supervisor.command(command)
+            injections += 1
+        return injections
 
-    return act
+    return inject
 
 
 def _kill_process(supervisor: Supervisor, seconds: float) -> int:
-    hits = 0
+    injections = 0
     for _ in _every(3.0, seconds):
         supervisor.wait_until_ready()
         time.sleep(1.0)
-        supervisor.send(signal.SIGKILL)
-        hits += 1
+        supervisor.send_signal(signal.SIGKILL)
+        injections += 1
     supervisor.wait_until_ready()
-    return hits
+    return injections
 
 
-def _stop_process(supervisor: Supervisor, seconds: float) -> int:
-    hits = 0
+def _terminate_process(supervisor: Supervisor, seconds: float) -> int:
+    injections = 0
     for _ in _every(2.0, seconds):
-        ended = len(supervisor.ended)
         supervisor.wait_until_ready()
         time.sleep(1.0)
-        supervisor.send(signal.SIGTERM)
-        while len(supervisor.ended) == ended:
-            time.sleep(0.02)
-        assert supervisor.ended[-1] == 0, f"told to stop, it ended with {supervisor.ended[-1]}"
-        hits += 1
+        _terminate_gracefully(supervisor)
+        injections += 1
     supervisor.wait_until_ready()
-    return hits
+    return injections
 
 
-def _take_descriptors(supervisor: Supervisor, seconds: float) -> int:
-    hits = 0
+def _terminate_gracefully(supervisor: Supervisor) -> None:
+    ended = len(supervisor.exit_statuses)
+    supervisor.send_signal(signal.SIGTERM)
+    until(lambda: len(supervisor.exit_statuses) > ended, seconds=_STOP_S, poll_s=0.02)
+    assert supervisor.exit_statuses[-1] == 0, f"exit status {supervisor.exit_statuses[-1]} after SIGTERM"
+
+
+def _exhaust_descriptors(supervisor: Supervisor, seconds: float) -> int:
+    """Alternate between a limit close to the number of open descriptors and the normal limit."""
+    injections = 0
     for number in _every(0.5, seconds):
         supervisor.limit_descriptors(None if number % 2 else supervisor.server.process.num_fds() + number % 8)
-        hits += number % 2 == 0
+        injections += number % 2 == 0
     supervisor.limit_descriptors(None)
-    return hits
+    return injections
 
 
-def _only_wait(_: Supervisor, seconds: float) -> int:
-    """For what is there from the beginning, which the answers must show."""
+def _wait(_: Supervisor, seconds: float) -> int:
+    """Do nothing, for faults that exist from the beginning."""
     time.sleep(seconds)
     return 0
 
 
 FAULTS: Mapping[str, Fault] = {
-    "decoders killed": Fault(_signal(_decoders, signal.SIGKILL, 0.05), frozenset({"internal_error"})),
+    "decoders killed": Fault(_signal_one_of(_decoders, signal.SIGKILL, 0.05), frozenset({"internal_error"})),
     "decoders stopped": Fault(
-        _signal(_decoders, signal.SIGSTOP, 0.5), frozenset({"deadline_exceeded"}), settings={"request_timeout_s": 3}
+        _signal_one_of(_decoders, signal.SIGSTOP, 0.5),
+        frozenset({"deadline_exceeded"}),
+        settings={"request_timeout_s": 3},
     ),
-    # With it every decoder dies. One that is killed before it began has served nobody.
-    "launcher killed": Fault(_signal(_launchers, signal.SIGKILL, 2.0), frozenset({"internal_error"})),
-    # It is missed after five seconds, and replaced.
-    "launcher stopped": Fault(_signal(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
-    # Each death opens sessions anew, whose allocations leave holes: 33, 52, 103 MiB in campaigns of 60, 150, 60 s.
-    "device thread dies": Fault(_order("die", 2.0), frozenset({"device_failed"}), memory_mib=160.0),
-    # Threads that hang cannot be ended: when there are too many, the process ends for its supervisor.
+    # All its decoders end with it. If it is killed before it has started any, no request fails.
+    "launcher killed": Fault(_signal_one_of(_launchers, signal.SIGKILL, 2.0), frozenset({"internal_error"})),
+    # The service replaces it after five seconds without a sign of life.
+    "launcher stopped": Fault(_signal_one_of(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
+    # Each reopening of sessions fragments the heap: 33, 52 and 103 MiB in campaigns of 60, 150 and 60 s.
+    "device thread dies": Fault(_command("die", 2.0), frozenset({"device_failed"}), max_growth_mib=160.0),
+    # Threads that hang cannot be ended. When there are too many, the process exits and is restarted.
     "device thread hangs": Fault(
-        _order("hang", 2.0),
+        _command("hang", 2.0),
         frozenset({"device_failed"}),
-        may_be_cut=True,
+        loses_connections=True,
         settings={"device_timeout_s": 1},
-        memory_mib=512.0,
+        max_growth_mib=512.0,
     ),
-    "process killed": Fault(_kill_process, frozenset(), may_be_cut=True),
-    # Who stands in the kernel's queue when the door closes was never let in, and is cut.
-    "process told to stop": Fault(_stop_process, frozenset({"draining"}), may_be_cut=True),
-    "no room on the disk": Fault(_only_wait, frozenset({"overloaded"}), small_disk=True),
-    "no descriptors left": Fault(_take_descriptors, frozenset({"overloaded"}), may_be_cut=True),
-    "clients who leave": Fault(_only_wait, frozenset({"overloaded"}), leavers=40),
+    "process killed": Fault(_kill_process, frozenset(), loses_connections=True),
+    # Connections that the kernel has accepted but the service has not are lost when the service closes its socket.
+    "process terminated": Fault(_terminate_process, frozenset({"draining"}), loses_connections=True),
+    "disk full": Fault(_wait, frozenset({"overloaded"}), small_disk=True),
+    "descriptors exhausted": Fault(_exhaust_descriptors, frozenset({"overloaded"}), loses_connections=True),
+    "clients disconnect": Fault(_wait, frozenset({"overloaded"}), disconnecting_clients=40),
 }

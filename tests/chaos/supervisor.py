@@ -1,54 +1,56 @@
-"""The service as a supervisor such as systemd or Compose runs it: started anew whenever it ends."""
+"""The service under a supervisor such as systemd or Compose, which restarts it whenever it ends."""
 
 from __future__ import annotations
 
-import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from tests.harness.server import PROJECT, Server
+from tests.harness.paths import PROJECT
+from tests.harness.ports import free_port
+from tests.harness.server import Server, is_ready, service_environment
+from tests.harness.waiting import until
 
-READY_S = 60.0
+_READY_S = 60.0
+_STOP_S = 30.0
+_LOG_TAIL = 5000
 
 
 class Supervisor:
-    """Runs :mod:`tests.chaos.sabotaged` on one port with one folder for uploads.
+    """Runs :mod:`tests.chaos.breakable_service` on one port with one folder for uploads.
+
+    Args:
+        folder: Folder for the log.
+        temp_dir: Folder for uploads.
+        settings: Settings of the service by their lower-case names, without prefix.
 
     Attributes:
-        ended: exit statuses so far, of processes that ended or were killed.
+        exit_statuses: Exit statuses of the processes that have ended or were killed.
     """
 
     def __init__(self, folder: Path, temp_dir: Path, **settings: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        variables = {f"WHOLETRACK_{name.upper()}": str(value) for name, value in settings.items()}
-        fixed = {"WHOLETRACK_TEMP_DIR": str(temp_dir), "WHOLETRACK_DEVICE": "cpu"}
-        self._environment = os.environ | fixed | variables
+        self.exit_statuses: list[int] = []
+        self._port = free_port()
+        self._environment = service_environment(temp_dir, settings)
         self._log = folder / "log.jsonl"
         self._temp_dir = temp_dir
         self._stopping = False
-        self.ended: list[int] = []
         self._process = self._start()
-        self._watch = threading.Thread(target=self._keep_running, daemon=True)
-        self._watch.start()
+        self._watcher = threading.Thread(target=self._keep_running, daemon=True)
+        self._watcher.start()
 
     @classmethod
     @contextmanager
     def running(cls, folder: Path, temp_dir: Path, **settings: Any) -> Iterator[Supervisor]:
-        """A service that is ready, stopped when the block is left."""
+        """Yield a supervisor whose service is ready, and stop both at the end of the block."""
         supervisor = cls(folder, temp_dir, **settings)
         try:
             supervisor.wait_until_ready()
@@ -58,62 +60,53 @@ class Supervisor:
 
     @property
     def server(self) -> Server:
-        """The process that runs now."""
+        """The process that is running now."""
         return Server(f"http://127.0.0.1:{self._port}", psutil.Process(self._process.pid), self._temp_dir, self._log)
 
-    def order(self, what: str) -> None:
-        """Have the process do something to itself."""
+    def command(self, command: str) -> None:
+        """Send a command of :mod:`tests.chaos.breakable_service`."""
         assert self._process.stdin
-        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.write(f"{command}\n")
         self._process.stdin.flush()
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal the process that runs now."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process that is running now."""
         self._process.send_signal(number)
 
-    def limit_descriptors(self, most: int | None) -> None:
-        """Let the process have so many descriptors, or as many as it had at first."""
+    def limit_descriptors(self, limit: int | None) -> None:
+        """Limit the open descriptors of the process; None restores the limit it started with."""
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (hard if most is None else most, hard))
+        resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (hard if limit is None else limit, hard))
 
-    def wait_until_ready(self) -> float:
-        """Wait until it says that it is ready; give how long that took, in seconds."""
-        began = time.monotonic()
-        while time.monotonic() - began < READY_S:
-            try:
-                if httpx.get(f"http://127.0.0.1:{self._port}/readyz", timeout=5).status_code == 200:
-                    return time.monotonic() - began
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-        raise TimeoutError(f"not ready within {READY_S:g} s: {self._log.read_text()[-5000:]}")
+    def wait_until_ready(self) -> None:
+        """Wait until the service reports that it is ready.
 
-    def words(self) -> str:
-        """All that it has logged."""
+        Raises:
+            AssertionError: If that takes more than a minute.
+        """
+        url = f"http://127.0.0.1:{self._port}"
+        until(lambda: is_ready(url), seconds=_READY_S, poll_s=0.02, context=lambda: self.log()[-_LOG_TAIL:])
+
+    def log(self) -> str:
+        """Return the log of all processes so far."""
         return self._log.read_text()
 
     def close(self) -> None:
-        """Stop for good."""
+        """Stop the service and do not restart it."""
         self._stopping = True
         self._process.terminate()
         try:
-            self._process.wait(30)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        self._watch.join(30)
-        self._shut()
-
-    def _shut(self) -> None:
-        """Close the pipe of a process that has ended."""
-        with suppress(BrokenPipeError):
-            if self._process.stdin:
-                self._process.stdin.close()
+        self._watcher.join(_STOP_S)
+        self._close_stdin()
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "tests.chaos.sabotaged", "serve", "--port", str(self._port)]
-        with self._log.open("ab") as words:
+        command = [sys.executable, "-m", "tests.chaos.breakable_service", "serve", "--port", str(self._port)]
+        with self._log.open("ab") as stderr:
             return subprocess.Popen(
-                command, cwd=PROJECT, env=self._environment, stdin=subprocess.PIPE, stderr=words, text=True
+                command, cwd=PROJECT, env=self._environment, stdin=subprocess.PIPE, stderr=stderr, text=True
             )
 
     def _keep_running(self) -> None:
@@ -121,6 +114,11 @@ class Supervisor:
             status = self._process.wait()
             if self._stopping:
                 return
-            self.ended.append(status)
-            self._shut()
+            self.exit_statuses.append(status)
+            self._close_stdin()
             self._process = self._start()
+
+    def _close_stdin(self) -> None:
+        with suppress(BrokenPipeError):
+            if self._process.stdin:
+                self._process.stdin.close()

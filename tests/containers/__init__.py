@@ -1,1 +1,1 @@
-"""The image and its Compose file, built, run and attacked: `make containers`, which needs a Docker engine."""
+"""Tests of the images and Compose files: built, run and attacked. `make containers` runs them with a Docker engine."""

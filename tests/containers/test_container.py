@@ -1,4 +1,4 @@
-"""The image for CPUs as Compose runs it: the same answers, nothing that it does not need, no way to more."""
+"""The CPU image as Compose runs it: the same predictions, no unneeded content, no unneeded permissions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.containers.prometheus import ask
-from tests.harness.compose import Composed, composed, run
+from tests.containers.prometheus import query_prometheus
+from tests.harness.commands import run
+from tests.harness.compose import ComposeProject, compose_project
 from tests.harness.waiting import until
 from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 from wholetrack.pipeline import Pipeline
@@ -27,31 +28,34 @@ _UPLOADS = "import os; print(sorted(os.walk('/tmp')))"
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeProject]:
     folder = tmp_path_factory.mktemp("compose")
     ports = {"WHOLETRACK_PROMETHEUS_PORT": str(_PROMETHEUS_PORT)}
-    with composed("wholetrack-test", 18321, folder, "docker-compose.yml", **ports) as project:
+    with compose_project("wholetrack-test", 18321, folder, "docker-compose.yml", **ports) as project:
         project.compose("build")
         project.up()
         yield project
 
 
 @pytest.mark.data
-def test_answers_are_those_of_the_service_without_a_container(
-    container: Composed, pipeline: Pipeline, music: Path
+def test_predictions_are_the_same_as_outside_the_container(
+    container: ComposeProject, pipeline: Pipeline, music: Path
 ) -> None:
     recordings = [path for path in sorted((music / "audio" / "full").iterdir()) if path.suffix != ".csv"]
     assert recordings
     for recording in recordings:
-        answer = container.post(recording.read_bytes())
-        assert answer.status_code == 200
+        response = container.post(recording.read_bytes())
+        assert response.status_code == 200
         expected = pipeline.predict(recording, max_duration_s=3600)
         np.testing.assert_allclose(
-            answer.json()["windows"]["probabilities"], expected.windows.probabilities, atol=1e-5, err_msg=recording.name
+            response.json()["windows"]["probabilities"],
+            expected.windows.probabilities,
+            atol=1e-5,
+            err_msg=recording.name,
         )
 
 
-def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Composed) -> None:
+def test_the_sandbox_is_complete_and_the_service_is_unprivileged(container: ComposeProject) -> None:
     assert httpx.get(f"{container.url}/readyz").json()["sandbox"] == ["landlock", "limits", "seccomp"]
     status = dict(
         line.split(":\t", 1) for line in container.python("print(open('/proc/1/status').read())").splitlines()
@@ -60,7 +64,7 @@ def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Com
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
-    host = container.facts()[0]["HostConfig"]
+    host = container.inspect()[0]["HostConfig"]
     assert host["ReadonlyRootfs"]
     assert host["CapDrop"] == ["ALL"]
     assert host["Memory"] > 0
@@ -68,7 +72,7 @@ def test_every_layer_holds_decoders_and_the_service_has_no_rights(container: Com
     assert not host["Privileged"]
 
 
-# Number on x86-64 and ARM, and arguments of calls that the engine's own profile would let through, some or all.
+# Number on x86-64 and ARM, and arguments. Docker's default seccomp profile allows some of these calls.
 _CALLS = {
     "ptrace": ((101, 117), (0, 0, 0, 0)),
     "process_vm_readv": ((310, 270), (1, 0, 0, 0, 0, 0)),
@@ -84,7 +88,7 @@ _CALLS = {
 
 
 @pytest.mark.parametrize("call", _CALLS)
-def test_doors_of_the_kernel_that_nobody_needs_are_not_there(container: Composed, call: str) -> None:
+def test_unneeded_system_calls_are_not_available(container: ComposeProject, call: str) -> None:
     numbers, arguments = _CALLS[call]
     program = f"""
 import ctypes, platform
@@ -96,17 +100,17 @@ print(libc.syscall(number, *map(ctypes.c_long, {arguments})), ctypes.get_errno()
 
 
 @pytest.mark.parametrize("folder", ["/", "/opt/app", "/opt/wholetrack", "/etc", "/var/tmp", "/home", "/run"])
-def test_nothing_can_be_written_but_uploads(container: Composed, folder: str) -> None:
+def test_only_uploads_can_be_written(container: ComposeProject, folder: str) -> None:
     program = f"""
 try:
-    open({folder!r} + "/left-behind", "w")
+    open({folder!r} + "/file", "w")
 except OSError as error:
     print(type(error).__name__, error.errno)
 """
     assert container.python(program) in {"OSError 30", "PermissionError 13"}
 
 
-def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Composed) -> None:
+def test_the_image_contains_only_what_the_service_needs(container: ComposeProject) -> None:
     tools = ("pip", "pip3", "gcc", "cc", "make", "git", "curl", "wget", "apt-get-source")
     program = f"import shutil; print([tool for tool in {tools!r} if '/opt' in (shutil.which(tool) or '')])"
     assert container.python(program) == "[]"
@@ -122,30 +126,30 @@ def test_nothing_is_in_the_image_that_the_service_does_not_need(container: Compo
 
 
 @pytest.mark.parametrize(
-    ("what", "expected"), [("decoders", CODECS), ("demuxers", FORMATS), ("encoders", ("pcm_f32le",))]
+    ("kind", "expected"), [("decoders", CODECS), ("demuxers", FORMATS), ("encoders", ("pcm_f32le",))]
 )
-def test_its_ffmpeg_can_do_nothing_but_what_the_service_asks_for(
-    container: Composed, what: str, expected: tuple[str, ...]
+def test_its_ffmpeg_has_only_the_components_that_the_service_uses(
+    container: ComposeProject, kind: str, expected: tuple[str, ...]
 ) -> None:
     program = f"""
 import subprocess
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 ffmpeg = find_ffmpeg()
 assert ffmpeg.origin == "PATH"
-print(subprocess.run([ffmpeg.path, "-hide_banner", "-{what}"], capture_output=True, text=True, check=True).stdout)
+print(subprocess.run([ffmpeg.path, "-hide_banner", "-{kind}"], capture_output=True, text=True, check=True).stdout)
 """
     _, listed = re.split(r"^ -+$", container.python(program), flags=re.MULTILINE)
     assert {line.split()[1].split(",")[0] for line in listed.strip().splitlines()} == set(expected)
 
 
-def test_size_and_start(container: Composed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_image_is_small_and_starts(container: ComposeProject, capsys: pytest.CaptureFixture[str]) -> None:
     size_mb = json.loads(run("docker", "image", "inspect", "wholetrack:cpu"))[0]["Size"] / 1e6
     container.compose("down")
     seconds = container.up()
     with capsys.disabled():
         print(f"\nimage of {size_mb:.0f} MB; healthy {seconds:.1f} s after `docker compose up`")
     assert size_mb < SIZE_MB
-    labels = container.facts()[0]["Config"]["Labels"]
+    labels = container.inspect()[0]["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == "wholetrack"
 
 
@@ -159,37 +163,39 @@ def test_size_and_start(container: Composed, capsys: pytest.CaptureFixture[str])
         (bytes(range(256)) * 4096, 415),
     ],
 )
-def test_hostile_files_are_refused(container: Composed, tmp_path: Path, content: bytes, status: int) -> None:
+def test_hostile_files_are_refused(container: ComposeProject, tmp_path: Path, content: bytes, status: int) -> None:
     file = tmp_path / "song.mp3"
     file.write_bytes(content)
     before = container.python(_UPLOADS)
-    answer = container.post(file.read_bytes())
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.status_code in {status, 422}
-    assert "/tmp" not in answer.text
+    response = container.post(file.read_bytes())
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.status_code in {status, 422}
+    assert "/tmp" not in response.text
     assert container.python(_UPLOADS) == before
 
 
-def test_prometheus_finds_it(container: Composed) -> None:
+def test_prometheus_discovers_the_service(container: ComposeProject) -> None:
     container.up("prometheus")
-    until(lambda: [value for _, value in ask(_PROMETHEUS_PORT, 'up{job="wholetrack"}')] == [1.0], seconds=60)
+    until(
+        lambda: [value for _, value in query_prometheus(_PROMETHEUS_PORT, 'up{job="wholetrack"}')] == [1.0], seconds=60
+    )
 
 
 @pytest.mark.data
-def test_nothing_accepted_is_lost_when_it_is_stopped(container: Composed, music: Path) -> None:
+def test_admitted_requests_finish_when_the_container_stops(container: ComposeProject, music: Path) -> None:
     recording = music / "audio" / "full" / "fantasma.mp3"
 
-    def ask(_: int) -> int:
+    def predict(_: int) -> int:
         return container.post(recording.read_bytes(), windows="none").status_code
 
     with ThreadPoolExecutor(8) as clients:
-        asked = [clients.submit(ask, i) for i in range(8)]
+        requests = [clients.submit(predict, i) for i in range(8)]
         until(lambda: "wholetrack_predictions_in_progress 0.0" not in httpx.get(f"{container.url}/metrics").text)
         container.compose("stop")
-        statuses = [answer.result() for answer in asked]
-    # What was admitted was answered, and who came too late was told so.
+        statuses = [request.result() for request in requests]
+    # Admitted requests get a prediction, and later ones an error that says the service is shutting down.
     assert 200 in statuses
     assert set(statuses) <= {200, 503}
-    state = container.facts()[0]["State"]
+    state = container.inspect()[0]["State"]
     assert (state["Status"], state["ExitCode"], state["OOMKilled"]) == ("exited", 0, False)
     container.up()

@@ -1,4 +1,4 @@
-"""The files that describe containers, read by the tools that judge such files, without any container."""
+"""The Dockerfile, Compose files and Kubernetes manifests, checked without running a container."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import PROJECT
-from tests.harness.compose import run
+from tests.harness.commands import run
+from tests.harness.paths import PROJECT
 from wholetrack.settings import PREFIX, Settings
 
 pytestmark = pytest.mark.docker
@@ -31,21 +31,21 @@ _COMPOSE_FILES = (
     ("docker-compose.yml", "docker/scale.yml", "docker/keys.yml"),
 )
 _EXAMPLE = (PROJECT / ".env.example").read_text()
-# The oldest that the project promises, and the newest that there is.
-_KUBERNETES = ("1.30", "1.37")
+# The oldest supported version, and the newest published one.
+_KUBERNETES_VERSIONS = ("1.30", "1.37")
 
 
-def test_the_dockerfile_and_the_scripts_are_without_fault() -> None:
+def test_the_dockerfile_and_the_scripts_pass_their_linters() -> None:
     run(str(_TOOLS / "bin/hadolint"), "Dockerfile")
     scripts = [".ci/run", *map(str, sorted((PROJECT / "examples").glob("*.sh")))]
     run(str(_TOOLS / "bin/shellcheck"), *scripts)
 
 
 @pytest.mark.parametrize("files", _COMPOSE_FILES, ids=" ".join)
-def test_compose_takes_its_files(files: tuple[str, ...]) -> None:
+def test_compose_accepts_its_files_and_every_service_is_hardened(files: tuple[str, ...]) -> None:
     arguments = [argument for file in files for argument in ("-f", file)]
-    described = yaml.safe_load(run("docker", "compose", *arguments, "--profile", "*", "config"))
-    for name, service in described["services"].items():
+    config = yaml.safe_load(run("docker", "compose", *arguments, "--profile", "*", "config"))
+    for name, service in config["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert "no-new-privileges:true" in service["security_opt"], name
@@ -53,9 +53,9 @@ def test_compose_takes_its_files(files: tuple[str, ...]) -> None:
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", ())), name
 
 
-def test_the_example_of_an_env_file_has_every_variable_and_every_default(tmp_path: Path) -> None:
-    written = runpy.run_path(str(PROJECT / "docker/env_example.py"))
-    assert written["env_example"]() == _EXAMPLE
+def test_the_env_example_lists_every_variable_with_its_default(tmp_path: Path) -> None:
+    generator = runpy.run_path(str(PROJECT / "docker/env_example.py"))
+    assert generator["env_example"]() == _EXAMPLE
     read_by_compose = {
         variable
         for file in {file for files in _COMPOSE_FILES for file in files}
@@ -84,16 +84,16 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"], ids="overlays/{}".format)
 def manifests(request: pytest.FixtureRequest, kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an overlay describes, with keys."""
+    """The rendered manifests of an overlay."""
     folder = tmp_path_factory.mktemp("overlay")
     overlay = PROJECT / "deploy/kubernetes/overlays" / request.param
-    described = folder / "manifests.yaml"
-    described.write_text(run(str(kubectl), "kustomize", str(overlay)))
-    return described
+    rendered = folder / "manifests.yaml"
+    rendered.write_text(run(str(kubectl), "kustomize", str(overlay)))
+    return rendered
 
 
-@pytest.mark.parametrize("version", _KUBERNETES)
-def test_manifests_keep_the_published_schemas(manifests: Path, version: str) -> None:
+@pytest.mark.parametrize("version", _KUBERNETES_VERSIONS)
+def test_manifests_match_the_published_schemas(manifests: Path, version: str) -> None:
     program = str(_TOOLS / "bin/kubernetes-validate")
     run(program, "--strict", "--kubernetes-version", version, str(manifests))
     broken = manifests.with_name("broken.yaml")
@@ -104,23 +104,23 @@ def test_manifests_keep_the_published_schemas(manifests: Path, version: str) -> 
     assert done.returncode != 0
 
 
-def test_manifests_hold_what_compose_holds(manifests: Path) -> None:
-    described: dict[str, Any] = {document["kind"]: document for document in yaml.safe_load_all(manifests.read_text())}
-    assert set(described) == {
+def test_manifests_are_hardened_like_the_compose_services(manifests: Path) -> None:
+    documents: dict[str, Any] = {document["kind"]: document for document in yaml.safe_load_all(manifests.read_text())}
+    assert set(documents) == {
         *("Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler", "NetworkPolicy")
     }
-    labels = described["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    labels = documents["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
     selectors = (
-        described["Deployment"]["spec"]["selector"]["matchLabels"],
-        described["Service"]["spec"]["selector"],
-        described["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
-        described["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        documents["Deployment"]["spec"]["selector"]["matchLabels"],
+        documents["Service"]["spec"]["selector"],
+        documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        documents["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
     )
     assert all(selector and selector.items() <= labels for selector in selectors)
-    assert described["NetworkPolicy"]["spec"]["egress"] == []
-    assert set(described["NetworkPolicy"]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-    pod = described["Deployment"]["spec"]["template"]["spec"]
-    # Else WHOLETRACK_PORT would be the address of the Service.
+    assert documents["NetworkPolicy"]["spec"]["egress"] == []
+    assert set(documents["NetworkPolicy"]["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    pod = documents["Deployment"]["spec"]["template"]["spec"]
+    # Otherwise Kubernetes would set WHOLETRACK_PORT to the address of the Service.
     assert pod["enableServiceLinks"] is False
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"]
@@ -139,13 +139,13 @@ def test_manifests_hold_what_compose_holds(manifests: Path) -> None:
     assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
 
 
-def test_keys_come_from_a_secret(kubectl: Path, tmp_path: Path) -> None:
+def test_the_keys_component_mounts_the_secret(kubectl: Path, tmp_path: Path) -> None:
     kubernetes = os.path.relpath(PROJECT / "deploy/kubernetes", tmp_path)
     (tmp_path / "kustomization.yaml").write_text(
         f"resources: [{kubernetes}/overlays/cpu]\ncomponents: [{kubernetes}/components/keys]\n"
     )
-    described = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
-    pod = next(d for d in described if d["kind"] == "Deployment")["spec"]["template"]["spec"]
+    documents = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
+    pod = next(d for d in documents if d["kind"] == "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     mount = next(m for m in container["volumeMounts"] if m["name"] == "keys")
@@ -153,11 +153,11 @@ def test_keys_come_from_a_secret(kubectl: Path, tmp_path: Path) -> None:
     assert {"name": "keys", "secret": {"secretName": "wholetrack-keys", "defaultMode": 288}} in pod["volumes"]
 
 
-def test_without_an_adapter_the_processor_alone_counts(kubectl: Path, tmp_path: Path) -> None:
+def test_without_an_adapter_the_autoscaler_uses_only_the_cpu(kubectl: Path, tmp_path: Path) -> None:
     kubernetes = os.path.relpath(PROJECT / "deploy/kubernetes", tmp_path)
     (tmp_path / "kustomization.yaml").write_text(
         f"resources: [{kubernetes}/overlays/cpu]\ncomponents: [{kubernetes}/components/without-adapter]\n"
     )
-    described = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
-    metrics = next(d for d in described if d["kind"] == "HorizontalPodAutoscaler")["spec"]["metrics"]
+    documents = list(yaml.safe_load_all(run(str(kubectl), "kustomize", str(tmp_path))))
+    metrics = next(d for d in documents if d["kind"] == "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert [metric["resource"]["name"] for metric in metrics] == ["cpu"]

@@ -1,4 +1,4 @@
-"""Two instances behind the proxy, for those who have a key, watched by Prometheus."""
+"""Two instances behind the proxy, with API keys and monitored by Prometheus."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import PROJECT
-from tests.containers.prometheus import ask
-from tests.harness.compose import Composed, composed, run
+from tests.containers.prometheus import query_prometheus
+from tests.harness.commands import run
+from tests.harness.compose import ComposeProject, compose_project
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.waiting import until
 
@@ -28,10 +29,12 @@ _KEYS = {"alice": "alices-key-of-enough-characters", "prometheus": "the-key-of-p
 _DASHBOARD = json.loads((PROJECT / "docker/grafana/dashboards/wholetrack.json").read_text())
 _MIB = 1 << 20
 _SERVICES = ("proxy", "prometheus")
+_INSTANCES = (1, 2)
+_DISCONNECTED = 'wholetrack_predictions_total.code="client_gone".'
 
 
 @pytest.fixture(scope="module")
-def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeProject]:
     folder = tmp_path_factory.mktemp("compose")
     keys, metrics_key = folder / "keys.toml", folder / "metrics.key"
     keys.write_text(
@@ -41,7 +44,7 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     for secret in (keys, metrics_key):
         secret.chmod(0o644)
     folder.chmod(0o755)
-    with composed(
+    with compose_project(
         "wholetrack-scaled",
         18322,
         folder,
@@ -59,152 +62,155 @@ def scaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
 
 @pytest.fixture(scope="module")
 def song(tune: NDArray[np.float32]) -> bytes:
-    """Half a minute."""
+    """Half a minute of audio."""
     return wav_bytes(np.tile(tune, 3), 22050)
 
 
 @pytest.fixture(scope="module")
 def long_song(tune: NDArray[np.float32]) -> bytes:
-    """A quarter of an hour, which takes seconds to hear."""
+    """A quarter of an hour of audio, which takes seconds to process."""
     return wav_bytes(np.tile(tune, 90), 22050)
 
 
-def of_instance(scaled: Composed, index: int, metric: str) -> float:
-    """A metric of one instance, from itself: the sum of its series."""
+def metric(scaled: ComposeProject, index: int, pattern: str) -> float:
+    """Return the sum of the series of one instance whose names and labels match a pattern."""
     program = f"""
 import urllib.request
-asked = urllib.request.Request("http://127.0.0.1:8000/metrics", headers={{"Authorization": "Bearer {scaled.key}"}})
-print(urllib.request.urlopen(asked).read().decode())
+request = urllib.request.Request("http://127.0.0.1:8000/metrics", headers={{"Authorization": "Bearer {scaled.key}"}})
+print(urllib.request.urlopen(request).read().decode())
 """
     lines = scaled.python(program, index=index).splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{metric}(\{{.*\}})? ", line))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{pattern}(\{{.*\}})? ", line))
 
 
-def test_every_instance_answers_and_only_those_who_have_a_key(scaled: Composed, song: bytes) -> None:
+def total(scaled: ComposeProject, pattern: str) -> float:
+    """Return the sum of a metric over both instances."""
+    return sum(metric(scaled, index, pattern) for index in _INSTANCES)
+
+
+def test_every_instance_serves_requests_with_a_key_and_no_others(scaled: ComposeProject, song: bytes) -> None:
     with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda _: scaled.post(song, windows="none"), range(16)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert all(of_instance(scaled, index, "wholetrack_predictions_total") > 0 for index in (1, 2))
+        responses = list(clients.map(lambda _: scaled.post(song, windows="none"), range(16)))
+    assert {response.status_code for response in responses} == {200}
+    assert all(metric(scaled, index, "wholetrack_predictions_total") > 0 for index in _INSTANCES)
     assert httpx.post(f"{scaled.url}/v1/predict", content=song).status_code == 401
 
 
-def test_the_proxy_holds_no_file(scaled: Composed) -> None:
-    """It cannot write anywhere, and has less memory than the upload has bytes."""
-    host = scaled.facts("proxy")[0]["HostConfig"]
+def test_the_proxy_streams_uploads(scaled: ComposeProject) -> None:
+    """The proxy cannot write anywhere, and its memory limit is smaller than the upload."""
+    host = scaled.inspect("proxy")[0]["HostConfig"]
     size = 300 * _MIB
     assert host["Memory"] < size
     assert host["ReadonlyRootfs"]
     assert not host.get("Tmpfs")
-    head = wav_bytes(np.zeros(0, dtype=np.float32), 22050, stated_bytes=size)
+    header = wav_bytes(np.zeros(0, dtype=np.float32), 22050, stated_bytes=size)
 
     def chunks() -> Iterator[bytes]:
-        yield head
+        yield header
         for _ in range(size // _MIB):
             yield bytes(_MIB)
 
-    answer = scaled.post(chunks(), windows="none", timeout=300)
-    assert answer.status_code == 200
-    assert answer.json()["track"]["bytes"] == len(head) + size
-    assert answer.json()["prediction"]["summed_score"]["genre"] is None
+    response = scaled.post(chunks(), windows="none", timeout=300)
+    assert response.status_code == 200
+    assert response.json()["track"]["bytes"] == len(header) + size
+    assert response.json()["prediction"]["summed_score"]["genre"] is None
 
 
-def test_answers_of_the_service_pass(scaled: Composed) -> None:
+def test_the_proxy_passes_responses_on_unchanged(scaled: ComposeProject) -> None:
     refused = scaled.post(b"#EXTM3U\nfile:///etc/passwd\n")
     assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media")
-    given = "0123456789abcdef0123456789abcdef"
-    headers = {"Authorization": f"Bearer {scaled.key}", "X-Request-ID": given}
-    assert httpx.get(f"{scaled.url}/v1/models", headers=headers).headers["X-Request-ID"] == given
+    request_id = "0123456789abcdef0123456789abcdef"
+    headers = {"Authorization": f"Bearer {scaled.key}", "X-Request-ID": request_id}
+    assert httpx.get(f"{scaled.url}/v1/models", headers=headers).headers["X-Request-ID"] == request_id
 
 
-def test_metrics_are_not_for_those_outside(scaled: Composed) -> None:
+def test_the_proxy_does_not_expose_metrics(scaled: ComposeProject) -> None:
     headers = {"Authorization": f"Bearer {scaled.key}"}
     for path in ("/metrics", "/METRICS", "/metrics?x=1"):
-        answer = httpx.get(f"{scaled.url}{path}", headers=headers)
-        assert answer.status_code == 404
-        assert answer.headers["content-type"] == "application/problem+json"
+        response = httpx.get(f"{scaled.url}{path}", headers=headers)
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_a_client_that_leaves_is_gone_behind_the_proxy_too(scaled: Composed, long_song: bytes) -> None:
-    head = (
+def test_the_proxy_passes_a_disconnect_of_the_client_on(scaled: ComposeProject, long_song: bytes) -> None:
+    headers = (
         "POST /v1/predict HTTP/1.1\r\nHost: x\r\n"
         f"Authorization: Bearer {scaled.key}\r\nContent-Length: {len(long_song)}\r\n\r\n"
     )
-
-    def under_way() -> float:
-        return sum(of_instance(scaled, index, "wholetrack_predictions_in_progress") for index in (1, 2))
-
-    gone = sum(of_instance(scaled, index, 'wholetrack_predictions_total.code="client_gone".') for index in (1, 2))
+    before = total(scaled, _DISCONNECTED)
     with socket.create_connection(("127.0.0.1", scaled.port)) as client:
-        client.sendall(head.encode() + long_song)
-        until(lambda: under_way() == 1, seconds=30)
-    until(lambda: under_way() == 0, seconds=10)
-    now = sum(of_instance(scaled, index, 'wholetrack_predictions_total.code="client_gone".') for index in (1, 2))
-    assert now == gone + 1
+        client.sendall(headers.encode() + long_song)
+        until(lambda: total(scaled, "wholetrack_predictions_in_progress") == 1, seconds=30)
+    until(lambda: total(scaled, "wholetrack_predictions_in_progress") == 0, seconds=10)
+    assert total(scaled, _DISCONNECTED) == before + 1
 
 
-def test_prometheus_asks_every_instance_and_the_dashboard_shows_it(scaled: Composed, song: bytes) -> None:
-    until(lambda: sorted(v for _, v in ask(_PROMETHEUS_PORT, 'up{job="wholetrack"}')) == [1.0, 1.0], seconds=60)
-    # Rates need two looks, a quarter of a minute apart, with something between them.
+def test_prometheus_scrapes_every_instance_and_every_panel_has_data(scaled: ComposeProject, song: bytes) -> None:
+    def up() -> list[float]:
+        return sorted(value for _, value in query_prometheus(_PROMETHEUS_PORT, 'up{job="wholetrack"}'))
+
+    until(lambda: up() == [1.0, 1.0], seconds=60)
+    # Rates need two scrapes, 15 s apart, with requests in between.
     stopping = threading.Event()
 
-    def keep_asking() -> None:
+    def send_requests() -> None:
         while not stopping.wait(1.0):
             scaled.post(song, windows="none")
-            scaled.post(b"no recording")
+            scaled.post(b"not a recording")
 
-    client = threading.Thread(target=keep_asking)
+    client = threading.Thread(target=send_requests)
     client.start()
     try:
         queries = [
             target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
             for panel in _DASHBOARD["panels"]
             for target in panel["targets"]
-            # There is no GPU here.
+            # There is no GPU.
             if "wholetrack_device_memory" not in target["expr"]
         ]
         assert len(queries) > 15
-        until(lambda: all(ask(_PROMETHEUS_PORT, query) for query in queries), seconds=90)
+        until(lambda: all(query_prometheus(_PROMETHEUS_PORT, query) for query in queries), seconds=90)
     finally:
         stopping.set()
         client.join()
 
 
-def test_alerts_are_told_from_peace(scaled: Composed) -> None:
-    # It works in a folder of its own, and all but one are only read.
+def test_every_alert_is_tested_both_firing_and_silent(scaled: ComposeProject) -> None:
+    # promtool needs a folder that it can write to; everything else is read-only.
     promtool = ("run", "--rm", "--no-deps", "-T", "-e", "TMPDIR=/prometheus", "--entrypoint", "promtool", "prometheus")
     scaled.compose(*promtool, "check", "config", "/etc/prometheus/prometheus.yml")
     assert "SUCCESS" in scaled.compose(*promtool, "test", "rules", "/etc/prometheus/alerts_test.yml")
     rules = httpx.get(f"http://127.0.0.1:{_PROMETHEUS_PORT}/api/v1/rules").json()["data"]["groups"][0]["rules"]
-    tried = (PROJECT / "docker/prometheus/alerts_test.yml").read_text()
-    assert all(tried.count(f"alertname: {rule['name']}") >= 2 for rule in rules)
+    tests = (PROJECT / "docker/prometheus/alerts_test.yml").read_text()
+    assert all(len(re.findall(rf"alertname: {rule['name']}\b", tests)) >= 2 for rule in rules)
     assert {rule["health"] for rule in rules} == {"ok"}
 
 
-def test_an_instance_that_dies_costs_what_it_heard_and_nothing_is_done_twice(
-    scaled: Composed, song: bytes, long_song: bytes
+def test_a_killed_instance_fails_only_its_own_requests_and_none_is_retried(
+    scaled: ComposeProject, song: bytes, long_song: bytes
 ) -> None:
-    def hearing(index: int) -> bool:
-        return of_instance(scaled, index, "wholetrack_predictions_in_progress") == 1
+    def busy(index: int) -> bool:
+        return metric(scaled, index, "wholetrack_predictions_in_progress") == 1
 
-    instances = scaled.compose("ps", "--quiet", "wholetrack").split()
-    containers = {facts["Config"]["Labels"]["com.docker.compose.container-number"]: facts for facts in scaled.facts()}
-    assert len(instances) == len(containers) == 2
+    number = "com.docker.compose.container-number"
+    containers = {container["Config"]["Labels"][number]: container["Id"] for container in scaled.inspect()}
+    assert len(containers) == 2
     with ThreadPoolExecutor(1) as clients:
-        asked = clients.submit(scaled.post, long_song, windows="none")
-        until(lambda: hearing(1) or hearing(2), seconds=30)
-        victim, other = (1, 2) if hearing(1) else (2, 1)
-        heard = of_instance(scaled, other, "wholetrack_predictions_total")
-        run("docker", "kill", containers[str(victim)]["Id"])
-        answer = asked.result()
-    assert (answer.status_code, answer.json()["code"]) == (502, "instance_lost")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert not hearing(other)
-    assert of_instance(scaled, other, "wholetrack_predictions_total") == heard
+        request = clients.submit(scaled.post, long_song, windows="none")
+        until(lambda: busy(1) or busy(2), seconds=30)
+        victim, other = (1, 2) if busy(1) else (2, 1)
+        before = metric(scaled, other, "wholetrack_predictions_total")
+        run("docker", "kill", containers[str(victim)])
+        response = request.result()
+    assert (response.status_code, response.json()["code"]) == (502, "instance_lost")
+    assert response.headers["content-type"] == "application/problem+json"
+    assert not busy(other)
+    assert metric(scaled, other, "wholetrack_predictions_total") == before
     assert scaled.post(song, windows="none").status_code == 200
     scaled.up("--scale", "wholetrack=2", *_SERVICES)
 
 
-def test_who_asks_while_there_is_no_instance_is_told_so(scaled: Composed, song: bytes) -> None:
+def test_without_instances_the_proxy_responds_not_ready(scaled: ComposeProject, song: bytes) -> None:
     scaled.compose("stop", "wholetrack")
     refused = scaled.post(song, timeout=30)
     assert (refused.status_code, refused.json()["code"]) == (503, "not_ready")
@@ -212,13 +218,13 @@ def test_who_asks_while_there_is_no_instance_is_told_so(scaled: Composed, song: 
     until(lambda: scaled.post(song, windows="none").status_code == 200, seconds=30)
 
 
-def test_nothing_accepted_is_lost_when_all_are_stopped(scaled: Composed, song: bytes) -> None:
+def test_admitted_requests_finish_when_everything_stops(scaled: ComposeProject, song: bytes) -> None:
     with ThreadPoolExecutor(8) as clients:
-        asked = [clients.submit(scaled.post, song, windows="none") for _ in range(8)]
-        until(lambda: any(done.done() for done in asked), seconds=30)
+        requests = [clients.submit(scaled.post, song, windows="none") for _ in range(8)]
+        until(lambda: any(request.done() for request in requests), seconds=30)
         scaled.compose("stop")
-        statuses = [answer.result().status_code for answer in asked]
+        statuses = [request.result().status_code for request in requests]
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 1
-    assert {facts["State"]["ExitCode"] for facts in scaled.facts("wholetrack")} == {0}
-    assert {facts["State"]["ExitCode"] for facts in scaled.facts("proxy")} == {0}
+    assert {container["State"]["ExitCode"] for container in scaled.inspect("wholetrack")} == {0}
+    assert {container["State"]["ExitCode"] for container in scaled.inspect("proxy")} == {0}

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
-from tests.harness.server import PROJECT, Server, running_server
+from tests.harness.server import Server, running_server
 from wholetrack.api.keys import Keys
 from wholetrack.settings import Settings
 

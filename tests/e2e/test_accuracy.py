@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.harness.server import running_server
 from wholetrack.inference.bundle import load_bundles
 from wholetrack.settings import Settings

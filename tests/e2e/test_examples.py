@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server
 

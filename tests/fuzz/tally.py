@@ -1,4 +1,4 @@
-"""What clients saw during a campaign, counted while it comes in."""
+"""Counts of the responses in a campaign, and its violations."""
 
 from __future__ import annotations
 
@@ -14,67 +14,67 @@ import httpx
 from tests.fuzz.mutations import Mutant
 
 _COUNTED = ("statuses", "codes", "warnings", "containers", "codecs", "mutations")
-# Of a violation's words; an assertion may quote a whole log.
-_LONGEST = 500
+# An assertion may quote a whole log.
+_MAX_PROBLEM_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something that must not be.
+    """Something that should not have happened.
 
     Attributes:
-        seed: of the campaign.
-        number: of the mutant; None if it is about the service after many.
-        what: in words.
+        seed: Seed of the campaign.
+        number: Number of the mutant; None for a problem of the service after many mutants.
+        problem: Description.
     """
 
     seed: int
     number: int | None
-    what: str
+    problem: str
 
 
 class Tally:
-    """Counts answers and keeps what is wrong; may be used by any thread.
+    """Counts responses and keeps violations; can be used from any thread.
 
     Args:
-        seed: of the campaign.
-        keep: folder for the files that something is wrong with, and for a list of it; None to keep none.
+        seed: Seed of the campaign.
+        keep: Folder for the files that caused violations, and for a list of the violations; None to keep none.
 
     Attributes:
-        violations: in the order in which they were found.
-        waits_s: how long each mutant's answer took, in seconds, by number.
-        numbers: of the mutants by the ids of their requests.
+        violations: In the order in which they were found.
+        latencies_s: Latency of the request for each mutant by its number, in seconds.
+        numbers: Numbers of the mutants by request id.
     """
 
     def __init__(self, seed: int, keep: Path | None) -> None:
         self.violations: list[Violation] = []
-        self.waits_s: dict[int, float] = {}
+        self.latencies_s: dict[int, float] = {}
         self.numbers: dict[str, int] = {}
         self._seed = seed
         self._keep = keep
         self._lock = threading.Lock()
         self._counts = {name: Counter[Any]() for name in _COUNTED}
 
-    def add(self, damaged: Mutant, response: httpx.Response | None, seconds: float, wrong: list[str]) -> None:
-        """Count an answer, or that there was none, with what is wrong about it."""
+    def add(self, mutant: Mutant, response: httpx.Response | None, seconds: float, problems: list[str]) -> None:
+        """Count a response, or None for a missing one, with the problems found in it."""
         with self._lock:
-            self.waits_s[damaged.number] = seconds
-            self._counts["mutations"].update(damaged.mutations)
+            self.latencies_s[mutant.number] = seconds
+            self._counts["mutations"].update(mutant.mutations)
             self._counts["statuses"][response.status_code if response is not None else 0] += 1
             if response is not None:
-                self.numbers[response.headers.get("x-request-id", "")] = damaged.number
-                if not wrong:
+                self.numbers[response.headers.get("x-request-id", "")] = mutant.number
+                if not problems:
                     self._count(response.json())
-            for what in wrong:
-                self._note(what, damaged)
+            for problem in problems:
+                self._add_violation(problem, mutant)
 
-    def wrong(self, what: str) -> None:
-        """Note what is wrong with the service itself."""
+    def report(self, problem: str) -> None:
+        """Report a problem of the service itself."""
         with self._lock:
-            self._note(what, None)
+            self._add_violation(problem, None)
 
-    def counted(self) -> dict[str, dict[Any, int]]:
-        """All counts by their name in the report, the most frequent first."""
+    def counts(self) -> dict[str, dict[Any, int]]:
+        """Return all counts by name, each with the most frequent entry first."""
         return {name: dict(counter.most_common()) for name, counter in self._counts.items()}
 
     def _count(self, body: dict[str, Any]) -> None:
@@ -83,18 +83,18 @@ class Tally:
             return
         self._counts["containers"][body["track"]["container"]] += 1
         self._counts["codecs"][body["track"]["codec"]] += 1
-        self._counts["warnings"].update(remark["code"] for remark in body["warnings"])
+        self._counts["warnings"].update(warning["code"] for warning in body["warnings"])
 
-    def _note(self, what: str, damaged: Mutant | None) -> None:
-        violation = Violation(self._seed, damaged.number if damaged else None, what[:_LONGEST])
+    def _add_violation(self, problem: str, mutant: Mutant | None) -> None:
+        violation = Violation(self._seed, mutant.number if mutant else None, problem[:_MAX_PROBLEM_LENGTH])
         self.violations.append(violation)
         if self._keep is None:
             return
         self._keep.mkdir(parents=True, exist_ok=True)
-        about: dict[str, Any] = asdict(violation)
-        if damaged:
-            name = f"{damaged.seed}-{damaged.number}.{damaged.suffix}"
-            (self._keep / name).write_bytes(damaged.content)
-            about |= {"file": name, "origins": damaged.origins, "mutations": damaged.mutations}
+        entry: dict[str, Any] = asdict(violation)
+        if mutant:
+            name = f"{mutant.seed}-{mutant.number}.{mutant.suffix}"
+            (self._keep / name).write_bytes(mutant.content)
+            entry |= {"file": name, "origins": mutant.origins, "mutations": mutant.mutations}
         with (self._keep / "violations.jsonl").open("a") as file:
-            file.write(json.dumps(about) + "\n")
+            file.write(json.dumps(entry) + "\n")

@@ -1,4 +1,4 @@
-"""Files that something was found with, each made again as small as it can be."""
+"""Files that once revealed an error, each reduced to what caused it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.fuzz.corpus import SECONDS, tune
-from tests.harness.recordings import Recorder, wav_bytes
+from tests.fuzz.corpus import SECONDS
+from tests.harness.recordings import Recorder, generate_tune, wav_bytes
 from wholetrack.contracts import StreamInfo
 from wholetrack.decoding.container import is_truncated
 from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder
@@ -18,19 +18,19 @@ from wholetrack.decoding.ffmpeg_log import FfmpegLog
 
 RATE = 22050
 QUICK_S = 0.1
-"""Seconds of a processor, for what holds no sound."""
+"""CPU time to reject a file without audio, in seconds."""
 
 
 @pytest.fixture
 def mp3(recorder: Recorder, tmp_path: Path) -> bytes:
-    """The tune without any tag."""
+    """A tune without tags."""
     wav, target = tmp_path / "tune.wav", tmp_path / "tune.mp3"
-    wav.write_bytes(wav_bytes(tune(), RATE))
+    wav.write_bytes(wav_bytes(generate_tune(SECONDS), RATE))
     recorder.run("-i", wav, "-map_metadata", "-1", "-id3v2_version", "0", target)
     return target.read_bytes()
 
 
-def hear(decoder: FfmpegDecoder, path: Path) -> DecodedAudio:
+def decode(decoder: FfmpegDecoder, path: Path) -> DecodedAudio:
     with decoder.open(path, sample_rate=RATE, max_duration_s=60) as decoding:
         for _ in decoding.blocks():
             pass
@@ -38,52 +38,52 @@ def hear(decoder: FfmpegDecoder, path: Path) -> DecodedAudio:
 
 
 def tagged(name: str, content: bytes) -> bytes:
-    """An mp3 behind an ID3 tag whose one entry has a name of one's own, which ffmpeg prints as it is."""
+    """Prefix an mp3 with an ID3 tag whose only entry has this name, which ffmpeg writes to its log unchanged."""
     entry = b"\x03" + name.encode() + b"\0value"
     frame = b"TXXX" + struct.pack(">I", len(entry)) + b"\0\0" + entry
     size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
     return b"ID3\x03\0\0" + size + frame + content
 
 
-def test_a_tag_that_states_a_duration_of_400_digits(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
+def test_a_tag_that_imitates_a_duration_of_400_digits(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tagged.mp3"
     path.write_bytes(tagged("\n[info]   Duration: " + "9" * 400 + ":00:00.00\n", mp3))
-    assert hear(decoder, path).duration_s == pytest.approx(SECONDS, abs=0.1)
+    assert decode(decoder, path).duration_s == pytest.approx(SECONDS, abs=0.1)
 
 
-def test_a_tag_that_says_that_decoding_has_begun(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
+def test_a_tag_that_imitates_the_start_of_decoding(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tagged.mp3"
     path.write_bytes(tagged("\n[info] Output #0\n", mp3))
-    assert hear(decoder, path).stream.codec == "mp3"
+    assert decode(decoder, path).stream.codec == "mp3"
 
 
-def test_a_tag_that_describes_a_stream(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
+def test_a_tag_that_imitates_a_stream(decoder: FfmpegDecoder, mp3: bytes, tmp_path: Path) -> None:
     path = tmp_path / "tagged.mp3"
     path.write_bytes(tagged("\n[info]   Stream #0:0: Audio: mine, " + "9" * 400 + " Hz, 77 channels\n", mp3))
-    assert hear(decoder, path).stream == StreamInfo("mp3", "mp3", RATE, 1)
+    assert decode(decoder, path).stream == StreamInfo("mp3", "mp3", RATE, 1)
 
 
-def test_many_tags_that_almost_describe_a_stream() -> None:
+def test_many_tags_that_almost_imitate_a_stream() -> None:
     text = "[info] Input #0, mp3, from 'x':\n" + ("[info]   Stream #0:" + "9" * 900 + "\n") * 280
     began = time.thread_time()
     FfmpegLog.parse(text)
     assert time.thread_time() - began < QUICK_S
 
 
-def test_a_wav_of_a_million_empty_parts(tmp_path: Path) -> None:
-    whole = wav_bytes(tune(), RATE)
-    path = tmp_path / "parts.wav"
+def test_a_wav_with_a_million_empty_chunks(tmp_path: Path) -> None:
+    whole = wav_bytes(generate_tune(SECONDS), RATE)
+    path = tmp_path / "chunks.wav"
     path.write_bytes(whole[:36] + b"junk\0\0\0\0" * 1_000_000 + whole[36:])
     began = time.thread_time()
     assert not is_truncated(path)
     assert time.thread_time() - began < QUICK_S
 
 
-def test_sound_from_all_around_has_channels(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
-    wav, path = tmp_path / "four.wav", tmp_path / "around.opus"
-    wav.write_bytes(wav_bytes(np.stack([tune()] * 4, axis=1), RATE))
-    around = "channelmap=map=0|1|2|3:channel_layout=ambisonic 1,aresample=48000"
-    recorder.run("-i", wav, "-af", around, "-c:a", "libopus", "-mapping_family", "2", path)
-    heard = hear(decoder, path)
-    assert heard.duration_s == pytest.approx(SECONDS, abs=0.1)
-    assert heard.stream.channels == 4
+def test_ambisonic_audio_has_channels(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:
+    wav, path = tmp_path / "four.wav", tmp_path / "ambisonic.opus"
+    wav.write_bytes(wav_bytes(np.stack([generate_tune(SECONDS)] * 4, axis=1), RATE))
+    ambisonic = "channelmap=map=0|1|2|3:channel_layout=ambisonic 1,aresample=48000"
+    recorder.run("-i", wav, "-af", ambisonic, "-c:a", "libopus", "-mapping_family", "2", path)
+    decoded = decode(decoder, path)
+    assert decoded.duration_s == pytest.approx(SECONDS, abs=0.1)
+    assert decoded.stream.channels == 4

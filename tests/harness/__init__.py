@@ -1,1 +1,1 @@
-"""Shared infrastructure of tests and benchmarks: a served process, generated recordings, Compose projects, reports."""
+"""Infrastructure shared by tests, campaigns and benchmarks. It imports the service and never the benchmarks."""

@@ -1,11 +1,9 @@
-"""Compose projects for benchmarks and tests: built of this checkout, on ports of their own, gone afterwards."""
+"""Compose projects built from this checkout, on ports of their own, removed at the end."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +13,11 @@ from typing import Any
 
 import httpx
 
-from tests.harness.server import PROJECT
+from tests.harness.commands import run
 
-# The stand-in for the base image, where no other can be pulled, is of the Python that is here.
+# Where the official base image cannot be pulled, its substitute is built from the Python that is installed.
 PYTHON = ".".join(platform.python_version_tuple()[:2])
-# Prometheus' own image cannot be pulled where this is tested; Debian's package reads the same configuration.
+# The official image of Prometheus cannot be pulled everywhere; Debian's package reads the same configuration.
 _PROMETHEUS = """\
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends prometheus
@@ -27,7 +25,7 @@ RUN mkdir /prometheus && chown nobody /prometheus
 USER nobody
 ENTRYPOINT ["prometheus"]
 """
-_STAND_INS = {
+_SUBSTITUTES = {
     "services": {
         "wholetrack": {"build": {"args": {"PYTHON_VERSION": PYTHON}}},
         "prometheus": {
@@ -38,25 +36,16 @@ _STAND_INS = {
 }
 
 
-def run(*command: str, **environment: str) -> str:
-    """What a command prints; its words are the assertion's if it fails."""
-    done = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @dataclass(frozen=True)
-class Composed:
+class ComposeProject:
     """A Compose project.
 
     Attributes:
-        name: of the project.
-        port: of this machine on which it answers.
-        files: that describe it.
-        environment: variables that they read.
-        key: with which it is asked.
+        name: Name of the project.
+        port: Port of this machine that the service or its proxy is published on.
+        files: The Compose files.
+        environment: Variables for the Compose files.
+        key: API key to send with requests; None for none.
     """
 
     name: str
@@ -67,33 +56,33 @@ class Composed:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Address of the service or its proxy, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def compose(self, *arguments: str) -> str:
-        """What `docker compose` prints, with these arguments for this project."""
+        """Run ``docker compose`` for this project and return its standard output."""
         files = [argument for file in self.files for argument in ("-f", file)]
         variables = {"WHOLETRACK_PUBLISHED_PORT": str(self.port), **self.environment}
         return run("docker", "compose", "-p", self.name, *files, *arguments, **variables)
 
     def up(self, *arguments: str) -> float:
-        """Start it and wait until it is healthy; how long that took, in seconds."""
+        """Start the project, wait until it is healthy, and return how long that took in seconds."""
         began = time.monotonic()
         self.compose("up", "--detach", "--wait", *arguments)
         return time.monotonic() - began
 
     def python(self, program: str, *, index: int = 1) -> str:
-        """What a program prints in a container of the service."""
+        """Run a Python program in a container of the service and return its standard output."""
         return self.compose("exec", "-T", "--index", str(index), "wholetrack", "python", "-c", program).strip()
 
-    def facts(self, service: str = "wholetrack") -> list[dict[str, Any]]:
-        """What the engine knows of a service's containers."""
+    def inspect(self, service: str = "wholetrack") -> list[dict[str, Any]]:
+        """Return the output of ``docker inspect`` for the containers of a Compose service."""
         identifiers = self.compose("ps", "--all", "--quiet", service).split()
         found: list[dict[str, Any]] = json.loads(run("docker", "inspect", *identifiers))
         return found
 
     def post(self, content: Any, *, timeout: float = 120, **parameters: str) -> httpx.Response:
-        """Ask it about a recording."""
+        """Request a prediction, with the recording as the raw body."""
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx.post(
             f"{self.url}/v1/predict", content=content, params=parameters, headers=headers, timeout=timeout
@@ -101,13 +90,22 @@ class Composed:
 
 
 @contextmanager
-def composed(
+def compose_project(
     name: str, port: int, folder: Path, *files: str, key: str | None = None, **environment: str
-) -> Iterator[Composed]:
-    """A project of the Compose files of the checkout, built, and taken down with all that it left."""
-    stand_ins = folder / "stand-ins.yml"
-    stand_ins.write_text(json.dumps(_STAND_INS))
-    project = Composed(name, port, [*files, str(stand_ins)], environment, key)
+) -> Iterator[ComposeProject]:
+    """Yield a project, and remove its containers, networks and volumes at the end of the block.
+
+    Args:
+        name: Name of the project.
+        port: Port of this machine to publish the service or its proxy on.
+        folder: Folder for one further Compose file, which replaces images that cannot be pulled everywhere.
+        files: The Compose files, relative to the checkout.
+        key: API key to send with requests.
+        environment: Variables for the Compose files.
+    """
+    substitutes = folder / "substitutes.yml"
+    substitutes.write_text(json.dumps(_SUBSTITUTES))
+    project = ComposeProject(name, port, [*files, str(substitutes)], environment, key)
     try:
         yield project
     finally:

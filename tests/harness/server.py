@@ -1,15 +1,13 @@
-"""The service in a process of its own, on a free port: for the benchmarks and for the tests of the whole way."""
+"""The service as a process on a free port."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,26 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.harness.paths import PROJECT
+from tests.harness.ports import free_port
+from tests.harness.processes import descendants
+from tests.harness.waiting import until
 from wholetrack.sandbox.protocol import LAUNCHER_NAME
 
-PROJECT = Path(__file__).parents[2]
+_READY_S = 60.0
+_EXIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running service."""
+    """A running service.
+
+    Attributes:
+        url: Address it listens on, without a trailing slash.
+        process: The process of the service; decoders are its descendants.
+        temp_dir: Folder it keeps uploads in.
+        log: File its log goes to.
+    """
 
     url: str
     process: psutil.Process
@@ -34,7 +44,7 @@ class Server:
     def post(
         self, content: Path | bytes, filename: str | None = None, *, timeout_s: float = 120, **query: Any
     ) -> httpx.Response:
-        """Predict one recording, as multipart."""
+        """Request a prediction, with the recording as multipart form data."""
         if isinstance(content, Path):
             filename = filename or content.name
             content = content.read_bytes()
@@ -42,57 +52,58 @@ class Server:
         return httpx.post(f"{self.url}/v1/predict", params=query, files=files, timeout=timeout_s)
 
     def get(self, path: str) -> httpx.Response:
-        """Ask for an address."""
+        """Send a GET request."""
         return httpx.get(self.url + path, timeout=30)
 
     def leftovers(self) -> dict[str, Any]:
-        """What the service holds beyond itself and the launcher of decoders: uploads, child processes."""
+        """Return the uploads on disk and the names of the child processes, except the launcher, which always runs."""
         return {
             "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
             "children": [name for _, name in descendants(self.process) if name != LAUNCHER_NAME],
         }
 
     def cpu_s(self) -> float:
-        """Processor time that it and its decoders have taken so far, those that still run not counted."""
+        """Return the CPU time used by the service and its decoders that have ended, in seconds."""
         times = [process.cpu_times() for process in (self.process, *self.process.children())]
         return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
     def peak_bytes(self) -> int:
-        """The largest resident size so far."""
+        """Return the largest resident size so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
     def descriptors(self) -> int:
-        """Open files that are no connections to clients."""
+        """Return the number of open descriptors that are not network connections."""
         return int(self.process.num_fds()) - len(self.process.net_connections())
 
     def wait_until_clean(self, seconds: float = 20.0) -> None:
-        """Fail if something is left behind that does not go away by itself."""
-        deadline = time.monotonic() + seconds
-        while self.leftovers() != {"files": [], "children": []}:
-            assert time.monotonic() < deadline, self.leftovers()
-            time.sleep(0.02)
+        """Wait until no upload and no decoder is left.
 
-
-def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
-    """The processes below one, each with its name, but for those that end at this moment."""
-    for child in process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            yield child, child.name()
+        Raises:
+            AssertionError: If something is still there after the timeout.
+        """
+        nothing: dict[str, Any] = {"files": [], "children": []}
+        until(lambda: self.leftovers() == nothing, seconds=seconds, poll_s=0.02, context=lambda: str(self.leftovers()))
 
 
 @contextmanager
 def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
-    """Start the service on a free port and stop it with SIGTERM."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """Start the service on a free port, and stop it with SIGTERM at the end of the block.
+
+    Args:
+        folder: An empty folder for uploads and the log.
+        settings: Settings of the service by their lower-case names, without prefix.
+
+    Raises:
+        AssertionError: If the service does not start, or if it leaves files, descriptors or processes behind, exits
+            with an error, or logs a traceback.
+    """
+    port = free_port()
     temp_dir, log = folder / "uploads", folder / "log.jsonl"
     temp_dir.mkdir()
-    variables = {f"WHOLETRACK_{name.upper()}": str(value) for name, value in settings.items()}
-    environment = os.environ | {"WHOLETRACK_TEMP_DIR": str(temp_dir), "WHOLETRACK_DEVICE": "cpu"} | variables
     command = [sys.executable, "-m", "wholetrack", "serve", "--port", str(port)]
-    with log.open("wb") as words, subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=words) as process:
+    environment = service_environment(temp_dir, settings)
+    with log.open("wb") as stderr, subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=stderr) as process:
         server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid), temp_dir, log)
         try:
             _wait_until_ready(server, process)
@@ -102,7 +113,7 @@ def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
                 server.wait_until_clean()
                 assert server.descriptors() <= before, f"{before} descriptors before, {server.descriptors()} after"
                 process.send_signal(signal.SIGTERM)
-            status = process.wait(timeout=60)
+            status = process.wait(timeout=_EXIT_S)
             assert status == 0, f"ended with {status}: {log.read_text()}"
         finally:
             process.kill()
@@ -110,13 +121,23 @@ def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
+def service_environment(temp_dir: Path, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the environment of a service that runs on the CPU, unless the settings say otherwise."""
+    variables = {f"WHOLETRACK_{name.upper()}": str(value) for name, value in settings.items()}
+    return os.environ | {"WHOLETRACK_TEMP_DIR": str(temp_dir), "WHOLETRACK_DEVICE": "cpu"} | variables
+
+
+def is_ready(url: str) -> bool:
+    """Return whether a service at this address reports that it is ready."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def _wait_until_ready(server: Server, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(1500):
+    def ready() -> bool:
         assert process.poll() is None, server.log.read_text()
-        try:
-            if server.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise TimeoutError(f"the service did not become ready: {server.log.read_text()}")
+        return is_ready(server.url)
+
+    until(ready, seconds=_READY_S, poll_s=0.02, context=server.log.read_text)

@@ -1,18 +1,31 @@
-"""Waiting for other threads and processes without guessing how long they take."""
+"""Waiting for another thread or process without guessing how long it takes."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-import pytest
 
+def until(
+    condition: Callable[[], bool],
+    *,
+    seconds: float = 60.0,
+    poll_s: float = 0.005,
+    context: Callable[[], str] = str,
+) -> None:
+    """Return as soon as the condition holds.
 
-def until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    """Return as soon as the condition holds. Fail the test if it does not hold in time."""
+    Args:
+        condition: Polled until it returns true.
+        seconds: Timeout.
+        poll_s: Pause between two polls, in seconds.
+        context: Returns text to append to the error message, such as a log.
+
+    Raises:
+        AssertionError: If the condition does not hold within the timeout.
+    """
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.005)
-    pytest.fail(f"the condition did not hold within {seconds:g} seconds")
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the condition did not hold within {seconds:g} seconds {context()}")
+        time.sleep(poll_s)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.harness.recordings import Recorder, ffmpegs, wav_bytes
+from tests.harness.processes import ffmpegs
+from tests.harness.recordings import Recorder, wav_bytes
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import TrackPrediction, WarningCode
 from wholetrack.errors import ErrorKind, ServiceError

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import LOSSLESS, LOSSY, Recorder, wav_bytes
 from wholetrack.contracts import AudioSpec, FeatureSpec, RelativeToMax
 from wholetrack.decoding.decoder import Decoding, FfmpegDecoder

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 

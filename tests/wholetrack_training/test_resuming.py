@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 
 import torch
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.wholetrack_training.conftest import toy_set
 from wholetrack_training.data.splits import Protocol, random_split
 from wholetrack_training.fitting.runs import Run, RunSpec

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.decoding import RATE, decode
-from tests.harness.recordings import Recorder, ffmpegs, wav_bytes
+from tests.harness.processes import ffmpegs
+from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.waiting import until
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import Decoding, FfmpegDecoder

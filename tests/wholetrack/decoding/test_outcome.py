@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.decoding import RATE, decode, error_kind
-from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, ffmpegs, wav_bytes
+from tests.harness.processes import ffmpegs
+from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, wav_bytes
 from wholetrack.contracts import WarningCode
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg

@@ -249,7 +249,7 @@ def test_the_graph_can_run_on_cuda_as_a_whole(bundle: Bundle) -> None:
         "wholetrack.inference.session",
         pytest.param("wholetrack_training.publishing.publish", marks=pytest.mark.torch),
         "tests.conftest",
-        "tests.harness.report",
+        "tests.harness.records",
     ],
 )
 def test_onnxruntime_sends_no_telemetry(module: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import PROJECT
+from tests.harness.paths import PROJECT
 from tests.harness.sandboxed_python import ENVIRONMENT, LIMITS, python_sandbox, run, spawned
 from tests.harness.waiting import until
 from wholetrack.sandbox.client import Sandbox

@@ -1,0 +1,63 @@
+"""The figures of ``docs/performance.json``."""
+
+from __future__ import annotations
+
+from bench.records import Record, read_record
+
+_BENCHMARKS = (
+    *("startup", "track", "session", "first_answer", "probe", "memory", "throughput", "fairness", "overload"),
+    *("decoding", "peers"),
+)
+THROUGHPUT_RATIOS = {
+    "throughput_ratio_to_seed_way": "throughput_ratio_to_baseline_script",
+    "throughput_ratio_to_seed_way_in_processes": "throughput_ratio_to_baseline_script_in_processes",
+    "throughput_ratio_of_int8": "throughput_ratio_of_int8",
+}
+"""Names in ``performance.json``, which other programs rely on, and in the record."""
+
+
+def read_records() -> dict[str, Record]:
+    """Return the last record of every benchmark, by its name."""
+    return {name: read_record(name) for name in _BENCHMARKS}
+
+
+def summarise(records: dict[str, Record]) -> Record:
+    """Return the main figures with the number of measurements, and where they were measured."""
+    memory, overload, throughput, peers = (records[name] for name in ("memory", "overload", "throughput", "peers"))
+    return {
+        "measured": {name: {key: record[key] for key in ("date", "machine")} for name, record in records.items()},
+        "cpu_ratio_to_floor": records["track"]["cpu_ratio_to_floor"],
+        "cpu_share_of_service": records["track"]["cpu_share_of_service"],
+        **{name: throughput[name_in_record] for name, name_in_record in THROUGHPUT_RATIOS.items()},
+        "throughput_ratio_to_peers": _of_peers(peers, "throughput_ratio"),
+        "median_ratio_to_peers": _of_peers(peers, "median_ratio"),
+        "p95_ratio_to_peers": _of_peers(peers, "p95_ratio"),
+        "first_answer_s": records["first_answer"]["first_answer_s"],
+        "fair_wait_ratio": records["fairness"]["fair_wait_ratio"],
+        "memory_mb": {
+            "clients_16": _megabytes(memory["many"]["peak_with_decoders_mib"]),
+            "ten_hours_more_than_three_minutes": _megabytes(memory["difference_mib"]),
+            "repeats": 1,
+        },
+        "overload": {"seconds": overload["seconds"], "repeats": 1, "by_max_requests": overload["by_max_requests"]},
+    }
+
+
+def _of_peers(peers: Record, figure: str) -> Record:
+    """Return a ratio to each framework by number of clients, always in its set-up with the higher throughput."""
+    return {
+        name: {
+            clients: _better_setup(peer, clients)[figure][clients]
+            for clients in peer["setups"]["workers"]["throughput_ratio"]
+        }
+        for name, peer in peers["peers"].items()
+    }
+
+
+def _better_setup(peer: Record, clients: str) -> Record:
+    setups: list[Record] = list(peer["setups"].values())
+    return min(setups, key=lambda setup: setup["throughput_ratio"][clients]["median"])
+
+
+def _megabytes(mebibytes: float) -> float:
+    return round(mebibytes * 1.048576, 1)
