@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from wholetrack.api.problems import MEDIA_TYPE, Problem
-from wholetrack.api.schemas import MajorityVote, Prediction, PredictionAnswer, SummedScore, Windows
+from wholetrack.api.schemas import MajorityVote, Prediction, PredictionResponse, SummedScore, Windows
 from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 from wholetrack.errors import ErrorKind
 
@@ -78,7 +78,7 @@ def _of_a_problem(response: httpx.Response, body: Any) -> Iterator[str]:
 def _of_an_answer(body: Any, max_duration_s: float) -> Iterator[str]:
     try:
         # A number that is none becomes null in JSON, which the wire format does not allow.
-        answer = PredictionAnswer.model_validate_json(json.dumps(body), strict=True)
+        answer = PredictionResponse.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         yield f"the answer does not keep its format: {error}"
         return
@@ -159,7 +159,7 @@ def _of_the_order(name: str, ranking: SummedScore | MajorityVote, labels: Sequen
         yield f"{name} has the shares {shares}"
 
 
-def _of_sections(answer: PredictionAnswer) -> Iterator[str]:
+def _of_sections(answer: PredictionResponse) -> Iterator[str]:
     last_s = 0.0
     for section in answer.sections:
         # Borders have three decimals.

@@ -17,7 +17,8 @@ from tests.fuzz.expectations import complaints
 from tests.fuzz.mutations import LARGEST, MUTATIONS, Mutation, mutant, with_right_checksums
 from tests.harness.recordings import Recorder, wav_bytes
 from wholetrack.api.problems import MEDIA_TYPE, Problem
-from wholetrack.api.schemas import Received, WindowDetail, answer
+from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.schemas import WindowDetail
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline
@@ -116,8 +117,8 @@ def right(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[
     path = tmp_path_factory.mktemp("right") / "tune.wav"
     path.write_bytes(wav_bytes(np.concatenate((tune(), np.zeros(5 * 22050, dtype=np.float32))), 22050))
     found = pipeline.predict(path, max_duration_s=LIMIT_S)
-    received = Received("tune.wav", "0" * 64, 1, 0.0)
-    full = answer(found, received, top_k=len(found.card.labels), detail=WindowDetail.FULL)
+    source = SourceFile("tune.wav", "0" * 64, 1, 0.0)
+    full = prediction_response(found, source, top_k=len(found.card.labels), detail=WindowDetail.FULL)
     body: dict[str, Any] = full.model_dump(mode="json")
     assert body["windows"]["silent"]
     return body
