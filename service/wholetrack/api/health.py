@@ -11,7 +11,7 @@ from wholetrack.api.examples import HEALTHY, METRICS, READY, success_response
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.problems import error_responses
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.pipeline import Pipeline
+from wholetrack.pipeline import Pipeline, ServedModel
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])
@@ -24,10 +24,12 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Every model produced correct results on its device at start-up and still has a working device thread."""
+    """The service can predict: every model that is available has a working device."""
 
     status: str
-    models: dict[str, str] = Field(description="Device of each model.")
+    models: dict[str, str] = Field(
+        description="Device of each model, or unavailable for a model that cannot run until the service is restarted."
+    )
     sandbox: list[str] = Field(
         description="Active layers of the sandbox for decoders, out of landlock, limits and seccomp."
     )
@@ -45,19 +47,31 @@ async def healthz() -> Health:
     responses=success_response(READY) | error_responses(ErrorKind.DEVICE_FAILED, ErrorKind.DRAINING),
 )
 async def readyz(request: Request) -> Readiness:
-    """Returns 200 if every model produced correct results on its device at start-up and the device still works."""
+    """Returns 200 if every model produced correct results on its device at start-up and the device still works.
+
+    A model other than the default may become unavailable, because it fails with every recording. The service remains
+    ready, since its other models still work.
+    """
     admission: Admission = request.app.state.admission
     if admission.draining:
         raise draining_error()
     pipeline: Pipeline = request.app.state.pipeline
-    failing = sorted(name for name, served in pipeline.models.items() if not served.engine.healthy)
+    failing = sorted(name for name, served in pipeline.models.items() if _is_failing(pipeline, name, served))
     if failing:
         raise ServiceError(ErrorKind.DEVICE_FAILED, f"No working device for {', '.join(failing)}.", retry_after_s=5)
     return Readiness(
         status="ready",
-        models={name: served.engine.device for name, served in sorted(pipeline.models.items())},
+        models={
+            name: served.engine.device if served.engine.available else "unavailable"
+            for name, served in sorted(pipeline.models.items())
+        },
         sandbox=sorted(pipeline.decoder.sandbox.layers),
     )
+
+
+def _is_failing(pipeline: Pipeline, name: str, served: ServedModel) -> bool:
+    is_needed = served.engine.available or name == pipeline.default_model
+    return is_needed and not served.engine.healthy
 
 
 @metrics_router.get(
