@@ -20,18 +20,18 @@ _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLES = {
     ErrorKind.MALFORMED_REQUEST: "Send exactly one file, as the form field 'file' or as the raw body.",
     ErrorKind.UNAUTHORISED: "Send a valid API key in the Authorization header, as a bearer token.",
-    ErrorKind.UNKNOWN_MODEL: "Choose one of the served models: wholetrack-crnn.",
+    ErrorKind.UNKNOWN_MODEL: "Choose one of the models served: wholetrack-crnn.",
     ErrorKind.NOT_FOUND: "See /docs for the paths of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
-    ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
+    ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds; send a shorter one, or ask the "
     "operator to raise max_duration_s.",
     ErrorKind.UNSUPPORTED_MEDIA: "Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm.",
-    ErrorKind.UNDECODABLE_AUDIO: "The file looks like audio but cannot be opened. It is incomplete or corrupt; send a "
+    ErrorKind.UNDECODABLE_AUDIO: "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a "
     "complete file.",
-    ErrorKind.NO_AUDIO_STREAM: "The file can be opened but has no audio stream.",
-    ErrorKind.EMPTY_AUDIO: "The file is empty. Send a recording.",
+    ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
+    ErrorKind.EMPTY_AUDIO: "The file has no bytes; send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
     ErrorKind.HEADERS_TOO_LARGE: "The headers of the request are too large.",
     ErrorKind.OVERLOADED: "64 predictions are in progress. Try again after the time in the Retry-After header.",

@@ -15,8 +15,8 @@ def main() -> None:
     """
     if missing_packages("onnxruntime"):
         sys.exit(
-            "wholetrack: onnxruntime is not installed; install the extra 'cpu' or 'gpu', for example with "
-            "pip install 'wholetrack[cpu]'"
+            "wholetrack: onnxruntime is not installed; install it with one of the extras, "
+            "pip install 'wholetrack[cpu]' or 'wholetrack[gpu]'"
         )
     from wholetrack.cli.commands import app
 

@@ -28,6 +28,8 @@ app = typer.Typer(
     help="Predict the music genre of recordings, as an HTTP service or on the command line.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Joins the lines of each paragraph of a docstring.
+    rich_markup_mode="markdown",
 )
 
 _ModelOption = Annotated[

@@ -30,16 +30,16 @@ _PROBE_PATHS = (b"/healthz", b"/readyz")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with limits. A request that breaks them gets a problem response, and is the last one.
+    """uvicorn's HTTP protocol with limits. A request that exceeds them gets a problem response and ends the connection.
 
     At any time, a connection either has a request in progress or one of its timers is running. Only complete request
-    headers let it stay open; no other bytes that a client sends do.
+    headers stop the timer for headers; any other bytes that the client sends do not prolong the connection.
 
     Requests are not pipelined, since uvicorn puts no limit on its pipeline. If a client sends another request before it
     has received a response, the connection closes after that response, and the client may retry (RFC 9112, 9.3.2).
 
     Args:
-        limits: the limits.
+        limits: enforced on this connection.
         uvicorn_arguments: the arguments of uvicorn's protocol.
     """
 

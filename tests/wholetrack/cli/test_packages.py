@@ -41,8 +41,8 @@ def test_without_onnxruntime_every_command_names_both_extras(tmp_path: Path, arg
     assert done.stdout == ""
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("wholetrack: onnxruntime is not installed")
-    assert "'cpu'" in sentence
-    assert "'gpu'" in sentence
+    assert "wholetrack[cpu]" in sentence
+    assert "wholetrack[gpu]" in sentence
 
 
 def test_the_folder_that_an_uninstalled_package_leaves_behind_does_not_count(tmp_path: Path) -> None:
@@ -63,4 +63,4 @@ def test_verify_without_its_packages_names_its_extra(tmp_path: Path, hidden: str
     assert done.returncode == 1
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith(f"wholetrack: {hidden} is not installed")
-    assert "'verify'" in sentence
+    assert "wholetrack[verify]" in sentence
