@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read former names of settings last, so that the present name takes precedence wherever it is set."""
+        """Read former names of settings last, so that the current name takes precedence wherever it is set."""
         del settings_cls
         sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
         return (*sources, read_former_names(env_settings), read_former_names(dotenv_settings))

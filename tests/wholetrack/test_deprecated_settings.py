@@ -1,4 +1,4 @@
-"""Former names of settings work for one release, log a warning, and give way to the present name."""
+"""Former names of settings work for one release, log a warning, and give way to the current name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pytest
 from wholetrack.deprecated_settings import RENAMED, former_names_in_use, warn_about_former_names
 from wholetrack.settings import Settings
 
-FORMER, PRESENT = "WHOLETRACK_REPEATS_MB", "WHOLETRACK_CACHE_MB"
+FORMER, CURRENT = "WHOLETRACK_REPEATS_MB", "WHOLETRACK_CACHE_MB"
 
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(FORMER, raising=False)
-    monkeypatch.delenv(PRESENT, raising=False)
+    monkeypatch.delenv(CURRENT, raising=False)
 
 
-def test_present_names_are_settings_and_former_names_are_not() -> None:
+def test_current_names_are_settings_and_former_names_are_not() -> None:
     assert set(RENAMED.values()) <= set(Settings.model_fields)
     assert not set(RENAMED) & set(Settings.model_fields)
 
@@ -32,21 +32,21 @@ def test_present_names_are_settings_and_former_names_are_not() -> None:
 def test_a_former_name_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FORMER, "7")
     assert Settings().cache_mb == 7
-    assert former_names_in_use(Settings) == [(FORMER, PRESENT)]
+    assert former_names_in_use(Settings) == [(FORMER, CURRENT)]
 
 
 def test_a_former_name_is_read_from_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"{FORMER}=8\n")
     assert Settings().cache_mb == 8
-    assert former_names_in_use(Settings) == [(FORMER, PRESENT)]
+    assert former_names_in_use(Settings) == [(FORMER, CURRENT)]
 
 
-def test_the_present_name_takes_precedence_wherever_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_name_takes_precedence_wherever_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FORMER, "7")
-    monkeypatch.setenv(PRESENT, "9")
+    monkeypatch.setenv(CURRENT, "9")
     assert Settings().cache_mb == 9
-    monkeypatch.delenv(PRESENT)
-    (tmp_path / ".env").write_text(f"{PRESENT}=10\n")
+    monkeypatch.delenv(CURRENT)
+    (tmp_path / ".env").write_text(f"{CURRENT}=10\n")
     assert Settings().cache_mb == 10
     assert Settings(cache_mb=11).cache_mb == 11
 
@@ -59,7 +59,7 @@ def test_each_former_name_in_use_is_logged(monkeypatch: pytest.MonkeyPatch, capl
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert (
-        record.getMessage() == f"{FORMER} is deprecated and will be removed in the next release: use {PRESENT} instead"
+        record.getMessage() == f"{FORMER} is deprecated and will be removed in the next release: use {CURRENT} instead"
     )
 
 
@@ -68,9 +68,9 @@ def run(*command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, env=os.environ | settings, capture_output=True, text=True, check=False)
 
 
-def test_the_settings_command_lists_the_present_name_only() -> None:
+def test_the_settings_command_lists_the_current_name_only() -> None:
     done = run("settings", **{FORMER: "7"})
-    (line,) = [line.split() for line in done.stdout.splitlines() if line.startswith(PRESENT)]
+    (line,) = [line.split() for line in done.stdout.splitlines() if line.startswith(CURRENT)]
     assert line[1:3] == ["7", "environment"]
     assert FORMER not in done.stdout
     assert FORMER in done.stderr

@@ -73,7 +73,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        # The redirect for a trailing slash would go to whatever host the request names.
+        # A redirect for a trailing slash would go to the host in the Host header, which the client chooses.
         redirect_slashes=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )

@@ -17,8 +17,8 @@ class Spool:
     """Counts, hashes and buffers the bytes of one recording, and writes them to a file.
 
     :meth:`add` only buffers, so it can be called on the event loop. :meth:`flush` and :meth:`discard` do I/O and belong
-    in a thread. That thread keeps running if its request is cancelled, so :meth:`discard` takes a lock: otherwise it
-    could close the file descriptor during a write, which would then go to whichever file the descriptor is reused for.
+    in a thread. A thread that is flushing continues if its request is cancelled. Without a lock, :meth:`discard` could
+    close the file descriptor in the meantime, and the rest of the data would go to another file that reuses it.
 
     Args:
         folder: a private folder in which the file is created.

@@ -1,4 +1,4 @@
-"""Running each admitted prediction in a thread of its own, and cancelling those whose result nobody needs."""
+"""Running each admitted prediction in a thread of its own, and cancelling those whose result is no longer needed."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int) -> NDArray[np.float32]
         Samples in [-1, 1], ``[n_samples]``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # When pydub calls ffmpeg itself, it rounds to 16 bits, which removes most of the end of a fade-out.
+        # pydub's own call of ffmpeg rounds to 16 bits, an error as large as the signal at the end of a fade-out.
         decoded = Path(folder) / "decoded.wav"
         command = [str(ffmpeg), "-v", "error", "-nostdin"]
         subprocess.run([*command, "-i", str(path), "-map", "0:a:0", "-c:a", "pcm_s32le", str(decoded)], check=True)

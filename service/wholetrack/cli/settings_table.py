@@ -23,7 +23,7 @@ def settings_rows(settings: Settings) -> list[tuple[str, str, str, str]]:
 def _source(settings: Settings, name: str) -> str:
     if name not in settings.model_fields_set:
         return "default"
-    names = [name, *(former for former, present in RENAMED.items() if present == name)]
+    names = [name, *(former for former, current in RENAMED.items() if current == name)]
     in_environment = {variable.upper() for variable in os.environ}
     return "environment" if any(f"{PREFIX}{each.upper()}" in in_environment for each in names) else "given"
 

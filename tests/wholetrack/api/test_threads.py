@@ -1,4 +1,4 @@
-"""Each admitted prediction runs in a thread of its own, and is cancelled when nobody needs its result."""
+"""Each admitted prediction runs in a thread of its own, and is cancelled when its result is no longer needed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wholetrack.startup import build_pipeline
 def test_all_admitted_predictions_run_at_the_same_time(
     tune: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few tracks may be open: the pipeline's fair queue decides who decodes, not a queue in front of it."""
+    """Even if only one track may be open: the fair queue of the pipeline is the only queue."""
     n_requests = 6
     settings = Settings(device="cpu", temp_dir=tmp_path, max_requests=n_requests, tracks_open=1, tracks_at_once=1)
     all_running = threading.Barrier(n_requests, timeout=30)
@@ -95,7 +95,7 @@ async def run(work: Work, *, receive: Callable[[], Any], limit_s: float) -> Resp
     ("receive", "limit_s", "kind"),
     [(disconnected, 30.0, ErrorKind.CLIENT_GONE), (connected, 0.05, ErrorKind.DEADLINE_EXCEEDED)],
 )
-def test_a_prediction_that_nobody_needs_is_cancelled(
+def test_a_prediction_is_cancelled_when_its_result_is_no_longer_needed(
     receive: Callable[[], Any], limit_s: float, kind: ErrorKind
 ) -> None:
     with pytest.raises(ServiceError) as caught:
