@@ -1,5 +1,5 @@
 #!/bin/sh
-# The genre of every window, twice a second: one line with start and genre each.  every-window.sh song.ogg
+# Print the start and the genre of each window, two windows per second.  Usage: every-window.sh song.ogg
 set -eu
 url=${WHOLETRACK_URL:-http://127.0.0.1:8000}
 curl --silent --show-error --fail-with-body -F "file=@\"$1\"" "$url/v1/predict?hop_s=0.5&windows=top" |

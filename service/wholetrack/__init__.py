@@ -1,8 +1,8 @@
-"""wholetrack: a REST service that hears a whole recording and says what genre it is, when, and how sure it is."""
+"""A REST service that predicts the music genre of a whole recording, when it changes, and how sure it is."""
 
 import os
 
 __version__ = "0.2.0"
 
-# Since 1.29 onnxruntime reports sessions and models to its makers, unless it finds this when it is loaded.
+# onnxruntime 1.29 and later report sessions and models to its vendor unless this is set before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

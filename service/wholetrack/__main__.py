@@ -1,4 +1,4 @@
-"""``python -m wholetrack``: the same as the command ``wholetrack``."""
+"""Run the command ``wholetrack`` with ``python -m wholetrack``."""
 
 from wholetrack.cli.app import main
 

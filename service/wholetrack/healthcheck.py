@@ -1,6 +1,6 @@
-"""``python -m wholetrack.healthcheck``: whether the service on this machine is ready, for containers that have no curl.
+"""Check whether the service on this machine is ready, with ``python -m wholetrack.healthcheck``.
 
-Imports next to nothing: it runs every few seconds.
+For containers without curl. It runs every few seconds, so it imports only a few modules of the standard library.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import http.client
 import os
 import sys
 
-_PATIENCE_S = 4.0
+_TIMEOUT_S = 4.0
 
 
 def main(port: int) -> int:
-    """Say what ``/readyz`` answers on a port of this machine.
+    """Request ``/readyz`` from a port of this machine and print the status of the response.
 
     Returns:
-        The exit status: 0 if the service is ready, or answers and tells strangers nothing; 1 if it is neither.
+        The exit status: 0 if the service is ready, or if it responds but requires an API key for ``/readyz``; else 1.
     """
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        sys.stdout.write(f"no answer: {error}\n")
+        sys.stdout.write(f"no response: {error}\n")
         return 1
     finally:
         connection.close()
-    sys.stdout.write(f"/readyz answers {status}\n")
+    sys.stdout.write(f"/readyz returned {status}\n")
     return 0 if status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED} else 1
 
 

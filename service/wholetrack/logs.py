@@ -1,4 +1,4 @@
-"""Log records on standard error: JSON objects or text, each with the id of its request."""
+"""Log records on standard error, as JSON objects or as text, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ _RENAMED = {"asctime": "time", "levelname": "level", "name": "logger", "correlat
 
 
 def configure_logs(*, level: str, form: Literal["json", "text"]) -> None:
-    """Send all records of this process to standard error."""
+    """Send the log records of this process to standard error.
+
+    Args:
+        level: the lowest severity to write, such as ``info``.
+        form: one JSON object or one line of text per record.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(CorrelationIdFilter(default_value=None))
     if form == "json":
         handler.setFormatter(JsonFormatter(_FIELDS, rename_fields=_RENAMED))
     else:
-        handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s [%(correlation_id)s] %(name)s: %(message)s"))
+        handler.setFormatter(
+            _SingleLineFormatter("%(asctime)s %(levelname)-7s [%(correlation_id)s] %(name)s: %(message)s")
+        )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
-class _OneLine(logging.Formatter):
-    """Text whose records are a line each: what clients send cannot begin another, nor speak to a terminal."""
+class _SingleLineFormatter(logging.Formatter):
+    """Formats each record as one line, so that client input can neither forge a record nor control a terminal."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The record with characters that control something written out."""
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        """Return the record with control characters escaped."""
         line = super().formatMessage(record)
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -1,8 +1,7 @@
-"""Settings: environment variables with the prefix ``WHOLETRACK_``, or a file ``.env``; each is described here."""
+"""Settings: environment variables with the prefix ``WHOLETRACK_`` or the same names in a file ``.env``."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -11,14 +10,16 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from wholetrack.deprecated_settings import read_former_names
 
 PREFIX = "WHOLETRACK_"
 _MIB = 1 << 20
 
 
 class DeviceChoice(StrEnum):
-    """Where the network is to run."""
+    """The device that runs the network."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -26,14 +27,14 @@ class DeviceChoice(StrEnum):
 
 
 class Precision(StrEnum):
-    """In what numbers a network computes."""
+    """The number format in which a network computes."""
 
     FLOAT32 = "float32"
     INT8 = "int8"
 
 
 class SandboxChoice(StrEnum):
-    """What holds decoders back."""
+    """Whether decoders run in a sandbox."""
 
     AUTO = "auto"
     REQUIRED = "required"
@@ -41,12 +42,12 @@ class SandboxChoice(StrEnum):
 
 
 def available_cpus() -> int:
-    """Processors that this process may keep busy: its affinity and the quota of its control group, at least 1."""
+    """Return how many CPUs this process may keep busy: its affinity, capped by its cgroup quota, and at least 1."""
     return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus() or 1 << 20))
 
 
 def _cgroup_cpus() -> int | None:
-    """The quota in whole processors, of control groups version 2 or 1; None without one."""
+    """Return the CPU quota of the control group (version 2 or 1), rounded up, or None if there is no quota."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -59,184 +60,190 @@ def _cgroup_cpus() -> int | None:
 
 
 class Settings(BaseSettings):
-    """Everything an operator can choose."""
+    """Everything that an operator can configure."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe log records to write."
+        default="info", description="Lowest severity of log records to write."
     )
     log_format: Literal["json", "text"] = Field(
-        default="json", description="Log records as JSON objects, one a line, or as text."
+        default="json", description="Format of log records: one JSON object or one line of text per record."
     )
 
     models_dir: Path | None = Field(
         default=None,
-        description="Folder with further bundles to serve beside the built-in ones: <name>/<version>/model.json. Of "
-        "each name the newest version is served. Unset for none.",
+        description="Folder with additional model bundles, as <name>/<version>/model.json, served alongside the "
+        "built-in ones. Only the newest version of each name is served. Unset: built-in models only.",
     )
-    default_model: str = Field(default="wholetrack-crnn", description="Model that answers a request that names none.")
+    default_model: str = Field(
+        default="wholetrack-crnn", description="Model used for requests that do not name a model."
+    )
 
     device: DeviceChoice = Field(
         default=DeviceChoice.AUTO,
-        description="Where the network runs: cpu, cuda, or auto for cuda where it works. With cuda the service "
-        "does not start unless CUDA gives right answers.",
+        description="Device that runs the network: cpu, cuda, or auto, which uses CUDA if it works. With cuda the "
+        "service refuses to start unless CUDA produces correct results.",
     )
     cpu_threads: PositiveInt = Field(
         default_factory=available_cpus,
-        description="Threads that run the network on the CPU, each with a batch of its own; by default one per "
-        "processor that the process may use.",
+        description="Threads that run the network on the CPU, each with its own batch. Default: one per CPU that the "
+        "process may use.",
     )
     cpu_batch: PositiveInt = Field(
         default=16,
-        description="Most windows in one run of the network on the CPU; larger batches leave the processor's caches.",
+        description="Maximum number of windows per batch on the CPU. Larger batches no longer fit into the CPU caches.",
     )
     cpu_precision: Precision = Field(
         default=Precision.FLOAT32,
-        description="float32, or int8 for about twice as many windows a second on the CPU: a window's probabilities "
-        "then differ, genres and figures hardly (CARD.md of the bundle says by how much). A bundle without int8 "
-        "answers in float32.",
+        description="Precision on the CPU: float32, or int8, which classifies about twice as many windows per second. "
+        "With int8 the probabilities of a window differ, but genres and accuracy hardly do (the bundle's CARD.md has "
+        "the numbers). A bundle without an int8 network runs in float32.",
     )
     cuda_batch: PositiveInt = Field(
-        default=256, description="Most windows in one run of the network on a GPU, and the largest size warmed up."
+        default=256,
+        description="Maximum number of windows per batch on a GPU; batch sizes up to this one are warmed up at "
+        "start-up.",
     )
     cuda_devices: tuple[NonNegativeInt, ...] = Field(
         default=(0,),
         min_length=1,
-        description="Numbers of the GPUs that share the batches, as a JSON list such as [0, 1].",
+        description="Indices of the GPUs that share the batches, as a JSON list such as [0, 1].",
     )
     cuda_sessions: PositiveInt = Field(
-        default=1, description="Sessions of a network on each GPU, each with a thread and a batch of its own."
+        default=1, description="Sessions of a network on each GPU, each with its own thread and batch."
     )
-    cuda_memory_mb: PositiveInt = Field(default=2048, description="Limit of each session's memory on its GPU, in MiB.")
+    cuda_memory_mb: PositiveInt = Field(default=2048, description="Memory limit of each session on its GPU, in MiB.")
 
     device_timeout_s: PositiveFloat = Field(
         default=60.0,
-        description="How long one run of the network may take, in seconds, before its thread is given up and replaced.",
+        description="Time limit of one run of the network, in seconds. A thread that exceeds it is abandoned and "
+        "replaced.",
     )
 
     ffmpeg: Path | None = Field(
         default=None,
-        description="The ffmpeg to decode with; unset for the one on PATH, else the one of the package imageio-ffmpeg.",
+        description="Path of the ffmpeg executable. Unset: ffmpeg from PATH, else the one in the package "
+        "imageio-ffmpeg.",
     )
     sandbox: SandboxChoice = Field(
         default=SandboxChoice.AUTO,
-        description="What holds a decoder back that a file has taken over: auto for the layers that this machine has "
-        "(landlock, seccomp, limits; the log and /readyz say which), required to start only if it has all of them, off "
-        "for none.",
+        description="Sandbox for decoders, in case a file exploits ffmpeg: auto uses the layers that this machine "
+        "supports (landlock, seccomp, limits; the log and /readyz list them), required refuses to start unless all of "
+        "them are available, off uses none.",
     )
     temp_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()),
-        description="Where uploads lie while they are processed, in a private folder made at start-up.",
+        description="Folder for uploads while they are processed. The service creates a private folder in it at "
+        "start-up.",
     )
     tracks_at_once: PositiveInt = Field(
         default_factory=available_cpus,
-        description="Tracks worked on at the same time, each decoded by an ffmpeg of its own; by default one per "
-        "processor.",
+        description="Number of tracks processed at the same time, each with its own ffmpeg process. Default: one per "
+        "CPU.",
     )
     pin_decoders: bool = Field(
         default_factory=lambda: available_cpus() == len(os.sched_getaffinity(0)),
-        description="Keep each ffmpeg on one processor, the one with the fewest of this service: less work for the "
-        "same sound. Turn it off where several instances share processors. By default on, unless the process has but a "
-        "quota of a larger machine.",
+        description="Pin each ffmpeg process to the CPU with the fewest ffmpeg processes of this service, which takes "
+        "less CPU time to decode the same audio. Turn it off if several instances share the same CPUs. Default: on, "
+        "unless a quota limits the process to a part of the machine.",
     )
     tracks_open: PositiveInt = Field(
         default_factory=lambda: 16 * available_cpus(),
-        description="Tracks begun and not yet answered, which take turns at decoding, so that a song does not wait for "
-        "the end of long mixes; each holds a decoder and its windows, some 15 MiB. By default 16 per processor.",
+        description="Number of tracks that may be open at the same time. Open tracks take turns at decoding, so that a "
+        "song does not wait for a long mix to finish. Each holds a decoder and its windows, about 15 MiB. Default: 16 "
+        "per CPU.",
     )
     max_requests: PositiveInt = Field(
-        default=64, description="Predictions admitted at the same time, those that wait included; more get a 429."
+        default=64,
+        description="Maximum number of predictions admitted at the same time, including those that wait. Further "
+        "requests get a 429.",
     )
 
-    repeats_mb: NonNegativeInt = Field(
+    cache_mb: NonNegativeInt = Field(
         default=0,
-        description="Memory for predictions of recordings heard before, in MiB: the same bytes are then answered "
-        "without being decoded again. 0 for none.",
+        description="Memory for cached predictions, in MiB. A recording with the same bytes and parameters as an "
+        "earlier one is then not decoded again. 0 turns the cache off.",
     )
 
     api_keys: SecretStr | None = Field(
         default=None,
-        description="API keys as name:key, with spaces or commas between them; make one with `wholetrack key NAME`. "
-        "With keys from here or from the file, requests to /v1 need one. Unset for none.",
+        description="API keys as name:key, separated by spaces or commas; `wholetrack key NAME` creates one. If any "
+        "key is configured, here or in the file, requests to /v1 need one. Unset: no keys.",
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="A TOML file with a table for each key: [name], sha256, and if they differ from the settings below "
-        "requests_per_minute and concurrent; weight (1 to 8) for tracks that get so many times the share of others. "
-        "Unset for none.",
+        description="TOML file with one table per key: [name] with sha256 and, optionally, requests_per_minute and "
+        "concurrent, which override the two settings below, and weight (1 to 8), which multiplies the share of the "
+        "machine that the key's tracks get. Unset: no file.",
     )
     key_requests_per_minute: PositiveInt | None = Field(
-        default=None, description="Requests that each key may make in a minute; unset for any number."
+        default=None, description="Requests per minute allowed for each key. Unset: no limit."
     )
     key_concurrent: PositiveInt | None = Field(
-        default=None, description="Predictions that each key may have under way; unset for any number."
+        default=None, description="Concurrent predictions allowed for each key. Unset: no limit."
     )
-    open_health: bool = Field(default=True, description="Whether /healthz and /readyz answer without a key.")
-    open_metrics: bool = Field(default=False, description="Whether /metrics answers without a key.")
+    open_health: bool = Field(default=True, description="Whether /healthz and /readyz are available without a key.")
+    open_metrics: bool = Field(default=False, description="Whether /metrics is available without a key.")
     cors_origins: tuple[str, ...] = Field(
         default=(),
-        description="Origins whose pages may read answers in a browser, as a JSON list such as "
-        '["https://example.org"]; empty for none.',
+        description="Origins whose pages may read responses in a browser (CORS), as a JSON list such as "
+        '["https://example.org"]. Empty: none.',
     )
 
     otlp_endpoint: str | None = Field(
         default=None,
-        description="Where OpenTelemetry spans of requests are sent, by OTLP over HTTP, such as "
-        "http://127.0.0.1:4318/v1/traces; needs the extra `tracing`, which `make serve` and the images have. Unset for "
-        "none.",
+        description="URL to which OpenTelemetry spans of requests are sent by OTLP over HTTP, such as "
+        "http://127.0.0.1:4318/v1/traces. Needs the extra `tracing`, which `make serve` and the images include. Unset: "
+        "no spans.",
     )
 
-    max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Largest upload, in bytes.")
+    max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Maximum size of an upload, in bytes.")
     max_duration_s: PositiveFloat = Field(
-        default=3 * 3600.0, description="Longest recording, in seconds of decoded audio."
+        default=3 * 3600.0, description="Maximum duration of a recording, in seconds of decoded audio."
     )
     max_windows: PositiveInt = Field(
         default=20_000,
-        description="Most windows of a recording; beyond that it needs a larger hop_s. Where a model states several "
-        "beliefs for a window, each counts. Three hours have 10,800 windows of a second's distance.",
+        description="Maximum number of windows of a recording; a longer one needs a larger hop_s. For a model that "
+        "yields several steps per window, each step counts. Three hours have 10,800 windows at a hop of one second.",
     )
     max_connections: PositiveInt = Field(
-        default=512, description="Connections of clients at the same time; more get a 429. Each takes a descriptor."
+        default=512,
+        description="Maximum number of client connections; further connections get a 429. Each needs a file "
+        "descriptor.",
     )
     max_header_bytes: PositiveInt = Field(
-        default=32 << 10, description="Largest head of a request, its line and headers, in bytes."
+        default=32 << 10, description="Maximum size of the request line and headers of a request, in bytes."
     )
     min_upload_bytes_per_s: PositiveInt = Field(
-        default=16_384, description="Slowest upload, in bytes a second on average after client_timeout_s."
+        default=16_384,
+        description="Minimum average rate of an upload, in bytes per second, enforced after client_timeout_s.",
     )
     client_timeout_s: PositiveFloat = Field(
         default=10.0,
-        description="How long a client may keep the service waiting, in seconds: for a request's headers, before the "
-        "rate of an upload counts, and without taking anything of its answer.",
+        description="How long the service waits for a client, in seconds: for the headers of a request, before it "
+        "enforces the minimum rate of an upload, and while the client reads nothing of a response.",
     )
     request_timeout_s: PositiveFloat = Field(
-        default=600.0, description="Time limit of a request from its first byte to its answer, in seconds."
+        default=600.0,
+        description="Time limit of a request, from its first byte until the response is ready, in seconds.",
     )
     shutdown_timeout_s: PositiveFloat = Field(
-        default=30.0, description="How long a shutdown waits for the requests under way, in seconds."
+        default=30.0, description="How long a shutdown waits for requests in progress, in seconds."
     )
 
-
-def settings_with_sources(settings: Settings) -> list[tuple[str, str, str, str]]:
-    """Every setting as (variable, value, source, description).
-
-    The source is ``environment``, ``given`` (the file ``.env`` or the command line) or ``default``.
-    """
-    in_environment = {name.upper() for name in os.environ}
-    rows = []
-    for name, field in type(settings).model_fields.items():
-        variable, value = f"{PREFIX}{name.upper()}", getattr(settings, name)
-        given = "environment" if variable in in_environment else "given"
-        source = given if name in settings.model_fields_set else "default"
-        rows.append((variable, _printed(value), source, field.description or ""))
-    return rows
-
-
-def _printed(value: object) -> str:
-    """A value as it would be set; nothing for none."""
-    if isinstance(value, tuple):
-        return json.dumps(value)
-    return "" if value is None else str(value)
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read former names of settings last, so that the current name takes precedence wherever it is set."""
+        del settings_cls
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        return (*sources, read_former_names(env_settings), read_former_names(dotenv_settings))

@@ -1,1 +1,1 @@
-"""The whole way: a real server, real ffmpeg, the bundled model, real music."""
+"""Tests of the whole service, over HTTP and on the command line."""

@@ -1,4 +1,4 @@
-"""Who gets in, what browsers are told, and that no secret comes out anywhere."""
+"""API keys, security headers and CORS, and that secrets never appear in a response or a log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALICE, _BOB = "alices-key-of-enough-characters", "bobs-key-of-enough-characters
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that asks for keys."""
+    """A service that requires API keys."""
     keys = tmp_path_factory.mktemp("keys") / "keys.toml"
     digest = hashlib.sha256(_BOB.encode()).hexdigest()
     keys.write_text(f'[bob]\nsha256 = "{digest}"\nrequests_per_minute = 5\nconcurrent = 1\n')
@@ -46,16 +46,16 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def ask(server: Server, path: str, headers: Mapping[str, str] | Mapping[bytes, bytes] | None = None) -> httpx.Response:
+def get(server: Server, path: str, headers: Mapping[str, str] | Mapping[bytes, bytes] | None = None) -> httpx.Response:
     return httpx.get(server.url + path, headers=headers, timeout=30)
 
 
 WRONG = {
     "none": {},
     "wrong": {b"Authorization": b"Bearer wrong"},
-    "cut": {b"Authorization": b"Bearer " + _ALICE[:-1].encode()},
+    "truncated": {b"Authorization": b"Bearer " + _ALICE[:-1].encode()},
     "empty": {b"Authorization": b"Bearer"},
-    "no text": {b"Authorization": b"Bearer \xff\xfe"},
+    "not text": {b"Authorization": b"Bearer \xff\xfe"},
     "no scheme": {b"Authorization": _ALICE.encode()},
     "other scheme": {b"Authorization": b"Basic " + base64.b64encode(f"alice:{_ALICE}".encode())},
     "other header": {b"X-API-Key": _ALICE.encode()},
@@ -63,14 +63,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_without_a_key_nothing_is_heard(closed: Server, song: bytes, wrong: str) -> None:
+def test_without_a_valid_key_no_request_is_accepted(closed: Server, song: bytes, wrong: str) -> None:
     headers = WRONG[wrong]
     for response in (
         httpx.post(f"{closed.url}/v1/predict", content=song, headers=headers),
         httpx.post(f"{closed.url}/v1/predict?top_k=wrong", headers=headers),
-        ask(closed, "/v1/models", headers),
-        ask(closed, "/v1/models/nobody", headers),
-        ask(closed, "/metrics", headers),
+        get(closed, "/v1/models", headers),
+        get(closed, "/v1/models/nobody", headers),
+        get(closed, "/metrics", headers),
     ):
         assert response.status_code == 401, response.text
         assert response.json()["code"] == "unauthorised"
@@ -78,72 +78,72 @@ def test_without_a_key_nothing_is_heard(closed: Server, song: bytes, wrong: str)
         assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
-def test_with_a_key_all_is_as_without(closed: Server, song: bytes) -> None:
+def test_with_a_key_requests_are_accepted(closed: Server, song: bytes) -> None:
     response = httpx.post(f"{closed.url}/v1/predict", content=song, headers=bearer(_ALICE), timeout=60)
     assert response.status_code == 200
-    assert ask(closed, "/v1/models", {"authorization": f"bearer {_ALICE}"}).status_code == 200
-    assert b"wholetrack_predictions_total" in ask(closed, "/metrics", bearer(_ALICE)).content
+    assert get(closed, "/v1/models", {"authorization": f"bearer {_ALICE}"}).status_code == 200
+    assert b"wholetrack_predictions_total" in get(closed, "/metrics", bearer(_ALICE)).content
 
 
-def test_probes_and_documentation_are_open(closed: Server) -> None:
+def test_probes_and_documentation_need_no_key(closed: Server) -> None:
     for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
-        assert ask(closed, path).status_code == 200
-    schema = ask(closed, "/openapi.json").json()
+        assert get(closed, path).status_code == 200
+    schema = get(closed, "/openapi.json").json()
     assert schema["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert schema["paths"]["/v1/predict"]["post"]["security"] == [{"HTTPBearer": []}]
     assert "401" in schema["paths"]["/v1/predict"]["post"]["responses"]
     assert "security" not in schema["paths"]["/healthz"]["get"]
 
 
-def test_a_key_has_a_place_at_a_time_and_a_rate(closed: Server, song: bytes) -> None:
+def test_a_key_has_a_concurrency_limit_and_a_rate_limit(closed: Server, song: bytes) -> None:
     long = wav_bytes(np.tile(np.frombuffer(song[44:], dtype="<i2").astype(np.float32) / 32768, 60), 22050)
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def post(content: bytes) -> None:
         response = httpx.post(
             f"{closed.url}/v1/predict?windows=none", content=content, headers=bearer(_BOB), timeout=90
         )
-        answers.append(response)
+        responses.append(response)
 
     slow = threading.Thread(target=post, args=(long,))
     slow.start()
-    while "wholetrack_predictions_in_progress 1.0" not in ask(closed, "/metrics", bearer(_ALICE)).text:
+    while "wholetrack_predictions_in_progress 1.0" not in get(closed, "/metrics", bearer(_ALICE)).text:
         assert slow.is_alive()
     post(song)
-    assert answers[0].status_code == 429
-    assert "under way" in answers[0].json()["detail"]
+    assert responses[0].status_code == 429
+    assert "in progress" in responses[0].json()["detail"]
     slow.join()
-    assert answers[1].status_code == 200
-    # Five a minute, two of them used: or fewer, where so much time has passed that they count for less.
-    statuses = [ask(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(8)]
+    assert responses[1].status_code == 200
+    # Two of the five requests per minute have been used. If much time has passed, they count for less.
+    statuses = [get(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(8)]
     assert 3 <= statuses.count(200) <= 5
     assert statuses == sorted(statuses)
-    assert int(ask(closed, "/v1/models", bearer(_BOB)).headers["retry-after"]) >= 1
-    assert ask(closed, "/v1/models", bearer(_ALICE)).status_code == 200
+    assert int(get(closed, "/v1/models", bearer(_BOB)).headers["retry-after"]) >= 1
+    assert get(closed, "/v1/models", bearer(_ALICE)).status_code == 200
 
 
-def test_logs_know_whose_requests_they_are_and_no_secret(closed: Server) -> None:
-    ask(closed, "/v1/models", bearer(_ALICE))
-    ask(closed, "/v1/models", bearer("secret-guess-of-a-key"))
+def test_logs_name_the_key_of_a_request_but_contain_no_secret(closed: Server) -> None:
+    get(closed, "/v1/models", bearer(_ALICE))
+    get(closed, "/v1/models", bearer("secret-guess-of-a-key"))
     log = closed.log.read_text()
     assert '"key": "alice"' in log
     for secret in (_ALICE, _BOB, "secret-guess"):
         assert secret not in log
-        assert secret not in ask(closed, "/metrics", bearer(_ALICE)).text
-        assert secret not in ask(closed, "/v1/models", bearer("secret-guess-of-a-key")).text
+        assert secret not in get(closed, "/metrics", bearer(_ALICE)).text
+        assert secret not in get(closed, "/v1/models", bearer("secret-guess-of-a-key")).text
 
 
-def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
-    made = subprocess.run(
+def test_the_key_command_creates_entries_for_the_file_of_keys(tmp_path: Path) -> None:
+    created = subprocess.run(
         [sys.executable, "-m", "wholetrack", "key", "carol"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
-    key = made.stderr.split()[1]
+    key = created.stderr.split()[1]
     file = tmp_path / "keys.toml"
-    file.write_text(made.stdout)
+    file.write_text(created.stdout)
     keys = Keys.load(Settings(api_keys_file=file))
     assert keys
-    assert keys.of(key)
-    assert made.stdout == f'[carol]\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+    assert keys.find(key)
+    assert created.stdout == f'[carol]\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
     settings = subprocess.run(
         [sys.executable, "-m", "wholetrack", "settings"],
         cwd=PROJECT,
@@ -164,12 +164,12 @@ def test_the_command_makes_keys_that_the_file_takes(tmp_path: Path) -> None:
         check=False,
     )
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("wholetrack: the file of API keys")
+    assert refused.stderr.splitlines()[-1].startswith("wholetrack: invalid file of API keys")
 
 
-def test_browsers_are_told_to_do_nothing_but_show(closed: Server, song: bytes) -> None:
+def test_responses_have_security_headers(closed: Server, song: bytes) -> None:
     predicted = httpx.post(f"{closed.url}/v1/predict", content=song, headers=bearer(_ALICE), timeout=60)
-    for response in (predicted, ask(closed, "/healthz"), ask(closed, "/v1/models"), ask(closed, "/nowhere")):
+    for response in (predicted, get(closed, "/healthz"), get(closed, "/v1/models"), get(closed, "/nowhere")):
         headers = response.headers
         assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert headers["x-content-type-options"] == "nosniff"
@@ -181,8 +181,8 @@ def test_browsers_are_told_to_do_nothing_but_show(closed: Server, song: bytes) -
         assert "server" not in headers
 
 
-def test_the_documentation_runs_its_own_scripts_and_no_others(closed: Server) -> None:
-    page = ask(closed, "/docs")
+def test_the_documentation_page_may_run_only_its_own_scripts(closed: Server) -> None:
+    page = get(closed, "/docs")
     policy = page.headers["content-security-policy"]
     (inline,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
@@ -191,10 +191,10 @@ def test_the_documentation_runs_its_own_scripts_and_no_others(closed: Server) ->
     assert "unsafe-inline" not in policy.split("style-src")[0]
     for address in re.findall(r'(?:src|href)="([^"]+)"', page.text):
         assert address.startswith("/")
-        assert ask(closed, address).status_code == 200
+        assert get(closed, address).status_code == 200
 
 
-def test_pages_of_other_origins_read_answers_only_where_configured(closed: Server, tmp_path: Path) -> None:
+def test_other_origins_may_read_responses_only_if_configured(closed: Server, tmp_path: Path) -> None:
     origin = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
     assert "access-control-allow-origin" not in httpx.options(f"{closed.url}/v1/predict", headers=origin).headers
     with running_server(tmp_path, cors_origins='["https://example.org"]') as server:
@@ -203,5 +203,5 @@ def test_pages_of_other_origins_read_answers_only_where_configured(closed: Serve
         assert "access-control-allow-credentials" not in allowed.headers
         other = httpx.options(f"{server.url}/v1/predict", headers=origin | {"Origin": "https://example.com"})
         assert "access-control-allow-origin" not in other.headers
-        answer = httpx.get(f"{server.url}/healthz", headers={"Origin": "https://example.org"})
-        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        response = httpx.get(f"{server.url}/healthz", headers={"Origin": "https://example.org"})
+        assert response.headers["cross-origin-resource-policy"] == "cross-origin"

@@ -1,4 +1,4 @@
-"""Clients that break HTTP, dawdle or never stop: each is told why where it can be, and none keeps a connection."""
+"""Clients that send invalid HTTP, are slow, or never stop: they get a reason where possible, and no connection."""
 
 from __future__ import annotations
 
@@ -15,23 +15,35 @@ import pytest
 from tests.harness.server import Server, running_server
 from tests.harness.waiting import until
 
-_PATIENCE_S = 1.0
-_HEAD_BYTES = 8192
-_MOST = 12
+_TIMEOUT_S = 1.0
+_MAX_HEADER_BYTES = 8192
+_MAX_CONNECTIONS = 12
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+_UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with small connection limits."""
     folder = tmp_path_factory.mktemp("guarded")
-    limits = {"client_timeout_s": _PATIENCE_S, "max_header_bytes": _HEAD_BYTES, "max_connections": _MOST}
+    limits = {
+        "client_timeout_s": _TIMEOUT_S,
+        "max_header_bytes": _MAX_HEADER_BYTES,
+        "max_connections": _MAX_CONNECTIONS,
+    }
     with running_server(folder, **limits, min_upload_bytes_per_s=1000) as started:
         yield started
 
 
+def has_no_connections(server: Server) -> bool:
+    return not [c for c in server.process.net_connections() if c.status == "ESTABLISHED"]
+
+
 @pytest.fixture(autouse=True)
-def _no_connection_is_kept(guarded: Server) -> Iterator[None]:
+def _every_connection_is_closed(guarded: Server) -> Iterator[None]:
     yield
-    until(lambda: not [c for c in guarded.process.net_connections() if c.status == "ESTABLISHED"])
+    until(lambda: has_no_connections(guarded))
 
 
 def connect(server: Server) -> socket.socket:
@@ -39,65 +51,66 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-def rest(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
-    found = b""
+def read_until_closed(connection: socket.socket) -> bytes:
+    """Return everything that the server sends until it closes the connection."""
+    received = b""
     try:
-        while received := connection.recv(65536):
-            found += received
+        while chunk := connection.recv(65536):
+            received += chunk
     except ConnectionResetError:
         pass
-    return found
+    return received
 
 
-def one_answer(connection: socket.socket) -> bytes:
-    """Head and body of the next one, however they come."""
-    found = b""
-    while b"\r\n\r\n" not in found:
-        found += connection.recv(65536)
-    head, _, body = found.partition(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+def read_response(connection: socket.socket) -> bytes:
+    """Return the headers and body of one response."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(65536)
+    headers, _, body = received.partition(b"\r\n\r\n")
+    length = int(headers.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     while len(body) < length:
         body += connection.recv(65536)
-    return head + b"\r\n\r\n" + body
+    return headers + b"\r\n\r\n" + body
 
 
-def exchange(server: Server, *pieces: bytes, pause_s: float = 0.0) -> bytes:
+def exchange(server: Server, *chunks: bytes, pause_s: float = 0.0) -> bytes:
+    """Send chunks over a new connection, and return everything that comes back."""
     with closing(connect(server)) as connection:
         try:
-            for piece in pieces:
-                connection.sendall(piece)
+            for chunk in chunks:
+                connection.sendall(chunk)
                 time.sleep(pause_s)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        return rest(connection)
+        return read_until_closed(connection)
 
 
-def sent_until_closed(connection: socket.socket, words: bytes, *, seconds: float) -> float:
-    """Send the same words again and again; give after how many seconds the server closed, at most ``seconds``."""
+def send_until_closed(connection: socket.socket, chunk: bytes, *, max_s: float) -> float:
+    """Send a chunk repeatedly; return after how many seconds the server closed the connection, at most ``max_s``."""
     began = time.monotonic()
     with suppress(BrokenPipeError, ConnectionResetError):
-        while time.monotonic() - began < seconds:
-            connection.sendall(words)
+        while time.monotonic() - began < max_s:
+            connection.sendall(chunk)
             time.sleep(0.001)
     return time.monotonic() - began
 
 
-def problem(answer: bytes, status: int, code: str) -> dict[str, Any]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % status), answer[:500]
-    assert b"content-type: application/problem+json" in head
-    assert b"connection: close" in head
-    found: dict[str, Any] = json.loads(body)
-    assert found["code"] == code
-    assert f"x-request-id: {found['request_id']}".encode() in head
-    return found
+def assert_refused(response: bytes, status: int, code: str) -> None:
+    """Check that a response is a problem with this status and code, and announces that the connection closes."""
+    headers, _, body = response.partition(b"\r\n\r\n")
+    assert headers.startswith(b"HTTP/1.1 %d " % status), response[:500]
+    assert b"content-type: application/problem+json" in headers
+    assert b"connection: close" in headers
+    problem: dict[str, Any] = json.loads(body)
+    assert problem["code"] == code
+    assert f"x-request-id: {problem['request_id']}".encode() in headers
 
 
 @pytest.mark.parametrize(
-    "words",
+    "request_bytes",
     [
-        b"This is no HTTP.\r\n\r\n",
+        b"This is not HTTP.\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\n\r\n",
@@ -108,123 +121,121 @@ def problem(answer: bytes, status: int, code: str) -> dict[str, Any]:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
-def test_what_is_no_http_is_a_problem_too(guarded: Server, words: bytes) -> None:
-    problem(exchange(guarded, words), 400, "malformed_request")
+def test_invalid_http_is_answered_with_a_problem(guarded: Server, request_bytes: bytes) -> None:
+    assert_refused(exchange(guarded, request_bytes), 400, "malformed_request")
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    "chunks",
     [
-        [b"GET /" + b"x" * 3 * _HEAD_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n"],
+        [b"GET /" + b"x" * 3 * _MAX_HEADER_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n"],
         [b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ", *[b"y" * 1000] * 20],
         [b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x-many: there\r\n"] * 2000],
         [b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-many: there\r\n" * 2000 + b"\r\n"],
         [b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
     ],
-    ids=["address", "header", "headers", "headers at once", "chunk extension"],
+    ids=["URL", "header", "headers", "headers at once", "chunk extension"],
 )
-def test_heads_have_an_end(guarded: Server, pieces: list[bytes]) -> None:
-    answer = exchange(guarded, *pieces)
-    # Of the last, the answer to its address has gone out before the extension grew: the connection just ends.
-    if not answer.startswith(b"HTTP/1.1 404"):
-        problem(answer, 431, "headers_too_large")
+def test_the_size_of_headers_is_limited(guarded: Server, chunks: list[bytes]) -> None:
+    response = exchange(guarded, *chunks)
+    # The 404 for the last of these may be sent before the extension exceeds the limit; the connection then just closes.
+    if not response.startswith(b"HTTP/1.1 404"):
+        assert_refused(response, 431, "headers_too_large")
 
 
-def test_trailers_have_an_end(guarded: Server) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+def test_the_size_of_trailers_is_limited(guarded: Server) -> None:
+    headers = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with closing(connect(guarded)) as connection:
-        connection.sendall(head)
-        assert sent_until_closed(connection, b"x-trailer: " + b"t" * 100 + b"\r\n", seconds=20) < 20
+        connection.sendall(headers + b"5\r\nhello\r\n0\r\n")
+        assert send_until_closed(connection, b"x-trailer: " + b"t" * 100 + b"\r\n", max_s=20) < 20
 
 
-def test_a_head_that_fits_is_heard(guarded: Server) -> None:
-    words = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: " + b"y" * 7000 + b"\r\n\r\n"
-    assert exchange(guarded, words).startswith(b"HTTP/1.1 200")
+def test_headers_below_the_limit_are_accepted(guarded: Server) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: " + b"y" * 7000 + b"\r\n\r\n"
+    assert exchange(guarded, request).startswith(b"HTTP/1.1 200")
 
 
-def test_a_head_must_come_in_time(guarded: Server) -> None:
+def test_headers_must_arrive_in_time(guarded: Server) -> None:
     began = time.monotonic()
-    problem(exchange(guarded), 408, "request_too_slow")
-    problem(exchange(guarded, b"GET /healthz HT"), 408, "request_too_slow")
-    problem(exchange(guarded, b"GET /", *[b"x"] * 100, pause_s=0.05), 408, "request_too_slow")
-    assert time.monotonic() - began > 3 * _PATIENCE_S
+    assert_refused(exchange(guarded), 408, "request_too_slow")
+    assert_refused(exchange(guarded, b"GET /healthz HT"), 408, "request_too_slow")
+    assert_refused(exchange(guarded, b"GET /", *[b"x"] * 100, pause_s=0.05), 408, "request_too_slow")
+    assert time.monotonic() - began > 3 * _TIMEOUT_S
 
 
-def test_a_second_head_on_a_connection_must_come_in_time(guarded: Server) -> None:
-    answers = exchange(guarded, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /heal", pause_s=0.2)
-    assert answers.startswith(b"HTTP/1.1 200")
-    problem(answers[answers.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
+def test_the_headers_of_a_second_request_must_arrive_in_time(guarded: Server) -> None:
+    responses = exchange(guarded, HEALTH, b"GET /heal", pause_s=0.2)
+    assert responses.startswith(b"HTTP/1.1 200")
+    assert_refused(responses[responses.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
 
 
 def test_an_upload_byte_by_byte_is_refused(guarded: Server) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
-    answer = exchange(guarded, head, *[b"R"] * 40, pause_s=0.05)
-    assert answer.startswith(b"HTTP/1.1 408"), answer
-    assert b'"code":"request_too_slow"' in answer
+    headers = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
+    response = exchange(guarded, headers, *[b"R"] * 40, pause_s=0.05)
+    assert response.startswith(b"HTTP/1.1 408"), response
+    assert b'"code":"request_too_slow"' in response
 
 
-def test_a_body_that_nobody_wants_does_not_hold_a_connection(guarded: Server) -> None:
-    """Answered before it was sent; what is still coming is read for a while, and then no more."""
+def test_the_rest_of_a_body_after_an_early_response_is_discarded_for_a_limited_time(guarded: Server) -> None:
     with closing(connect(guarded)) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n")
-        assert _PATIENCE_S / 2 < sent_until_closed(connection, b"x", seconds=15) < 15
+        assert _TIMEOUT_S / 2 < send_until_closed(connection, b"x", max_s=15) < 15
 
 
-def test_an_answer_that_nobody_takes_does_not_hold_a_connection(guarded: Server) -> None:
-    ask = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n"
+def test_a_client_that_reads_no_response_does_not_keep_its_connection(guarded: Server) -> None:
     with closing(connect(guarded)) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         connection.settimeout(1)
         try:
             for _ in range(400):
-                connection.sendall(ask)
+                connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n")
         except (TimeoutError, BrokenPipeError, ConnectionResetError):
             pass
-        until(lambda: not [c for c in guarded.process.net_connections() if c.status == "ESTABLISHED"])
+        until(lambda: has_no_connections(guarded))
 
 
-def test_who_still_sends_hears_why_it_was_refused(guarded: Server) -> None:
-    problem(exchange(guarded, b"This is no HTTP.\r\n\r\n", b"x" * (8 << 20)), 400, "malformed_request")
+def test_a_client_that_is_still_sending_can_read_why_it_was_refused(guarded: Server) -> None:
+    response = exchange(guarded, b"This is not HTTP.\r\n\r\n", b"x" * (8 << 20))
+    assert_refused(response, 400, "malformed_request")
 
 
-def test_more_connections_than_allowed_are_told(guarded: Server) -> None:
+def test_connections_above_the_limit_are_refused(guarded: Server) -> None:
     with ExitStack() as stack:
-        for _ in range(_MOST):
+        for _ in range(_MAX_CONNECTIONS):
             stack.enter_context(closing(connect(guarded)))
-        answer = exchange(guarded, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
-        problem(answer, 429, "overloaded")
-        assert b"retry-after: 1" in answer.lower()
+        response = exchange(guarded, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert_refused(response, 429, "overloaded")
+        assert b"retry-after: 1" in response.lower()
 
 
-HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-def test_a_crowd_does_not_make_the_service_look_dead(guarded: Server) -> None:
+def test_probes_are_answered_above_the_connection_limit(guarded: Server) -> None:
     with ExitStack() as stack:
-        for _ in range(_MOST):
+        for _ in range(_MAX_CONNECTIONS):
             stack.enter_context(closing(connect(guarded)))
         with closing(connect(guarded)) as probe:
             probe.sendall(HEALTH)
             assert probe.recv(65536).startswith(b"HTTP/1.1 200")
-        # Who only waits takes no more than some of the places for probes.
+        # The number of additional connections is limited, too.
         for _ in range(16):
             stack.enter_context(closing(connect(guarded)))
-        problem(exchange(guarded, HEALTH), 429, "overloaded")
+        assert_refused(exchange(guarded, HEALTH), 429, "overloaded")
 
 
-@pytest.mark.parametrize("behind", [HEALTH, HEALTH * 20_000, b"This is no HTTP.\r\n\r\n"], ids=["one", "many", "none"])
-def test_what_comes_before_an_answer_is_not_heard_and_costs_nothing(guarded: Server, behind: bytes) -> None:
-    """A prediction's answer is not lost by what its client sends behind it, nor are thousands of requests kept."""
-    head = b"POST /v1/predict?windows=none HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n"
+@pytest.mark.parametrize(
+    "next_request", [HEALTH, HEALTH * 20_000, b"This is not HTTP.\r\n\r\n"], ids=["one", "many", "invalid"]
+)
+def test_requests_sent_before_the_response_are_ignored_and_not_buffered(guarded: Server, next_request: bytes) -> None:
+    """A prediction still gets its response, and thousands of pipelined requests take no memory."""
+    headers = b"POST /v1/predict?windows=none HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n"
     before = guarded.process.memory_info().rss
-    answers = exchange(guarded, head + b"x" * 4000 + behind)
-    assert answers.startswith(b"HTTP/1.1 415")
-    assert b"connection: close" in answers
-    assert answers.count(b"HTTP/1.1 ") == 1
+    responses = exchange(guarded, headers + b"x" * 4000 + next_request)
+    assert responses.startswith(b"HTTP/1.1 415")
+    assert b"connection: close" in responses
+    assert responses.count(b"HTTP/1.1 ") == 1
     assert guarded.process.memory_info().rss - before < 20 << 20
 
 
-def test_requests_one_after_the_other_share_a_connection(guarded: Server) -> None:
+def test_successive_requests_share_a_connection(guarded: Server) -> None:
     with closing(HTTPConnection(guarded.url.removeprefix("http://"), timeout=20)) as client:
         client.connect()
         connection = client.sock
@@ -235,7 +246,7 @@ def test_requests_one_after_the_other_share_a_connection(guarded: Server) -> Non
 
 
 @pytest.mark.parametrize(
-    "pieces",
+    "chunks",
     [
         [HEALTH, b"\r\n"],
         [HEALTH, *[b"\r\n"] * 50],
@@ -244,20 +255,17 @@ def test_requests_one_after_the_other_share_a_connection(guarded: Server) -> Non
     ],
     ids=["empty line", "empty lines", "body", "chunks"],
 )
-def test_nothing_but_a_request_prolongs_the_stay_on_a_connection(guarded: Server, pieces: list[bytes]) -> None:
+def test_only_a_complete_request_keeps_a_connection_open(guarded: Server, chunks: list[bytes]) -> None:
     with closing(connect(guarded)) as connection:
         began = time.monotonic()
         with suppress(BrokenPipeError, ConnectionResetError):
-            for piece in pieces:
-                connection.sendall(piece)
-                time.sleep(_PATIENCE_S / 5)
-        answers = rest(connection)
-    assert answers.count(b"HTTP/1.1 ") == 2
-    problem(answers[answers.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
-    assert time.monotonic() - began < 15 * _PATIENCE_S
-
-
-_WISH = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
+            for chunk in chunks:
+                connection.sendall(chunk)
+                time.sleep(_TIMEOUT_S / 5)
+        responses = read_until_closed(connection)
+    assert responses.count(b"HTTP/1.1 ") == 2
+    assert_refused(responses[responses.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
+    assert time.monotonic() - began < 15 * _TIMEOUT_S
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.2])
@@ -269,28 +277,28 @@ _WISH = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings:
     ],
     ids=["length", "chunked"],
 )
-def test_who_wishes_for_another_protocol_is_answered_in_this_one(
+def test_a_request_for_an_upgrade_is_processed_as_http_1(
     guarded: Server, framing: bytes, body: bytes, pause_s: float
 ) -> None:
-    """And the body of such a request, which looks like one, is a body."""
-    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\n" + _WISH + framing + b"\r\n\r\n"
-    closing_head = b"GET /readyz HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: close, upgrade\r\n\r\n"
+    """Its body, which looks like another request here, is treated as a body."""
+    upgrade = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\n" + _UPGRADE + framing + b"\r\n\r\n"
+    last = b"GET /readyz HTTP/1.1\r\nhost: x\r\nupgrade: h2c\r\nconnection: close, upgrade\r\n\r\n"
     with closing(connect(guarded)) as connection:
-        connection.sendall(head)
+        connection.sendall(upgrade)
         time.sleep(pause_s)
         connection.sendall(body)
-        first = one_answer(connection)
-        connection.sendall(closing_head)
-        second = rest(connection)
+        first = read_response(connection)
+        connection.sendall(last)
+        second = read_until_closed(connection)
     assert first.startswith(b"HTTP/1.1 415"), first
     assert first.count(b"HTTP/1.1 ") == 1
     assert second.startswith(b"HTTP/1.1 200")
     assert second.count(b"HTTP/1.1 ") == 1
 
 
-def test_the_rest_of_an_answer_that_nobody_takes_does_not_hold_a_connection(guarded: Server) -> None:
-    """However little of it there is, and however little the client asked for."""
+def test_a_client_that_does_not_read_a_small_response_does_not_keep_its_connection(guarded: Server) -> None:
+    """Even if the client has announced that this is its last request, and little of the response is left to send."""
     with closing(connect(guarded)) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        until(lambda: not [c for c in guarded.process.net_connections() if c.status == "ESTABLISHED"], seconds=20)
+        until(lambda: has_no_connections(guarded), seconds=20)

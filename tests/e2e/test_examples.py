@@ -1,4 +1,4 @@
-"""The scripts that users copy, run against a running service; and the command line beside it."""
+"""The example scripts, run against a service, and the command line."""
 
 from __future__ import annotations
 
@@ -43,31 +43,31 @@ def wholetrack(*arguments: str | Path, check: bool = True, **settings: str) -> s
     )
 
 
-def test_every_example_is_tested_here() -> None:
+def test_every_example_is_tested_in_this_file() -> None:
     text = Path(__file__).read_text()
     for script in (PROJECT / "examples").glob("*.sh"):
         assert f'"{script.name}"' in text
 
 
 @uses_curl
-def test_predict_and_raw_body(server: Server, song: Path) -> None:
+def test_a_form_and_a_raw_body_give_the_same_prediction(server: Server, song: Path) -> None:
     form = json.loads(run_example(server, "predict.sh", song))
     raw = json.loads(run_example(server, "raw-body.sh", song))
-    assert_same_answer(form["prediction"], raw["prediction"])
+    assert_same_prediction(form["prediction"], raw["prediction"])
     assert form["windows"] == {"count": 8, "silent": []}
 
 
-def assert_same_answer(one: object, other: object) -> None:
-    """The same but for rounding: how windows fall into batches moves the last bits of their probabilities."""
+def assert_same_prediction(one: object, other: object) -> None:
+    """Check equality up to rounding: the batch that a window is in affects the last bits of its probabilities."""
     if isinstance(one, dict):
         assert isinstance(other, dict)
         assert list(one) == list(other)
-        assert_same_answer(list(one.values()), list(other.values()))
+        assert_same_prediction(list(one.values()), list(other.values()))
     elif isinstance(one, list):
         assert isinstance(other, list)
         assert len(one) == len(other)
         for here, there in zip(one, other, strict=True):
-            assert_same_answer(here, there)
+            assert_same_prediction(here, there)
     elif isinstance(one, float):
         assert one == pytest.approx(other, abs=1e-6)
     else:
@@ -75,7 +75,7 @@ def assert_same_answer(one: object, other: object) -> None:
 
 
 @uses_curl
-def test_every_window(server: Server, song: Path) -> None:
+def test_the_genre_of_every_window_is_printed(server: Server, song: Path) -> None:
     lines = run_example(server, "every-window.sh", song).splitlines()
     assert len(lines) == 15
     assert lines[0].split()[:2] == ["0.00", "s"]
@@ -83,8 +83,8 @@ def test_every_window(server: Server, song: Path) -> None:
 
 
 @uses_curl
-def test_a_folder_goes_on_after_an_error(server: Server, song: Path) -> None:
-    song.with_name("text.mp3").write_text("no song\n" * 100)
+def test_a_folder_is_processed_to_its_end_despite_errors(server: Server, song: Path) -> None:
+    song.with_name("text.mp3").write_text("not a song\n" * 100)
     lines = run_example(server, "folder.sh", song.parent).splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("song.wav")
@@ -92,31 +92,31 @@ def test_a_folder_goes_on_after_an_error(server: Server, song: Path) -> None:
 
 
 @uses_curl
-def test_models_and_readiness(server: Server) -> None:
+def test_models_and_readiness_are_printed(server: Server) -> None:
     assert json.loads(run_example(server, "models.sh"))["models"]
     assert json.loads(run_example(server, "ready.sh"))["status"] == "ready"
 
 
 @uses_curl
-def test_an_example_fails_with_the_problem(server: Server, song: Path) -> None:
-    song.write_text("no song\n" * 100)
+def test_a_failing_example_prints_the_problem(server: Server, song: Path) -> None:
+    song.write_text("not a song\n" * 100)
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run_example(server, "predict.sh", song)
     assert "unsupported_media" in caught.value.stdout
 
 
-def test_the_command_line_gives_the_services_answer(server: Server, song: Path) -> None:
+def test_the_command_line_and_the_service_give_the_same_prediction(server: Server, song: Path) -> None:
     by_http = server.post(song).json()
     (line,) = wholetrack("predict", song, "--format", "json").stdout.splitlines()
     by_command = json.loads(line)
-    assert_same_answer(by_command["windows"], by_http["windows"])
-    assert_same_answer(by_command["prediction"], by_http["prediction"])
+    assert_same_prediction(by_command["windows"], by_http["windows"])
+    assert_same_prediction(by_command["prediction"], by_http["prediction"])
     assert by_command["track"]["sha256"] == by_http["track"]["sha256"]
 
 
-def test_the_command_line_takes_folders_and_goes_on_after_an_error(song: Path) -> None:
-    song.with_name("broken.mp3").write_text("no song\n" * 100)
-    song.with_name("notes.txt").write_text("not looked at")
+def test_the_command_line_accepts_folders_and_continues_after_an_error(song: Path) -> None:
+    song.with_name("broken.mp3").write_text("not a song\n" * 100)
+    song.with_name("notes.txt").write_text("ignored")
     done = wholetrack("predict", song.parent, "--format", "csv", "--top-k", "2", check=False)
     assert done.returncode == 1
     assert "broken.mp3: unsupported_media" in done.stderr
@@ -126,14 +126,14 @@ def test_the_command_line_takes_folders_and_goes_on_after_an_error(song: Path) -
     assert 0 < float(row["summed_share_2"]) <= float(row["summed_share_1"]) < 1
 
 
-def test_the_table_names_the_genres(song: Path) -> None:
+def test_the_table_lists_genres_with_their_shares(song: Path) -> None:
     header, line = wholetrack("predict", song, "--top-k", "1").stdout.splitlines()
     assert header.split()[:2] == ["file", "seconds"]
     assert line.split()[1] == "10.0"
     assert "%" in line
 
 
-def test_impossible_options_are_refused_once(song: Path) -> None:
+def test_invalid_options_are_reported_once(song: Path) -> None:
     for options in (["--model", "nobody"], ["--hop-s", "9"]):
         done = wholetrack("predict", song, song, *options, check=False)
         assert done.returncode == 1
@@ -143,7 +143,7 @@ def test_impossible_options_are_refused_once(song: Path) -> None:
     assert "neither a file nor a folder" in missing.stderr
 
 
-def test_models_and_settings() -> None:
+def test_models_and_settings_are_listed() -> None:
     assert "wholetrack-crnn (default)" in wholetrack("models").stdout
     lines = wholetrack("settings", WHOLETRACK_PORT="9000").stdout.splitlines()
     (port,) = [line.split() for line in lines if line.startswith("WHOLETRACK_PORT ")]
@@ -152,32 +152,34 @@ def test_models_and_settings() -> None:
     assert host[1:3] == ["127.0.0.1", "default"]
 
 
-def test_a_start_that_cannot_succeed_says_what_to_change(tmp_path: Path) -> None:
-    for settings, words in (
+def test_an_invalid_configuration_ends_with_a_sentence_that_says_what_to_change(tmp_path: Path) -> None:
+    for settings, expected in (
         ({"WHOLETRACK_DEVICE": "cuda"}, "WHOLETRACK_DEVICE=cpu"),
-        ({"WHOLETRACK_MODELS_DIR": str(tmp_path)}, "no model in"),
-        ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "cannot be executed"),
+        ({"WHOLETRACK_MODELS_DIR": str(tmp_path)}, f"no model in {tmp_path}"),
+        ({"WHOLETRACK_FFMPEG": "/nowhere/ffmpeg"}, "/nowhere/ffmpeg"),
         ({"WHOLETRACK_MAX_REQUESTS": "many"}, "WHOLETRACK_MAX_REQUESTS"),
         ({"WHOLETRACK_CUDA_DEVICES": "[]"}, "WHOLETRACK_CUDA_DEVICES"),
         ({"WHOLETRACK_CUDA_DEVICES": "0,1"}, '"cuda_devices"'),
     ):
         done = wholetrack("serve", "--port", "0", check=False, **settings)
         assert done.returncode == 1, done.stderr
-        assert words in done.stderr
+        assert expected in done.stderr
         assert "Traceback" not in done.stderr
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["full/vibe-ace.ogg", "full/fantasma.mp3", "gtzan/jazz/jazz.00001.flac"])
-def test_the_fast_road_and_the_reference_agree(music: Path, name: str) -> None:
+def test_the_service_and_the_reference_implementation_agree(music: Path, name: str) -> None:
     done = wholetrack("verify", music / "audio" / name)
-    assert "the fast road and the reference agree" in done.stdout
+    assert "the service and the reference agree" in done.stdout
 
 
-def test_starting_the_service_imports_nothing_that_only_training_needs() -> None:
-    code = (
-        "import sys; import wholetrack.cli.app, wholetrack.api.app, wholetrack.startup; "
-        "print([m for m in ('librosa', 'numba', 'scipy', 'pydub', 'torch', 'training', 'onnx') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PROJECT)
+def test_the_service_imports_no_package_that_only_training_or_verify_needs() -> None:
+    program = """
+import sys
+import wholetrack.api.app, wholetrack.cli.commands, wholetrack.server.draining, wholetrack.startup
+unwanted = ("librosa", "numba", "scipy", "pydub", "torch", "onnx", "wholetrack_training")
+print([name for name in unwanted if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Every published model: served by name, on its own windows, as the reference hears it, with its figures stated."""
+"""Every published model: served by name with its own windows, in agreement with the reference implementation."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ def song(tune: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize("name", list(BUNDLES))
-def test_a_model_answers_by_name_on_its_own_windows(name: str, server: Server, song: Path) -> None:
+def test_a_model_is_served_by_name_with_its_own_windows(name: str, server: Server, song: Path) -> None:
     card = BUNDLES[name].card
-    answer = server.post(song, model=name).json()
-    assert answer["model"]["name"] == name
-    assert answer["model"]["window_s"] == card.windows.window_s
-    assert answer["model"]["hop_s"] == card.windows.hop_s
-    starts = np.array(answer["windows"]["start_s"])
+    body = server.post(song, model=name).json()
+    assert body["model"]["name"] == name
+    assert body["model"]["window_s"] == card.windows.window_s
+    assert body["model"]["hop_s"] == card.windows.hop_s
+    starts = np.array(body["windows"]["start_s"])
     if card.onnx.steps is None:
-        assert answer["model"]["step_s"] is None
-        # Every window begins with a frame.
+        assert body["model"]["step_s"] is None
+        # Windows start on frames.
         frame_s = card.windows.window_s / card.windows.frames
         np.testing.assert_allclose(np.diff(starts)[:-1], card.windows.hop_s, atol=frame_s)
     else:
-        # A belief that follows the music: at every step, up to the end.
-        assert answer["model"]["step_s"] == pytest.approx(card.windows.window_s / card.onnx.steps)
+        # Steps follow each other up to the end of the track.
+        assert body["model"]["step_s"] == pytest.approx(card.windows.window_s / card.onnx.steps)
         assert np.diff(starts).max() < 1.6 * card.step_s
         assert starts[-1] > SECONDS - 2 * card.step_s
-    assert answer["windows"]["count"] == len(starts)
-    np.testing.assert_allclose(np.sum(answer["windows"]["probabilities"], axis=1), 1.0, atol=1e-5)
+    assert body["windows"]["count"] == len(starts)
+    np.testing.assert_allclose(np.sum(body["windows"]["probabilities"], axis=1), 1.0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(BUNDLES))
-def test_a_model_answers_as_the_reference_does(name: str, pipeline: Pipeline, song: Path) -> None:
+def test_a_model_agrees_with_the_reference_implementation(name: str, pipeline: Pipeline, song: Path) -> None:
     comparison = compare(pipeline, song, model=name, max_duration_s=60)
     assert comparison.agrees, comparison.text()
 
 
 @pytest.mark.parametrize("name", list(BUNDLES))
-def test_a_model_states_how_good_it_is_by_both_protocols(name: str, server: Server) -> None:
+def test_a_card_states_the_metrics_of_both_protocols(name: str, server: Server) -> None:
     shown = server.get(f"/v1/models/{name}").json()
     metrics = shown["card"]["metrics"]
     assert metrics["parameters"] > 0
     assert metrics["mflop_per_window"] > 0
-    for protocol, least_runs in (("random_split", 2), ("artist_filtered", 3)):
+    for protocol, min_runs in (("random_split", 2), ("artist_filtered", 3)):
         stated = metrics[protocol]
-        assert stated["runs"] >= least_runs
+        assert stated["runs"] >= min_runs
         for figure in FIGURES:
             assert 0 <= stated[figure] <= 1
             assert 0 <= stated[f"{figure}_sd"] < 0.5
-    # What a random split flatters: artists on both sides.
+    # A random split overestimates accuracy, because artists occur in training and test data.
     assert metrics["random_split"]["track_accuracy_summed"] > metrics["artist_filtered"]["track_accuracy_summed"]
 
 

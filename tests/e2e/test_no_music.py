@@ -1,4 +1,4 @@
-"""What is no music is not given a genre with confidence, and what is music is not taken for something else."""
+"""Sounds other than music are out of domain and get a low confidence; music is in domain."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ TEXT = (
 
 
 @pytest.mark.parametrize("name", list(SOUNDS))
-def test_a_sound_that_is_no_music(name: str, pipeline: Pipeline, recorder: Recorder, tmp_path: Path) -> None:
+def test_a_sound_that_is_not_music_is_out_of_domain(
+    name: str, pipeline: Pipeline, recorder: Recorder, tmp_path: Path
+) -> None:
     sound = tmp_path / "sound.wav"
     recorder.run("-f", "lavfi", "-i", SOUNDS[name], "-t", "15", sound)
-    found = pipeline.predict(sound, max_duration_s=60)
-    assert found.in_domain is False
-    assert found.confidence < 0.3
+    prediction = pipeline.predict(sound, max_duration_s=60)
+    assert prediction.in_domain is False
+    assert prediction.confidence < 0.3
 
 
 @pytest.mark.espeak
 @pytest.mark.parametrize("voice", ["en", "en+f3", "en-us", "en+m3", "de", "fr", "es"])
-def test_speech(voice: str, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_speech_is_out_of_domain(voice: str, pipeline: Pipeline, tmp_path: Path) -> None:
     sound = tmp_path / "speech.wav"
     subprocess.run(["espeak-ng", "-v", voice, "-w", str(sound), TEXT], check=True)
-    found = pipeline.predict(sound, max_duration_s=60)
-    assert found.in_domain is False, (found.summed_score.genre, found.confidence)
-    assert found.confidence < 0.3
+    prediction = pipeline.predict(sound, max_duration_s=60)
+    assert prediction.in_domain is False, (prediction.summed_score.genre, prediction.confidence)
+    assert prediction.confidence < 0.3
 
 
 @pytest.mark.data
-def test_music_is_known(pipeline: Pipeline, music: Path) -> None:
+def test_music_is_in_domain(pipeline: Pipeline, music: Path) -> None:
     with (music / "tracks.csv").open() as table:
         clips = [music / row["audio"] for row in csv.DictReader(table) if row["audio"]]
     outside = [clip.name for clip in clips if not pipeline.predict(clip, max_duration_s=60).in_domain]

@@ -1,4 +1,4 @@
-"""Models, health, metrics, and the documentation, which needs no other host."""
+"""Models, probes, metrics, request ids, and the documentation, which needs no other host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def openapi(server: Server) -> dict[str, Any]:
     return document
 
 
-def test_the_models_and_their_cards(server: Server) -> None:
+def test_models_are_served_with_their_cards(server: Server) -> None:
     (listed,) = [model for model in server.get("/v1/models").json()["models"] if model["default"]]
     assert listed["name"] == "wholetrack-crnn"
     assert listed["device"] == "cpu"
@@ -42,12 +42,12 @@ def test_the_models_and_their_cards(server: Server) -> None:
         assert 0.5 < card["metrics"][protocol]["track_accuracy_summed"] < 1.0
 
 
-def test_alive_and_ready(server: Server) -> None:
+def test_a_running_service_is_alive_and_ready(server: Server) -> None:
     assert server.get("/healthz").json() == {"status": "ok"}
     assert server.get("/readyz").json()["models"]["wholetrack-crnn"] == "cpu"
 
 
-def test_metrics_count_what_happened(server: Server, tune: NDArray[np.float32]) -> None:
+def test_metrics_count_windows_and_stages(server: Server, tune: NDArray[np.float32]) -> None:
     def windows() -> float:
         (value,) = re.findall(
             r'^wholetrack_windows_total\{model="wholetrack-crnn"\} (.+)$', server.get("/metrics").text, re.MULTILINE
@@ -63,7 +63,7 @@ def test_metrics_count_what_happened(server: Server, tune: NDArray[np.float32]) 
         assert f'wholetrack_stage_seconds_count{{stage="{stage}"}}' in text
 
 
-def test_metrics_of_the_engine(server: Server, tune: NDArray[np.float32]) -> None:
+def test_metrics_describe_the_engine(server: Server, tune: NDArray[np.float32]) -> None:
     def sample(name: str, **labels: str) -> float:
         families = text_string_to_metric_families(server.get("/metrics").text)
         labels |= {"model": "wholetrack-crnn", "device": "cpu"}
@@ -83,13 +83,13 @@ def test_metrics_of_the_engine(server: Server, tune: NDArray[np.float32]) -> Non
         assert sample(f"wholetrack_{none}") == 0
 
 
-def test_the_same_bytes_are_heard_once_where_that_is_wanted(tmp_path: Path, tune: NDArray[np.float32]) -> None:
-    with running_server(tmp_path, repeats_mb=1) as server:
+def test_the_same_bytes_are_decoded_once_if_the_cache_is_on(tmp_path: Path, tune: NDArray[np.float32]) -> None:
+    with running_server(tmp_path, cache_mb=1) as server:
         first, again = (server.post(wav_bytes(tune, 22050), name).json() for name in ("one.wav", "other.wav"))
         other = server.post(wav_bytes(tune, 22050), hop_s=2).json()
         text = server.get("/metrics").text
-    assert 'wholetrack_repeats_total{outcome="hit"} 1.0' in text
-    assert 'wholetrack_repeats_total{outcome="miss"} 2.0' in text
+    assert 'wholetrack_cache_lookups_total{outcome="hit"} 1.0' in text
+    assert 'wholetrack_cache_lookups_total{outcome="miss"} 2.0' in text
     assert (first["track"].pop("filename"), again["track"].pop("filename")) == ("one.wav", "other.wav")
     assert first["timing_ms"]["inference"] > 0
     assert again["timing_ms"]["inference"] == 0
@@ -98,13 +98,13 @@ def test_the_same_bytes_are_heard_once_where_that_is_wanted(tmp_path: Path, tune
     assert other["windows"]["count"] < first["windows"]["count"]
 
 
-def test_an_answer_says_where_its_time_went(server: Server, tune: NDArray[np.float32]) -> None:
+def test_the_server_timing_header_equals_the_timing_of_the_body(server: Server, tune: NDArray[np.float32]) -> None:
     response = server.post(wav_bytes(tune, 22050))
     stages = dict(re.findall(r"(\w+);dur=([0-9.]+)", response.headers["Server-Timing"]))
     assert {stage: float(ms) for stage, ms in stages.items()} == response.json()["timing_ms"]
 
 
-def test_the_documentation_comes_from_this_host_alone(server: Server) -> None:
+def test_the_documentation_page_loads_nothing_from_other_hosts(server: Server) -> None:
     page = server.get("/docs")
     assert page.status_code == 200
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
@@ -115,7 +115,7 @@ def test_the_documentation_comes_from_this_host_alone(server: Server) -> None:
     assert not re.findall(r"https?://(?!127\.0\.0\.1)", page.text)
 
 
-def test_every_operation_parameter_and_answer_is_described(openapi: dict[str, Any]) -> None:
+def test_every_operation_parameter_and_response_is_described(openapi: dict[str, Any]) -> None:
     operations = [(path, verb, op) for path, verbs in openapi["paths"].items() for verb, op in verbs.items()]
     assert {(path, verb) for path, verb, _ in operations} == {
         ("/v1/predict", "post"),
@@ -143,12 +143,12 @@ def test_every_error_of_the_table_is_documented_with_an_example(openapi: dict[st
         for code, example in response.get("content", {}).get("application/problem+json", {}).get("examples", {}).items()
     }
     undocumented = {
-        # of any address, not of an operation
+        # errors of paths without an operation
         ErrorKind.NOT_FOUND,
         ErrorKind.METHOD_NOT_ALLOWED,
-        # only for the log: nobody is there to read it
+        # only logged, because the client has disconnected
         ErrorKind.CLIENT_GONE,
-        # not raised before there are API keys, and a start that is not over accepts no connection
+        # only raised if API keys are configured, and while the service starts, when it does not accept connections
         ErrorKind.UNAUTHORISED,
         ErrorKind.NOT_READY,
     }
@@ -158,34 +158,34 @@ def test_every_error_of_the_table_is_documented_with_an_example(openapi: dict[st
         assert example["status"] == ErrorKind[code.upper()].status
 
 
-def test_the_answer_has_the_documented_shape_and_an_example(
+def test_predictions_and_their_example_match_the_schema(
     server: Server, openapi: dict[str, Any], tune: NDArray[np.float32]
 ) -> None:
     import jsonschema
 
-    schema = {"$ref": "#/components/schemas/PredictionAnswer", "components": openapi["components"]}
+    schema = {"$ref": "#/components/schemas/PredictionResponse", "components": openapi["components"]}
     for detail in ("none", "top", "full"):
         jsonschema.validate(server.post(wav_bytes(tune, 22050), windows=detail).json(), schema)
     (content,) = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"].values()
     jsonschema.validate(content["example"], schema)
 
 
-def test_a_request_id_is_kept_or_made(server: Server) -> None:
-    made = httpx.get(f"{server.url}/healthz").headers["x-request-id"]
-    assert re.fullmatch("[0-9a-f]{32}", made)
-    kept = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": made}).headers["x-request-id"]
-    assert kept == made
+def test_a_request_id_is_kept_or_generated(server: Server) -> None:
+    generated = httpx.get(f"{server.url}/healthz").headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{32}", generated)
+    kept = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": generated}).headers["x-request-id"]
+    assert kept == generated
 
 
 @pytest.mark.parametrize(
     "given",
     ["x", "urn:" * 100 + "0" * 32, "{" + "0" * 32 + "}", "0" * 31 + "g", "0" * 33, "0123456789abcdef_0123456789abcde"],
 )
-def test_an_id_that_is_none_is_replaced(server: Server, given: str) -> None:
-    answer = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": given})
-    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+def test_an_invalid_request_id_is_replaced(server: Server, given: str) -> None:
+    response = httpx.get(f"{server.url}/healthz", headers={"X-Request-ID": given})
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-def test_nobody_is_sent_to_where_a_request_says(server: Server) -> None:
-    answer = httpx.get(f"{server.url}/v1/models/", headers={"Host": "elsewhere.example"})
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+def test_no_response_redirects_to_the_host_of_the_request(server: Server) -> None:
+    response = httpx.get(f"{server.url}/v1/models/", headers={"Host": "elsewhere.example"})
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")

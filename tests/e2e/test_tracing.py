@@ -1,4 +1,4 @@
-"""Spans arrive at a collector: one trace per prediction, continued from the client's, that explains a slow answer."""
+"""Spans are exported to a collector: each prediction is part of the client's trace, with the time of each stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Collector(ThreadingHTTPServer):
-    """Keeps what it is sent."""
+    """An OpenTelemetry collector that stores the spans it receives."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Listener)
@@ -61,44 +61,44 @@ def test_a_prediction_is_a_trace(collector: Collector, tmp_path: Path, tune: NDA
     client = {
         "traceparent": f"00-{TRACE}-{PARENT}-01",
         "x-request-id": "f47ac10b58cc4372a5670e02b2c3d479",
-        # What is not traced goes by the path alone.
+        # Requests are excluded from tracing by path, not by host.
         "host": "metrics.example",
     }
     with running_server(tmp_path, otlp_endpoint=endpoint) as server:
-        for content, status in ((wav_bytes(tune, 22050), 200), (b"no music", 415)):
+        for content, status in ((wav_bytes(tune, 22050), 200), (b"not music", 415)):
             response = httpx.post(f"{server.url}/v1/predict", content=content, headers=client, timeout=60)
             assert response.status_code == status, response.text
         assert server.get("/healthz").status_code == 200
-    # The service has ended, so that everything was sent.
+    # The service has exited, so all spans have been exported.
     assert {span.trace_id.hex() for span in collector.spans} == {TRACE}
     by_name: dict[str, list[Any]] = {}
     for span in sorted(collector.spans, key=lambda span: span.start_time_unix_nano):
         by_name.setdefault(span.name, []).append(span)
-    assert {name: len(spans) for name, spans in by_name.items()} == {"POST /v1/predict": 2, "receive": 2, "hear": 2}
-    request, hear = by_name["POST /v1/predict"][0], by_name["hear"][0]
+    assert {name: len(spans) for name, spans in by_name.items()} == {"POST /v1/predict": 2, "receive": 2, "predict": 2}
+    request, predict = by_name["POST /v1/predict"][0], by_name["predict"][0]
     assert request.parent_span_id.hex() == PARENT
-    for part in (by_name["receive"][0], hear):
+    for part in (by_name["receive"][0], predict):
         assert part.parent_span_id == request.span_id
         assert request.start_time_unix_nano <= part.start_time_unix_nano
         assert part.end_time_unix_nano <= request.end_time_unix_nano
-    facts = {each.key: each.value for each in hear.attributes}
-    assert facts["wholetrack.request_id"].string_value == client["x-request-id"]
-    assert facts["wholetrack.model"].string_value == "wholetrack-crnn"
-    assert facts["wholetrack.windows"].int_value == 8
-    assert facts["wholetrack.audio_s"].double_value == pytest.approx(10, abs=0.1)
+    attributes = {each.key: each.value for each in predict.attributes}
+    assert attributes["wholetrack.request_id"].string_value == client["x-request-id"]
+    assert attributes["wholetrack.model"].string_value == "wholetrack-crnn"
+    assert attributes["wholetrack.windows"].int_value == 8
+    assert attributes["wholetrack.audio_s"].double_value == pytest.approx(10, abs=0.1)
     for stage in ("receive", "decode", "features", "queue", "inference", "total"):
-        assert facts[f"wholetrack.{stage}_ms"].double_value >= 0
-    failed = by_name["hear"][1]
+        assert attributes[f"wholetrack.{stage}_ms"].double_value >= 0
+    failed = by_name["predict"][1]
     assert failed.status.code == failed.status.STATUS_CODE_ERROR
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     with pytest.raises(StartupError, match="install the extra 'tracing'"):
         Tracing(FastAPI(), "http://127.0.0.1:4318/v1/traces")
 
 
-def test_without_an_endpoint_nothing_of_it_is_loaded() -> None:
+def test_without_an_endpoint_the_sdk_is_not_loaded() -> None:
     program = "import sys, wholetrack.api.app; print('opentelemetry.sdk' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

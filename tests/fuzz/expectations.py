@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from wholetrack.api.problems import MEDIA_TYPE, Problem
-from wholetrack.api.schemas import MajorityVote, Prediction, PredictionAnswer, SummedScore, Track, Windows
+from wholetrack.api.schemas import MajorityVote, Prediction, PredictionResponse, SummedScore, Track, Windows
 from wholetrack.decoding.ffmpeg import CODECS, FORMATS
 from wholetrack.errors import ErrorKind
 
@@ -83,7 +83,7 @@ def _of_error(response: httpx.Response, body: Any) -> Iterator[str]:
 def _of_prediction(body: Any, max_duration_s: float) -> Iterator[str]:
     try:
         # NaN and infinity become null in JSON, which the schema does not allow.
-        answer = PredictionAnswer.model_validate_json(json.dumps(body), strict=True)
+        answer = PredictionResponse.model_validate_json(json.dumps(body), strict=True)
     except ValidationError as error:
         yield f"the prediction does not match its schema: {error}"
         return
@@ -168,7 +168,7 @@ def _of_ranking(name: str, ranking: SummedScore | MajorityVote, labels: Sequence
         yield f"{name} has the shares {shares}"
 
 
-def _of_sections(answer: PredictionAnswer) -> Iterator[str]:
+def _of_sections(answer: PredictionResponse) -> Iterator[str]:
     last_s, end_s = 0.0, answer.track.duration_s + _SECTION_TOLERANCE_S
     for section in answer.sections:
         if not last_s <= section.start_s <= section.end_s <= end_s:

@@ -17,7 +17,8 @@ from tests.fuzz.expectations import problems_of
 from tests.fuzz.mutations import MAX_GROWTH, MUTATIONS, Mutation, fix_checksums, make_mutant
 from tests.harness.recordings import Recorder, generate_tune, wav_bytes
 from wholetrack.api.problems import MEDIA_TYPE, Problem
-from wholetrack.api.schemas import Received, WindowDetail, answer
+from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.schemas import WindowDetail
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline
@@ -116,8 +117,8 @@ def valid(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> dict[
     path = tmp_path_factory.mktemp("valid") / "tune.wav"
     path.write_bytes(wav_bytes(np.concatenate((generate_tune(SECONDS), np.zeros(5 * 22050, dtype=np.float32))), 22050))
     found = pipeline.predict(path, max_duration_s=MAX_DURATION_S)
-    received = Received("tune.wav", "0" * 64, 1, 0.0)
-    full = answer(found, received, top_k=len(found.card.labels), detail=WindowDetail.FULL)
+    source = SourceFile("tune.wav", "0" * 64, 1, 0.0)
+    full = prediction_response(found, source, top_k=len(found.card.labels), detail=WindowDetail.FULL)
     body: dict[str, Any] = full.model_dump(mode="json")
     assert body["windows"]["silent"]
     return body

@@ -1,4 +1,4 @@
-"""What a container asks every few seconds: whether the service is ready."""
+"""The health check that containers run every few seconds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-IN_CONTAINERS, FOR_PEOPLE = ("wholetrack.healthcheck",), ("wholetrack", "health")
+MODULE, COMMAND = ("wholetrack.healthcheck",), ("wholetrack", "health")
 
 
-def check(port: int, *, command: tuple[str, ...] = IN_CONTAINERS) -> tuple[int, str]:
+def check(port: int, *, command: tuple[str, ...] = MODULE) -> tuple[int, str]:
+    """Run the health check; return its exit status and its output."""
     environment = {**os.environ, "WHOLETRACK_PORT": str(port)}
     command = (sys.executable, "-m", *command)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -22,13 +23,13 @@ def check(port: int, *, command: tuple[str, ...] = IN_CONTAINERS) -> tuple[int, 
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("command", [IN_CONTAINERS, FOR_PEOPLE])
+@pytest.mark.parametrize("command", [MODULE, COMMAND])
 @pytest.mark.parametrize(
     ("status", "expected"),
-    # A service with keys may keep its health to itself.
+    # A service with API keys may require one for /readyz.
     [(200, 0), (401, 0), (503, 1), (404, 1)],
 )
-def test_an_answer(status: int, expected: int, command: tuple[str, ...]) -> None:
+def test_the_status_of_readyz_decides(status: int, expected: int, command: tuple[str, ...]) -> None:
     class Service(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == "/readyz" else 200)
@@ -39,15 +40,15 @@ def test_an_answer(status: int, expected: int, command: tuple[str, ...]) -> None
 
     with HTTPServer(("127.0.0.1", 0), Service) as service:
         threading.Thread(target=service.handle_request, daemon=True).start()
-        assert check(service.server_port, command=command) == (expected, f"/readyz answers {status}\n")
+        assert check(service.server_port, command=command) == (expected, f"/readyz returned {status}\n")
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_no_answer(*, listens: bool) -> None:
+def test_a_service_that_does_not_respond_is_not_healthy(*, listens: bool) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         if listens:
             silent.listen()
-        code, words = check(silent.getsockname()[1])
-    assert code == 1
-    assert words.startswith("no answer: ")
+        status, output = check(silent.getsockname()[1])
+    assert status == 1
+    assert output.startswith("no response: ")

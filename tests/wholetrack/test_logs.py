@@ -1,4 +1,4 @@
-"""Records of logs: whatever a client puts into them."""
+"""Log records stay on one line, whatever a client puts into them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _FORGED = "/x\n2026-11-25 INFO service: all is well \x1b[31m\x85\u2028 é"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_record_is_one_line_whatever_is_in_it(form: str) -> None:
+def test_a_record_is_one_line_whatever_it_contains(form: str) -> None:
     program = f"""
 import logging
 from wholetrack.logs import configure_logs
 configure_logs(level="info", form={form!r})
-logging.getLogger("wholetrack").info("asked for %s", {_FORGED!r})
+logging.getLogger("wholetrack").info("request for %s", {_FORGED!r})
 """
     written = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
     (line,) = written.splitlines()
     assert line.isprintable()
     if form == "json":
-        assert json.loads(line)["message"] == f"asked for {_FORGED}"
+        assert json.loads(line)["message"] == f"request for {_FORGED}"
     else:
-        assert line.endswith(r"asked for /x\n2026-11-25 INFO service: all is well \x1b[31m\x85\u2028 é")
+        assert line.endswith(r"request for /x\n2026-11-25 INFO service: all is well \x1b[31m\x85\u2028 é")

@@ -20,7 +20,7 @@ from starlette.types import Message
 from wholetrack.aggregation.confidence import confidence
 from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.aggregation.sections import sections
-from wholetrack.api.upload import UploadLimits, received
+from wholetrack.api.upload import UploadLimits, receive_upload
 from wholetrack.contracts import CalibrationSpec, WindowScores, WindowSpec
 from wholetrack.decoding.container import has_accepted_signature, is_archive, is_truncated
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
@@ -170,7 +170,7 @@ def receive(body: bytes, kind: str | None, cut: int) -> tuple[int, bytes]:
     async def go() -> tuple[int, bytes]:
         request = Request({"type": "http", "method": "POST", "headers": headers}, next_message)
         with tempfile.TemporaryDirectory() as folder:
-            async with received(request, Path(folder), UploadLimits(10**6, 1, 60.0)) as upload:
+            async with receive_upload(request, Path(folder), UploadLimits(10**6, 1, 60.0)) as upload:
                 return upload.n_bytes, upload.path.read_bytes()
 
     return asyncio.run(go())

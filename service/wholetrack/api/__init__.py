@@ -1,1 +1,1 @@
-"""HTTP, which no other room knows of: ``app`` assembles it, ``predict`` is the main road."""
+"""The HTTP interface: routes, schemas, uploads, admission, keys, problems, metrics and tracing."""

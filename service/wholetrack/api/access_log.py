@@ -1,4 +1,4 @@
-"""Every request as the service sees it: counted while it is under way, and one record when it is answered."""
+"""The access log: one record per request, and the number of requests in flight."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wholetrack.api.keys import key_of
 
-_access = logging.getLogger("wholetrack.access")
+_access_log = logging.getLogger("wholetrack.access")
 
 
 class InFlight:
-    """How many requests are not fully answered."""
+    """The number of requests without a complete response."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -22,41 +22,41 @@ class InFlight:
         self._none.set()
 
     def begin(self) -> None:
-        """One more."""
+        """Count one more request."""
         self._count += 1
         self._none.clear()
 
     def end(self) -> None:
-        """One less."""
+        """Count one request less."""
         self._count -= 1
         if self._count == 0:
             self._none.set()
 
-    async def wait_for_none(self, limit_s: float) -> None:
-        """Return when all are answered, or after ``limit_s`` seconds."""
+    async def wait_for_none(self, timeout_s: float) -> None:
+        """Wait until no request is in flight, for at most ``timeout_s`` seconds."""
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(timeout_s):
                 await self._none.wait()
         except TimeoutError:
-            _access.warning("%d requests are left unanswered", self._count)
+            _access_log.warning("%d requests did not get a response", self._count)
 
 
-class RequestRecords:
-    """Middleware that writes a record for every request: what was asked, what was answered, how long it took."""
+class AccessLog:
+    """Middleware that logs the method, path, status, duration and API key name of every request."""
 
     def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
         self._app = app
         self._in_flight = in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and keep its record."""
+        """Handle a request and log it when its response is complete."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
         status = 0
 
-        async def noting(message: Message) -> None:
+        async def recording_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -64,15 +64,19 @@ class RequestRecords:
 
         self._in_flight.begin()
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, recording_send)
         finally:
             self._in_flight.end()
-            facts = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "ms": round((time.monotonic() - began) * 1e3, 1),
-            }
-            if key := key_of(scope):
-                facts["key"] = key.identifier
-            _access.info("%s %s %d", scope["method"], scope["path"], status, extra=facts)
+            _log_request(scope, status, duration_s=time.monotonic() - began)
+
+
+def _log_request(scope: Scope, status: int, *, duration_s: float) -> None:
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(duration_s * 1e3, 1),
+    }
+    if key := key_of(scope):
+        fields["key"] = key.identifier
+    _access_log.info("%s %s %d", scope["method"], scope["path"], status, extra=fields)

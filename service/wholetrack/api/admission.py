@@ -1,4 +1,4 @@
-"""How many predictions are under way at most, and when somebody who was turned away should come back."""
+"""Admission control: a limit on concurrent predictions, and an estimate of when to retry a rejected one."""
 
 from __future__ import annotations
 
@@ -12,90 +12,89 @@ from statistics import fmean
 
 from wholetrack.errors import ErrorKind, ServiceError
 
-_REMEMBERED = 32
-_UNKNOWN_S = 5
-_LONGEST_S = 600
-# A place that becomes free while others are turned away would stand empty until the next one comes.
-_PATIENCE_S = 0.01
+_RECENT_PREDICTIONS = 32
+_DEFAULT_RETRY_S = 5
+_MAX_RETRY_S = 600
+# Without a short wait, a slot that becomes free while requests are rejected stays unused until the next request.
+_GRACE_S = 0.01
 
 
 class Admission:
-    """Lets predictions in while there is room; used by the event loop alone.
+    """Admits predictions up to a limit. Not thread-safe: for use on the event loop only.
 
     Args:
-        most: that are under way at a time.
-        patience_s: for which one more may wait for a place, in seconds.
-        clock: that says how long predictions last.
+        limit: maximum number of predictions in progress.
+        grace_s: how long a prediction may wait for a slot before it is rejected, in seconds.
+        clock: returns the current time in seconds.
 
     Attributes:
-        under_way: predictions admitted and not yet ended.
-        draining: whether no more are admitted because the service is about to stop.
+        under_way: number of predictions admitted and not yet finished.
+        draining: whether all new predictions are rejected because the service is shutting down.
     """
 
-    def __init__(
-        self, most: int, *, patience_s: float = _PATIENCE_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, limit: int, *, grace_s: float = _GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
         self.under_way = 0
         self.draining = False
-        self._most = most
-        self._places = asyncio.Semaphore(most)
-        self._patience_s = patience_s
+        self._limit = limit
+        self._slots = asyncio.Semaphore(limit)
+        self._grace_s = grace_s
         self._clock = clock
-        self._lasted: deque[float] = deque(maxlen=_REMEMBERED)
+        self._recent_durations: deque[float] = deque(maxlen=_RECENT_PREDICTIONS)
         self._last_admitted = clock()
-        self._turned_away = 0
+        self._n_rejected = 0
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """A place for one prediction.
+    async def admit(self) -> AsyncIterator[None]:
+        """Hold a slot for one prediction.
 
         Raises:
-            ServiceError: ``overloaded``, with the time after which there should be a place, or ``draining``.
+            ServiceError: ``overloaded``, with the estimated time until a slot is free, or ``draining``.
         """
-        has_place = await self._found_place()
+        has_slot = await self._acquire_slot()
         if self.draining:
-            if has_place:
-                self._places.release()
-            raise self.goodbye()
-        if not has_place:
-            self._turned_away += 1
+            if has_slot:
+                self._slots.release()
+            raise draining_error()
+        if not has_slot:
+            self._n_rejected += 1
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self.under_way} predictions are under way; try again when Retry-After says.",
+                f"{self.under_way} predictions are in progress. Try again after the time in the Retry-After header.",
                 retry_after_s=self._retry_after_s(),
             )
         began = self._last_admitted = self._clock()
         self.under_way += 1
-        if self.under_way < self._most:
-            # There was room to spare: nobody who was turned away still waits for a place.
-            self._turned_away = 0
+        if self.under_way < self._limit:
+            # A slot was to spare, so no rejected client is still waiting to retry.
+            self._n_rejected = 0
         try:
             yield
         finally:
-            self._places.release()
+            self._slots.release()
             self.under_way -= 1
-            self._lasted.append(self._clock() - began)
-            self._turned_away = max(0, self._turned_away - 1)
+            self._recent_durations.append(self._clock() - began)
+            self._n_rejected = max(0, self._n_rejected - 1)
 
-    async def _found_place(self) -> bool:
+    async def _acquire_slot(self) -> bool:
         try:
-            async with asyncio.timeout(self._patience_s):
-                return await self._places.acquire()
+            async with asyncio.timeout(self._grace_s):
+                return await self._slots.acquire()
         except TimeoutError:
             return False
 
-    @staticmethod
-    def goodbye() -> ServiceError:
-        """What is said to those who come while the service stops."""
-        return ServiceError(ErrorKind.DRAINING, "The service is shutting down; send the request to another instance.")
-
     def _retry_after_s(self) -> int:
-        """Seconds until a place should be free for the last of those turned away.
+        """Estimate the seconds until a slot is free for the client that was rejected last.
 
-        Of as many predictions as there is room for, each as long as the last ones, one ends every so often (Little's
-        law). A service that is stuck frees no place: it took at least the time since the last one was given away.
+        With all slots in use, a prediction finishes every ``duration / limit`` seconds on average (Little's law), and
+        every rejected client needs one slot. A service that is stuck frees no slots: the interval is at least the time
+        since the last admission.
         """
-        if not self._lasted:
-            return _UNKNOWN_S
-        per_place_s = max(fmean(self._lasted) / self._most, self._clock() - self._last_admitted)
-        return min(max(math.ceil(self._turned_away * per_place_s), 1), _LONGEST_S)
+        if not self._recent_durations:
+            return _DEFAULT_RETRY_S
+        interval_s = max(fmean(self._recent_durations) / self._limit, self._clock() - self._last_admitted)
+        return min(max(math.ceil(self._n_rejected * interval_s), 1), _MAX_RETRY_S)
+
+
+def draining_error() -> ServiceError:
+    """Return the error for requests that arrive, or are still in progress, when the service shuts down."""
+    return ServiceError(ErrorKind.DRAINING, "The service is shutting down. Send the request to another instance.")

@@ -1,4 +1,4 @@
-"""The application: routes, errors, request ids and the documentation page, around one pipeline."""
+"""The application: routes, error handling, middleware and the documentation page around one pipeline."""
 
 from __future__ import annotations
 
@@ -13,62 +13,83 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from wholetrack import __version__
-from wholetrack.api import health, models, predict, problems
-from wholetrack.api.access_log import InFlight, RequestRecords
-from wholetrack.api.keys import Gate, Keys
+from wholetrack.api import health, models, predict
+from wholetrack.api.access_log import AccessLog, InFlight
+from wholetrack.api.admission import Admission
+from wholetrack.api.exception_handlers import install_exception_handlers
+from wholetrack.api.keys import Keys, RequireKey
 from wholetrack.api.metrics import Metrics
-from wholetrack.api.predict import Predictions
-from wholetrack.api.problems import documented
+from wholetrack.api.predictions import Predictions
+from wholetrack.api.problems import add_problem_schema, error_responses
 from wholetrack.api.security_headers import SecurityHeaders
+from wholetrack.api.spool_folder import spool_folder
 from wholetrack.api.tracing import Tracing
-from wholetrack.api.upload_folder import upload_folder
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 
-_LAST_WORDS_S = 10.0
-# A UUID with or without its hyphens; any other id of a client's is replaced.
+# For requests that were cancelled at shutdown to send their responses.
+_SHUTDOWN_GRACE_S = 10.0
+# A UUID with or without hyphens. Any other request id from a client is replaced.
 _REQUEST_ID = re.compile("[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\\1){3}[0-9A-Fa-f]{12}")
 
-_DESCRIPTION = """Hears a whole recording and says what genre it is, when, and how sure it is.
+_DESCRIPTION = """Predicts the music genre of a whole recording, when it changes, and how sure the model is.
 
 `curl -F file=@song.mp3 http://127.0.0.1:8000/v1/predict`
 
-Every error is an `application/problem+json` with a stable `code`."""
+Every error is an `application/problem+json` response with a stable `code`."""
 
 
-def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
-    """The application around a pipeline that is ready; closing the application closes the pipeline."""
+def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> FastAPI:
+    """Create the application around a pipeline.
+
+    Args:
+        pipeline: ready to predict; it is closed when the application shuts down.
+        settings: of the service.
+        admission: limits the predictions in progress; whoever drains the application sets ``admission.draining``.
+
+    Raises:
+        StartupError: if the API keys or the tracing cannot be set up.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with upload_folder(settings.temp_dir) as folder:
-            app.state.predictions = Predictions(pipeline, settings, app.state.metrics, tracing, folder)
+        with spool_folder(settings.temp_dir) as folder:
+            predictions = Predictions(
+                pipeline, settings, admission=admission, metrics=metrics, tracing=tracing, folder=folder
+            )
+            app.state.predictions = predictions
             yield
-            # uvicorn has waited for the requests under way, or cancelled them: those are about to be told why.
-            await in_flight.wait_for_none(_LAST_WORDS_S)
-            await to_thread.run_sync(app.state.predictions.close)
+            # By now uvicorn has waited for the requests in flight, or cancelled them.
+            await in_flight.wait_for_none(_SHUTDOWN_GRACE_S)
+            await to_thread.run_sync(predictions.close)
             await to_thread.run_sync(pipeline.close)
             await to_thread.run_sync(tracing.close)
 
-    in_flight = InFlight()
-
-    # FastAPI's own documentation pages load their scripts from another host; these bring them along.
+    # FastAPI's own documentation page loads its scripts from another host; this one includes them.
     app = FastAPIOffline(
         title="wholetrack",
         version=__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
-        # An address with one slash too many would be sent to whatever host the request names.
+        # A redirect for a trailing slash would go to the host in the Host header, which the client chooses.
         redirect_slashes=False,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
-    app.state.pipeline = pipeline
-    app.state.metrics = Metrics(pipeline.models)
+    in_flight, metrics = InFlight(), Metrics(pipeline.models)
+    app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
     _include_routers(app, settings)
-    problems.install(app)
-    app.add_middleware(RequestRecords, in_flight=in_flight)
+    add_problem_schema(app)
+    install_exception_handlers(app, metrics)
+    _add_middleware(app, settings, in_flight)
+    tracing = Tracing(app, settings.otlp_endpoint)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, in_flight: InFlight) -> None:
+    """Add the middleware from the innermost to the outermost."""
+    app.add_middleware(AccessLog, in_flight=in_flight)
     app.add_middleware(CorrelationIdMiddleware, validator=_is_request_id)
     if settings.cors_origins:
         app.add_middleware(
@@ -78,17 +99,15 @@ def create_app(pipeline: Pipeline, settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type"],
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
-    app.add_middleware(SecurityHeaders, for_other_origins=bool(settings.cors_origins))
-    tracing = Tracing(app, settings.otlp_endpoint)
-    return app
+    app.add_middleware(SecurityHeaders, cross_origin=bool(settings.cors_origins))
 
 
-def _is_request_id(given: str) -> bool:
-    return _REQUEST_ID.fullmatch(given) is not None
+def _is_request_id(value: str) -> bool:
+    return _REQUEST_ID.fullmatch(value) is not None
 
 
 def _include_routers(app: FastAPI, settings: Settings) -> None:
-    """All routes, those that are not open behind a gate where keys are configured."""
+    """Add all routes. If keys are configured, routes that are not open require one."""
     keys = Keys.load(settings)
     routers = (
         (predict.router, False),
@@ -100,5 +119,5 @@ def _include_routers(app: FastAPI, settings: Settings) -> None:
         if keys is None or is_open:
             app.include_router(router)
         else:
-            answers = documented(ErrorKind.UNAUTHORISED, ErrorKind.OVERLOADED)
-            app.include_router(router, dependencies=[Depends(Gate(keys))], responses=answers)
+            responses = error_responses(ErrorKind.UNAUTHORISED, ErrorKind.OVERLOADED)
+            app.include_router(router, dependencies=[Depends(RequireKey(keys))], responses=responses)

@@ -1,4 +1,4 @@
-"""Recordings that were heard before: the same bytes, asked the same, are not decoded again."""
+"""A cache of predictions: a recording with the same bytes and parameters as an earlier one is not decoded again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from cachetools import LRUCache
 from wholetrack.contracts import StageTimes, TrackPrediction
 
 _NO_TIME = StageTimes(decode=0.0, features=0.0, queue=0.0, inference=0.0)
-# What a prediction holds beside the arrays of its windows.
+# Approximate size of a prediction without the arrays of its windows.
 _OVERHEAD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What decides a prediction.
+class CacheKey:
+    """Everything that determines a prediction.
 
     Attributes:
-        sha256: of the recording's bytes.
+        sha256: SHA-256 of the recording, in hexadecimal.
         model: name and version.
-        hop_s: as asked for; None for the model's.
+        hop_s: the requested hop in seconds; None for the model's default.
     """
 
     sha256: str
@@ -29,30 +29,30 @@ class Question:
     hop_s: float | None
 
 
-class Repeats:
-    """Predictions of the most recent questions, in a bounded amount of memory; may be used by any thread.
+class PredictionCache:
+    """The most recently used predictions, in a bounded amount of memory. Thread-safe.
 
     Args:
-        max_bytes: of all predictions together; 0 remembers none.
+        max_bytes: total size of the predictions; 0 caches nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._lock = threading.Lock()
-        self._known: LRUCache[Question, TrackPrediction] = LRUCache(max_bytes, getsizeof=_size)
+        self._predictions: LRUCache[CacheKey, TrackPrediction] = LRUCache(max_bytes, getsizeof=_size)
 
-    def get(self, question: Question) -> TrackPrediction | None:
-        """The prediction of a recording that was heard before, no stage of which took any time now."""
+    def get(self, key: CacheKey) -> TrackPrediction | None:
+        """Return the cached prediction, with all stage times set to zero, or None."""
         with self._lock:
-            found: TrackPrediction | None = self._known.get(question)
-        return found and replace(found, times=_NO_TIME)
+            prediction: TrackPrediction | None = self._predictions.get(key)
+        return prediction and replace(prediction, times=_NO_TIME)
 
-    def put(self, question: Question, found: TrackPrediction) -> None:
-        """Remember a prediction, unless it is larger than all that may be remembered."""
-        if _size(found) <= self._known.maxsize:
+    def put(self, key: CacheKey, prediction: TrackPrediction) -> None:
+        """Cache a prediction, unless it is larger than the whole cache."""
+        if _size(prediction) <= self._predictions.maxsize:
             with self._lock:
-                self._known[question] = found
+                self._predictions[key] = prediction
 
 
-def _size(found: TrackPrediction) -> int:
-    windows = found.windows
+def _size(prediction: TrackPrediction) -> int:
+    windows = prediction.windows
     return _OVERHEAD_BYTES + windows.start_s.nbytes + windows.probabilities.nbytes + windows.silent.nbytes

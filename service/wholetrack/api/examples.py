@@ -1,4 +1,4 @@
-"""Example answers for the documentation: invented, short, and held against the schemas by the tests."""
+"""Example responses for the OpenAPI document: made up, short, and validated against the schemas by the tests."""
 
 from __future__ import annotations
 
@@ -92,6 +92,6 @@ wholetrack_predictions_total{code="ok"} 42.0
 """
 
 
-def answered(example: object, *, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
-    """The ``responses`` entry of a route for its success, with an example."""
+def success_response(example: object, *, media_type: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """Return the ``responses`` argument for the success of a route, with an example."""
     return {200: {"content": {media_type: {"example": example}}}}

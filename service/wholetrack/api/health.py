@@ -1,4 +1,4 @@
-"""``/healthz``, ``/readyz`` and ``/metrics``: for supervisors and monitoring."""
+"""``/healthz``, ``/readyz`` and ``/metrics``, for supervisors and monitoring."""
 
 from __future__ import annotations
 
@@ -6,67 +6,81 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from wholetrack.api.examples import HEALTHY, METRICS, READY, answered
+from wholetrack.api.admission import Admission, draining_error
+from wholetrack.api.examples import HEALTHY, METRICS, READY, success_response
 from wholetrack.api.metrics import Metrics
-from wholetrack.api.predict import Predictions
-from wholetrack.api.problems import documented
+from wholetrack.api.problems import error_responses
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.pipeline import Pipeline
+from wholetrack.pipeline import Pipeline, ServedModel
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: str
 
 
 class Readiness(BaseModel):
-    """Every model is on a device that gave right answers at start-up and whose thread is alive."""
+    """The service can predict: every model that is available has a working device."""
 
     status: str
-    models: dict[str, str] = Field(description="Device of each model.")
+    models: dict[str, str] = Field(
+        description="Device of each model, or unavailable for a model that cannot run until the service is restarted."
+    )
     sandbox: list[str] = Field(
-        description="What holds decoders back: landlock, limits, seccomp, as far as it is there."
+        description="Active layers of the sandbox for decoders, out of landlock, limits and seccomp."
     )
 
 
-@router.get("/healthz", summary="Is the process alive?", responses=answered(HEALTHY))
+@router.get("/healthz", summary="Liveness probe", responses=success_response(HEALTHY))
 async def healthz() -> Health:
-    """Answers as long as the event loop turns."""
+    """Returns 200 as long as the event loop is running."""
     return Health(status="ok")
 
 
 @router.get(
     "/readyz",
-    summary="Can it predict?",
-    responses=answered(READY) | documented(ErrorKind.DEVICE_FAILED, ErrorKind.DRAINING),
+    summary="Readiness probe",
+    responses=success_response(READY) | error_responses(ErrorKind.DEVICE_FAILED, ErrorKind.DRAINING),
 )
 async def readyz(request: Request) -> Readiness:
-    """Answers 200 only when every model gave right answers on its device and can still be asked."""
-    predictions: Predictions = request.app.state.predictions
-    if predictions.admission.draining:
-        raise predictions.admission.goodbye()
+    """Returns 200 if every model produced correct results on its device at start-up and the device still works.
+
+    A model other than the default may become unavailable, because it fails with every recording. The service remains
+    ready, since its other models still work.
+    """
+    admission: Admission = request.app.state.admission
+    if admission.draining:
+        raise draining_error()
     pipeline: Pipeline = request.app.state.pipeline
-    failing = sorted(name for name, served in pipeline.models.items() if not served.engine.healthy)
+    failing = sorted(name for name, served in pipeline.models.items() if _is_failing(pipeline, name, served))
     if failing:
-        raise ServiceError(ErrorKind.DEVICE_FAILED, f"No device answers for {', '.join(failing)}.", retry_after_s=5)
+        raise ServiceError(ErrorKind.DEVICE_FAILED, f"No working device for {', '.join(failing)}.", retry_after_s=5)
     return Readiness(
         status="ready",
-        models={name: served.engine.device for name, served in sorted(pipeline.models.items())},
+        models={
+            name: served.engine.device if served.engine.available else "unavailable"
+            for name, served in sorted(pipeline.models.items())
+        },
         sandbox=sorted(pipeline.decoder.sandbox.layers),
     )
 
 
+def _is_failing(pipeline: Pipeline, name: str, served: ServedModel) -> bool:
+    is_needed = served.engine.available or name == pipeline.default_model
+    return is_needed and not served.engine.healthy
+
+
 @metrics_router.get(
     "/metrics",
-    summary="Metrics for Prometheus",
+    summary="Prometheus metrics",
     response_class=Response,
-    responses=answered(METRICS, media_type="text/plain"),
+    responses=success_response(METRICS, media_type="text/plain"),
 )
 async def metrics(request: Request) -> Response:
-    """Requests by outcome, seconds by stage, windows, and the process."""
+    """Returns predictions by outcome, seconds by stage, windows, the state of the devices, and process statistics."""
     collected: Metrics = request.app.state.metrics
     return Response(await to_thread.run_sync(collected.exposition), media_type=Metrics.media_type)

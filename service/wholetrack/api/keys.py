@@ -1,7 +1,7 @@
-"""API keys: who may ask, how often, and how much at a time.
+"""API keys: authentication, and a rate, a concurrency limit and a weight for each key.
 
-A key is 32 random bytes, so its bare SHA-256 is as good as secret: nobody guesses what was hashed. Only hashes are
-kept, and a key that comes is compared with all of them in a time that tells nothing.
+A key is 32 random bytes, so it cannot be guessed from its SHA-256, and an unsalted hash is safe to store. Only hashes
+are kept. A presented key is compared with all of them in constant time.
 """
 
 from __future__ import annotations
@@ -28,75 +28,77 @@ from wholetrack.settings import Settings
 if TYPE_CHECKING:
     from limits.strategies import RateLimiter
 
-_SHORTEST = 20
+_MIN_KEY_LENGTH = 20
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-# A heavier one would have a batch, and a decoder's turn of some seconds, for itself.
-_HEAVIEST = 8
-_WHOSE = "wholetrack.key"
+# A key with a larger weight could fill whole batches, and would keep a CPU for seconds at a time.
+_MAX_WEIGHT = 8
+_SCOPE_ENTRY = "wholetrack.key"
+_BEARER = HTTPBearer(auto_error=False, description="An API key.")
 
 
 class KeySpec(BaseModel):
-    """What the file of keys says of one."""
+    """The entry of one key in the file of keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     requests_per_minute: PositiveInt | None = None
     concurrent: PositiveInt | None = None
-    weight: Annotated[int, Field(ge=1, le=_HEAVIEST)] = 1
+    weight: Annotated[int, Field(ge=1, le=_MAX_WEIGHT)] = 1
 
 
-_FILE = TypeAdapter(dict[Annotated[str, Field(pattern=_IDENTIFIER)], KeySpec])
+_FILE_FORMAT = TypeAdapter(dict[Annotated[str, Field(pattern=_IDENTIFIER)], KeySpec])
 
 
 class Key:
-    """Somebody who may ask; used by the event loop alone.
+    """One API key and its limits. Not thread-safe: for use on the event loop only.
 
     Attributes:
-        identifier: as logs call it.
-        digest: SHA-256 of the key.
-        weight: how much of the machine its tracks get, beside those of weight 1.
+        identifier: its name in the logs.
+        digest: its SHA-256.
+        weight: the share of the machine that its tracks get, relative to tracks of weight 1.
     """
 
     def __init__(self, identifier: str, spec: KeySpec, settings: Settings) -> None:
         self.identifier = identifier
         self.digest = bytes.fromhex(spec.sha256)
         self.weight = spec.weight
-        self._per_minute = spec.requests_per_minute or settings.key_requests_per_minute
-        self._most = spec.concurrent or settings.key_concurrent
+        self._requests_per_minute = spec.requests_per_minute or settings.key_requests_per_minute
+        self._max_concurrent = spec.concurrent or settings.key_concurrent
         self._under_way = 0
-        self._limiter = _limiter() if self._per_minute else None
+        self._limiter = _rate_limiter() if self._requests_per_minute else None
 
-    def count(self) -> None:
-        """Count one more request.
+    def count_request(self) -> None:
+        """Count one request against the rate limit of the key.
 
         Raises:
-            ServiceError: ``overloaded`` if these were too many within a minute.
+            ServiceError: ``overloaded`` if the key has exceeded its requests per minute.
         """
-        if not self._limiter or not self._per_minute:
+        if not self._limiter or not self._requests_per_minute:
             return
         from limits import RateLimitItemPerMinute
 
-        rate = RateLimitItemPerMinute(self._per_minute)
+        rate = RateLimitItemPerMinute(self._requests_per_minute)
         if not self._limiter.hit(rate):
             seconds = self._limiter.get_window_stats(rate).reset_time - time.time()
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"The key may ask {self._per_minute} times a minute; try again when Retry-After says.",
+                f"This key is limited to {self._requests_per_minute} requests per minute. Try again after the time in "
+                "the Retry-After header.",
                 retry_after_s=max(1, math.ceil(seconds)),
             )
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for one prediction among those of this key.
+    def prediction_slot(self) -> Iterator[None]:
+        """Count one prediction against the concurrency limit of the key for the duration of the block.
 
         Raises:
-            ServiceError: ``overloaded`` if all are taken.
+            ServiceError: ``overloaded`` if the limit is reached.
         """
-        if self._most is not None and self._under_way >= self._most:
+        if self._max_concurrent is not None and self._under_way >= self._max_concurrent:
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"The key has {self._under_way} predictions under way, as many as it may; wait for one.",
+                f"This key has {self._under_way} predictions in progress, which is its limit. Wait for one to finish.",
                 retry_after_s=1,
             )
         self._under_way += 1
@@ -107,29 +109,29 @@ class Key:
 
 
 class Keys:
-    """All who may ask."""
+    """All configured API keys."""
 
     def __init__(self, keys: Mapping[str, KeySpec], settings: Settings) -> None:
         self._keys = [Key(identifier, spec, settings) for identifier, spec in keys.items()]
 
     @classmethod
     def load(cls, settings: Settings) -> Keys | None:
-        """The keys of the settings and of their file; None if there are neither.
+        """Load the keys from the settings and from the file of keys; return None if neither is configured.
 
         Raises:
-            StartupError: if the file cannot be read, or a key is no key.
+            StartupError: if a key is malformed, the file cannot be read, or no key is found.
         """
         if settings.api_keys is None and settings.api_keys_file is None:
             return None
-        found = _from_environment(settings.api_keys.get_secret_value()) if settings.api_keys else {}
+        specs = _from_setting(settings.api_keys.get_secret_value()) if settings.api_keys else {}
         if settings.api_keys_file:
-            found |= _from_file(settings.api_keys_file)
-        if not found:
-            raise StartupError("API keys are configured but there is none: make one with `wholetrack key NAME`")
-        return cls(found, settings)
+            specs |= _from_file(settings.api_keys_file)
+        if not specs:
+            raise StartupError("API keys are configured but none was found: create one with `wholetrack key NAME`")
+        return cls(specs, settings)
 
-    def of(self, presented: str) -> Key | None:
-        """Whose key that is; takes as long for a wrong one."""
+    def find(self, presented: str) -> Key | None:
+        """Return the key that was presented, or None for a wrong one. Takes the same time either way."""
         digest = hashlib.sha256(presented.encode()).digest()
         found = None
         for key in self._keys:
@@ -138,72 +140,71 @@ class Keys:
         return found
 
 
-class Gate:
-    """A dependency of routes that are for holders of keys."""
+class RequireKey:
+    """A dependency for routes that need an API key."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
 
     async def __call__(self, request: Request, credentials: _Credentials) -> None:
-        """Let a request pass, and remember whose it is.
+        """Authenticate a request and store its key in the ASGI scope, where :func:`key_of` finds it.
 
         Raises:
-            ServiceError: ``unauthorised``, or ``overloaded`` if the key asked too often.
+            ServiceError: ``unauthorised``, or ``overloaded`` if the key has exceeded its rate.
         """
-        key = self._keys.of(credentials.credentials) if credentials else None
+        key = self._keys.find(credentials.credentials) if credentials else None
         if key is None:
             raise ServiceError(
-                ErrorKind.UNAUTHORISED, "Send a valid key in the header Authorization, as a bearer token."
+                ErrorKind.UNAUTHORISED, "Send a valid API key in the Authorization header, as a bearer token."
             )
-        request.scope[_WHOSE] = key
-        key.count()
+        request.scope[_SCOPE_ENTRY] = key
+        key.count_request()
 
 
 def key_of(scope: Mapping[str, object]) -> Key | None:
-    """Whose request that is, where keys are needed."""
-    key = scope.get(_WHOSE)
+    """Return the key that authenticated a request, or None if it needed none."""
+    key = scope.get(_SCOPE_ENTRY)
     return key if isinstance(key, Key) else None
 
 
 def new_key() -> tuple[str, str]:
-    """A fresh key and its SHA-256."""
+    """Generate a key; return it and its SHA-256 in hexadecimal."""
     key = secrets.token_urlsafe(32)
     return key, hashlib.sha256(key.encode()).hexdigest()
 
 
-def _from_environment(text: str) -> dict[str, KeySpec]:
-    """``name:key`` of each, with spaces or commas between them."""
-    found = {}
+def _from_setting(text: str) -> dict[str, KeySpec]:
+    """Parse ``name:key`` entries separated by spaces or commas."""
+    specs = {}
     for entry in text.replace(",", " ").split():
         identifier, _, key = entry.partition(":")
-        # Whatever is wrong with it, it may be a secret: nothing of it is said.
-        # Of other characters, clients make different bytes.
-        if len(key) < _SHORTEST or not key.isascii() or not re.fullmatch(_IDENTIFIER, identifier):
+        # Only ASCII, because clients encode other characters differently.
+        if len(key) < _MIN_KEY_LENGTH or not key.isascii() or not re.fullmatch(_IDENTIFIER, identifier):
+            # Even a malformed entry may contain a secret, so the message does not quote it.
             raise StartupError(
-                f"WHOLETRACK_API_KEYS holds an entry that is not name:key with a key of at least {_SHORTEST} "
-                "ASCII characters; make one with `wholetrack key NAME`"
+                f"WHOLETRACK_API_KEYS contains an entry that is not name:key with a key of at least {_MIN_KEY_LENGTH} "
+                "ASCII characters; create one with `wholetrack key NAME`"
             )
-        found[identifier] = KeySpec(sha256=hashlib.sha256(key.encode()).hexdigest())
-    return found
+        specs[identifier] = KeySpec(sha256=hashlib.sha256(key.encode()).hexdigest())
+    return specs
 
 
 def _from_file(path: Path) -> dict[str, KeySpec]:
     try:
-        return _FILE.validate_python(tomllib.loads(path.read_text()))
+        return _FILE_FORMAT.validate_python(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StartupError(f"the file of API keys cannot be read: {error}") from error
+        raise StartupError(f"cannot read the file of API keys: {error}") from error
     except ValidationError as error:
         complaints = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StartupError(f"the file of API keys {path} does not keep its format: {complaints}") from error
+        raise StartupError(f"invalid file of API keys {path}: {complaints}") from error
 
 
-def _limiter() -> RateLimiter:
-    # Takes a tenth of a second to import, which only those pay who limit rates.
+def _rate_limiter() -> RateLimiter:
+    # Importing limits takes a tenth of a second, so only services that limit rates do it.
     from limits.storage import MemoryStorage
     from limits.strategies import SlidingWindowCounterRateLimiter
 
     return SlidingWindowCounterRateLimiter(MemoryStorage())
 
 
-_BEARER = HTTPBearer(auto_error=False, description="An API key.")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]

@@ -1,4 +1,4 @@
-"""``GET /v1/models``: the bundles served, with their cards."""
+"""``GET /v1/models``: the served models and their cards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 
-from wholetrack.api.examples import MODEL, MODELS, answered
-from wholetrack.api.problems import documented
+from wholetrack.api.examples import MODEL, MODELS, success_response
+from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import ModelList, ModelSummary
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline, ServedModel
@@ -15,18 +15,22 @@ from wholetrack.pipeline import Pipeline, ServedModel
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", summary="Which models are served?", responses=answered(MODELS))
+@router.get("", summary="List the served models", responses=success_response(MODELS))
 async def list_models(request: Request) -> ModelList:
-    """All served models with their cards: labels, features, windows, metrics and licence."""
+    """Returns all served models with their cards: labels, features, windows, metrics and licence."""
     pipeline: Pipeline = request.app.state.pipeline
     return ModelList(models=[_summary(pipeline, served) for _, served in sorted(pipeline.models.items())])
 
 
-@router.get("/{name}", summary="What is this model?", responses=answered(MODEL) | documented(ErrorKind.UNKNOWN_MODEL))
+@router.get(
+    "/{name}",
+    summary="Describe one model",
+    responses=success_response(MODEL) | error_responses(ErrorKind.UNKNOWN_MODEL),
+)
 async def show_model(
     request: Request, name: Annotated[str, Path(description="Name of a served model.", examples=["wholetrack-crnn"])]
 ) -> ModelSummary:
-    """One served model with its card."""
+    """Returns one served model with its card."""
     pipeline: Pipeline = request.app.state.pipeline
     return _summary(pipeline, pipeline.model(name))
 

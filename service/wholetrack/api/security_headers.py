@@ -1,4 +1,7 @@
-"""What browsers may do with answers: nothing but show them, and of the documentation page run its own scripts."""
+"""Response headers that restrict what browsers do with responses.
+
+Browsers may only display them. The documentation page may also run the scripts that belong to it.
+"""
 
 from __future__ import annotations
 
@@ -10,57 +13,61 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_ALWAYS = {
+_FIXED_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+_DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
 class SecurityHeaders:
-    """Middleware that adds the headers to every answer.
+    """Middleware that adds security headers to every response.
 
-    Answers are about recordings that may be private: nobody on the way keeps them. Scripts of a page are allowed by
-    their hashes, so that nothing else that gets into it runs.
+    Responses are about recordings that may be private, so they are marked as not to be stored by caches. The inline
+    scripts of a page are allowed by their hashes, so that injected scripts do not run.
+
+    Args:
+        app: the application.
+        cross_origin: whether pages of other origins may embed responses, as ``cors_origins`` implies.
     """
 
-    def __init__(self, app: ASGIApp, *, for_other_origins: bool) -> None:
+    def __init__(self, app: ASGIApp, *, cross_origin: bool) -> None:
         self._app = app
-        self._resources = "cross-origin" if for_other_origins else "same-origin"
+        self._resource_policy = "cross-origin" if cross_origin else "same-origin"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back with headers."""
+        """Handle a request and add the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        page: list[Message] = []
+        page_start: list[Message] = []
 
-        async def adding(message: Message) -> None:
+        async def adding_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(_ALWAYS)
-                headers["Cross-Origin-Resource-Policy"] = self._resources
+                headers.update(_FIXED_HEADERS)
+                headers["Cross-Origin-Resource-Policy"] = self._resource_policy
                 headers.setdefault("Cache-Control", "no-store")
                 if headers.get("content-type", "").startswith("text/html"):
-                    page.append(message)
+                    page_start.append(message)
                     return
-                headers["Content-Security-Policy"] = _NOTHING
-            elif page:
-                # Pages are small, and one message each: their scripts must be known before their headers go out.
-                MutableHeaders(scope=page[0])["Content-Security-Policy"] = page_policy(message["body"])
-                await send(page.pop())
+                headers["Content-Security-Policy"] = _DATA_POLICY
+            elif page_start:
+                # Hold back the headers until the scripts of the page are known. Pages are small: one body message each.
+                MutableHeaders(scope=page_start[0])["Content-Security-Policy"] = page_policy(message["body"])
+                await send(page_start.pop())
             await send(message)
 
-        await self._app(scope, receive, adding)
+        await self._app(scope, receive, adding_send)
 
 
 def page_policy(html: bytes) -> str:
-    """The policy for a page whose scripts, styles and pictures come from here, or stand in it."""
+    """Return the content security policy of a page: resources of this host, and its own inline scripts and styles."""
     digests = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(html))
     scripts = " ".join(["'self'", *(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)])
-    # swagger-ui sets styles of elements, and draws its icons from data.
+    # Swagger UI sets inline styles and draws its icons from data URLs.
     return (
         f"default-src 'none'; script-src {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

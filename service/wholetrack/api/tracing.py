@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of requests, sent where an operator says; unless one does, its SDK is not even loaded."""
+"""OpenTelemetry spans of requests. The SDK is loaded only if an endpoint is configured."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from wholetrack.errors import StartupError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-Facts = dict[str, str | int | float]
+Attributes = dict[str, str | int | float]
 
 _NAME = "wholetrack"
-# Probes and scrapes would drown the predictions.
+# Health probes and metric scrapes would outnumber the predictions by far.
 _NOT_TRACED = r"^[^:]+://[^/]+/(healthz|readyz|metrics|docs|openapi\.json)"
 
 
 class Tracing:
-    """Spans around the parts of a prediction, children of the span of its request.
+    """Creates spans for the parts of a prediction, as children of the span of its request.
 
-    The request's own span, named and attributed by the conventions for HTTP, continues the trace of a client that sends
-    one (https://www.w3.org/TR/trace-context). Where no endpoint is given, a span is nothing.
+    The span of the request is named and attributed by the semantic conventions for HTTP, and continues the trace of a
+    client that sends a trace context (https://www.w3.org/TR/trace-context). Without an endpoint, spans do nothing.
     """
 
     def __init__(self, app: FastAPI, endpoint: str | None) -> None:
-        """Trace an application.
+        """Instrument an application.
 
         Raises:
             StartupError: if the extra ``tracing`` is not installed.
@@ -38,19 +38,19 @@ class Tracing:
         self._provider = _provider(app, endpoint) if endpoint else None
 
     @contextmanager
-    def span(self, name: str) -> Iterator[Facts]:
-        """A span for what is done meanwhile; the facts that are put in are its attributes."""
-        facts: Facts = {}
+    def span(self, name: str) -> Iterator[Attributes]:
+        """Open a span for the duration of the block; entries added to the yielded dict become its attributes."""
+        attributes: Attributes = {}
         if self._provider is None:
-            yield facts
+            yield attributes
             return
         with self._provider.get_tracer(_NAME, __version__).start_as_current_span(name) as span:
             span.set_attribute("wholetrack.request_id", correlation_id.get() or "")
-            yield facts
-            span.set_attributes({f"wholetrack.{fact}": value for fact, value in facts.items()})
+            yield attributes
+            span.set_attributes({f"wholetrack.{key}": value for key, value in attributes.items()})
 
     def close(self) -> None:
-        """Send what was not yet sent."""
+        """Export the remaining spans."""
         if self._provider:
             self._provider.shutdown()
 
@@ -64,7 +64,7 @@ def _provider(app: FastAPI, endpoint: str) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise StartupError(
-            f"spans cannot be sent to {endpoint}: {error.name} is missing; install the extra 'tracing', or unset "
+            f"cannot send spans to {endpoint}: {error.name} is not installed; install the extra 'tracing', or unset "
             "WHOLETRACK_OTLP_ENDPOINT"
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": _NAME, "service.version": __version__}))

@@ -1,1 +1,1 @@
-"""The command ``wholetrack``: ``app`` holds its verbs, ``render`` what they print, ``verify`` the reference road."""
+"""The command line: commands, and how they print their results."""

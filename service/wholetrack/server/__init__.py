@@ -1,1 +1,1 @@
-"""What wholetrack adds to uvicorn: connection limits, and draining before it stops."""
+"""Extensions of uvicorn: limits for each connection, and draining before the server stops."""

@@ -1,4 +1,4 @@
-"""The HTTP server around the application, and how it stops: nothing that was admitted is lost."""
+"""A uvicorn server that finishes all admitted predictions before it stops."""
 
 from __future__ import annotations
 
@@ -7,29 +7,48 @@ import math
 import time
 from functools import partial
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from wholetrack.api.predict import Predictions
-from wholetrack.server.connections import ConnectionLimits, GuardedProtocol
+from wholetrack.server.limits import ConnectionLimits
+from wholetrack.server.protocol import GuardedProtocol
 from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
 
 
-class DrainingServer(uvicorn.Server):
-    """Answers what was admitted and tells everybody else to go elsewhere, before it closes its doors.
+class Drainable(Protocol):
+    """The predictions that must finish before the server stops.
 
-    uvicorn alone closes the door first: a request that a load balancer sends in the second before it notices would
-    meet a refused connection. With nothing under way it closes at once. A second signal does not wait.
+    Attributes:
+        draining: whether new predictions are rejected; set by the server.
+        under_way: number of predictions not yet finished.
     """
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    draining: bool
+    under_way: int
+
+
+class DrainingServer(uvicorn.Server):
+    """Rejects new predictions after the first signal, and stops once those in progress have finished.
+
+    uvicorn by itself stops listening first, so that a request sent by a load balancer before it notices the shutdown
+    would find its connection refused. This server keeps responding meanwhile. If nothing is in progress, it stops at
+    once. A second signal stops it without waiting.
+
+    Args:
+        app: the application.
+        settings: address, limits and timeouts.
+        predictions: what to drain.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, predictions: Drainable) -> None:
         limits = ConnectionLimits(
-            most=settings.max_connections,
-            head_bytes=settings.max_header_bytes,
-            stalled_s=settings.client_timeout_s,
+            max_connections=settings.max_connections,
+            max_header_bytes=settings.max_header_bytes,
+            timeout_s=settings.client_timeout_s,
         )
         config = uvicorn.Config(
             app,
@@ -38,38 +57,36 @@ class DrainingServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # called as a class is
+            http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # uvicorn only calls it
             ws="none",
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
         super().__init__(config)
-        self._app = app
-        self._limit_s = settings.shutdown_timeout_s
+        self._predictions = predictions
+        self._timeout_s = settings.shutdown_timeout_s
         self._draining_since: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first signal; stop at the second."""
+        """Start to drain at the first signal; stop at the second."""
         super().handle_exit(sig, frame)
         if self._draining_since is None and self.started:
             self._draining_since = time.monotonic()
             self.should_exit = False
 
     async def on_tick(self, counter: int) -> bool:
-        """Every tenth of a second: whether it is time to close."""
+        """Check every tenth of a second whether the server can stop."""
         if self._draining_since is not None and not self.should_exit:
             self.should_exit = self._is_drained(time.monotonic() - self._draining_since)
         return await super().on_tick(counter)
 
-    def _is_drained(self, seconds: float) -> bool:
-        predictions: Predictions = self._app.state.predictions
-        admission = predictions.admission
-        if not admission.draining:
-            admission.draining = True
-            _log.info("draining: %d predictions under way", admission.under_way)
-        if admission.under_way == 0:
-            # The last answers may still be on their way to their clients.
-            self.config.timeout_graceful_shutdown = max(1, math.ceil(self._limit_s - seconds))
+    def _is_drained(self, elapsed_s: float) -> bool:
+        if not self._predictions.draining:
+            self._predictions.draining = True
+            _log.info("draining: %d predictions in progress", self._predictions.under_way)
+        if self._predictions.under_way == 0:
+            # Clients may not have received the last responses completely.
+            self.config.timeout_graceful_shutdown = max(1, math.ceil(self._timeout_s - elapsed_s))
             return True
-        # What is left when the time is up is cancelled by uvicorn and told why.
+        # When the time is up, uvicorn cancels the remaining requests, and they respond with `draining`.
         self.config.timeout_graceful_shutdown = 0
-        return seconds >= self._limit_s
+        return elapsed_s >= self._timeout_s

@@ -1,4 +1,4 @@
-"""Admission turns away what is too much, and says when to come back by how fast places become free."""
+"""Admission rejects predictions above the limit, and estimates when to retry from how fast slots become free."""
 
 from __future__ import annotations
 
@@ -26,115 +26,115 @@ class Clock:
         return self.now
 
 
-async def turned_away(admission: Admission) -> ServiceError:
+async def rejection(admission: Admission) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
-        async with admission.one():
+        async with admission.admit():
             pass
     return caught.value
 
 
-async def test_as_many_as_there_is_room_for() -> None:
+async def test_predictions_are_admitted_up_to_the_limit() -> None:
     admission = Admission(2)
-    async with admission.one(), admission.one():
+    async with admission.admit(), admission.admit():
         assert admission.under_way == 2
-        refused = await turned_away(admission)
-        assert refused.kind is ErrorKind.OVERLOADED
-        assert refused.retry_after_s == 5
+        rejected = await rejection(admission)
+        assert rejected.kind is ErrorKind.OVERLOADED
+        assert rejected.retry_after_s == 5
     with pytest.raises(ZeroDivisionError):
-        async with admission.one():
+        async with admission.admit():
             raise ZeroDivisionError
     assert admission.under_way == 0
 
 
-async def test_when_to_come_back_follows_from_how_long_predictions_last() -> None:
+async def test_retry_after_follows_from_the_duration_of_predictions() -> None:
     clock = Clock()
-    admission = Admission(2, patience_s=0, clock=clock)
+    admission = Admission(2, grace_s=0, clock=clock)
     for _ in range(10):
-        async with admission.one(), admission.one():
+        async with admission.admit(), admission.admit():
             clock.now += 6.0
-    async with admission.one(), admission.one():
-        # Two at a time, six seconds each: one ends every three seconds.
-        assert [(await turned_away(admission)).retry_after_s for _ in range(3)] == [3, 6, 9]
+    async with admission.admit(), admission.admit():
+        # Two at a time, six seconds each: one finishes every three seconds.
+        assert [(await rejection(admission)).retry_after_s for _ in range(3)] == [3, 6, 9]
         clock.now += 30.0
-        # No place was free for half a minute: the rate is less than it was.
-        assert (await turned_away(admission)).retry_after_s == 4 * 30
-    async with AsyncExitStack() as places:
+        # No slot became free for half a minute, so the rate has dropped.
+        assert (await rejection(admission)).retry_after_s == 4 * 30
+    async with AsyncExitStack() as slots:
         for _ in range(2):
-            await places.enter_async_context(admission.one())
+            await slots.enter_async_context(admission.admit())
         for _ in range(500):
-            refused = await turned_away(admission)
-        assert refused.retry_after_s == 600
+            rejected = await rejection(admission)
+        assert rejected.retry_after_s == 600
 
 
-async def test_hours_without_work_say_nothing_of_its_speed() -> None:
+async def test_idle_time_does_not_count_as_slow_predictions() -> None:
     clock = Clock()
-    admission = Admission(2, patience_s=0, clock=clock)
+    admission = Admission(2, grace_s=0, clock=clock)
     for _ in range(40):
-        async with admission.one():
+        async with admission.admit():
             clock.now += 0.5
         clock.now += 300.0
-    async with admission.one(), admission.one():
-        assert (await turned_away(admission)).retry_after_s == 1
+    async with admission.admit(), admission.admit():
+        assert (await rejection(admission)).retry_after_s == 1
 
 
-async def test_those_who_never_came_back_are_not_waited_for() -> None:
+async def test_rejected_clients_that_never_retried_are_forgotten() -> None:
     clock = Clock()
-    admission = Admission(2, patience_s=0, clock=clock)
-    async with admission.one(), admission.one():
+    admission = Admission(2, grace_s=0, clock=clock)
+    async with admission.admit(), admission.admit():
         clock.now += 10.0
         for _ in range(100):
-            await turned_away(admission)
+            await rejection(admission)
     clock.now += 2.0
-    async with admission.one(), admission.one():
-        assert (await turned_away(admission)).retry_after_s == 5
+    async with admission.admit(), admission.admit():
+        assert (await rejection(admission)).retry_after_s == 5
 
 
-async def test_while_it_drains_nobody_is_let_in() -> None:
+async def test_nothing_is_admitted_while_draining() -> None:
     admission = Admission(2)
-    async with admission.one():
+    async with admission.admit():
         admission.draining = True
-        assert (await turned_away(admission)).kind is ErrorKind.DRAINING
+        assert (await rejection(admission)).kind is ErrorKind.DRAINING
     assert admission.under_way == 0
 
 
-async def test_while_it_drains_nobody_is_told_to_come_back_here() -> None:
+async def test_a_full_service_that_is_draining_responds_with_draining_not_overloaded() -> None:
     admission = Admission(1)
-    async with admission.one():
+    async with admission.admit():
         admission.draining = True
-        assert (await turned_away(admission)).kind is ErrorKind.DRAINING
+        assert (await rejection(admission)).kind is ErrorKind.DRAINING
 
 
-async def test_a_place_that_becomes_free_is_taken_by_who_just_came() -> None:
-    admission = Admission(1, patience_s=60)
+async def test_waiting_predictions_get_free_slots_in_order() -> None:
+    admission = Admission(1, grace_s=60)
     order = list[int]()
 
-    async def ask(number: int) -> None:
-        async with admission.one():
+    async def predict(number: int) -> None:
+        async with admission.admit():
             order.append(number)
             await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:
         for number in range(4):
-            group.create_task(ask(number))
+            group.create_task(predict(number))
     assert order == [0, 1, 2, 3]
     assert admission.under_way == 0
 
 
-async def test_who_leaves_while_waiting_takes_no_place() -> None:
-    admission = Admission(1, patience_s=60)
-    async with admission.one():
-        waiting = asyncio.create_task(turned_away(admission))
+async def test_a_prediction_cancelled_while_waiting_takes_no_slot() -> None:
+    admission = Admission(1, grace_s=60)
+    async with admission.admit():
+        waiting = asyncio.create_task(rejection(admission))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait([waiting])
-    async with admission.one():
+    async with admission.admit():
         assert admission.under_way == 1
 
 
-async def test_who_waits_when_it_begins_to_drain_is_sent_away() -> None:
-    admission = Admission(1, patience_s=60)
-    async with admission.one():
-        waiting = asyncio.create_task(turned_away(admission))
+async def test_a_prediction_that_waits_when_draining_starts_is_rejected() -> None:
+    admission = Admission(1, grace_s=60)
+    async with admission.admit():
+        waiting = asyncio.create_task(rejection(admission))
         await asyncio.sleep(0)
         admission.draining = True
     assert (await waiting).kind is ErrorKind.DRAINING

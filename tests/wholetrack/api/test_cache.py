@@ -1,4 +1,4 @@
-"""What was heard before is known until newer predictions need its room."""
+"""The prediction cache returns known predictions until newer ones need their memory."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
-from wholetrack.api.cache import Question, Repeats
+from wholetrack.api.cache import CacheKey, PredictionCache
 from wholetrack.contracts import TrackPrediction
 from wholetrack.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
-def found(pipeline: Pipeline, tune: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> TrackPrediction:
+def prediction(
+    pipeline: Pipeline, tune: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
+) -> TrackPrediction:
     song = tmp_path_factory.mktemp("song") / "song.wav"
     song.write_bytes(wav_bytes(tune, 22050))
     return pipeline.predict(song, max_duration_s=60)
 
 
-def question(number: int) -> Question:
-    return Question(f"{number:064}", ("wholetrack-crnn", "1"), None)
+def key(number: int) -> CacheKey:
+    return CacheKey(f"{number:064}", ("wholetrack-crnn", "1"), None)
 
 
-def test_a_repeat_is_the_same_answer_without_the_time_it_took(found: TrackPrediction) -> None:
-    repeats = Repeats(1 << 20)
-    assert repeats.get(question(1)) is None
-    repeats.put(question(1), found)
-    known = repeats.get(question(1))
-    assert known is not None
-    assert known == replace(found, times=known.times, windows=known.windows)
-    assert known.windows is found.windows
-    assert found.times.inference > 0
-    assert known.times.inference == known.times.decode == 0
-    assert repeats.get(replace(question(1), hop_s=0.5)) is None
-    assert repeats.get(replace(question(1), model=("wholetrack-crnn", "2"))) is None
+def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackPrediction) -> None:
+    cache = PredictionCache(1 << 20)
+    assert cache.get(key(1)) is None
+    cache.put(key(1), prediction)
+    cached = cache.get(key(1))
+    assert cached is not None
+    assert cached == replace(prediction, times=cached.times, windows=cached.windows)
+    assert cached.windows is prediction.windows
+    assert prediction.times.inference > 0
+    assert cached.times.inference == cached.times.decode == 0
+    assert cache.get(replace(key(1), hop_s=0.5)) is None
+    assert cache.get(replace(key(1), model=("wholetrack-crnn", "2"))) is None
 
 
-def test_the_oldest_makes_room_for_the_newest(found: TrackPrediction) -> None:
-    repeats = Repeats(3 * 5000)
+def test_the_least_recently_used_prediction_is_evicted(prediction: TrackPrediction) -> None:
+    cache = PredictionCache(3 * 5000)
     for number in (1, 2, 3):
-        repeats.put(question(number), found)
-    assert repeats.get(question(1)) is not None
-    repeats.put(question(4), found)
-    assert [repeats.get(question(n)) is not None for n in (1, 2, 3, 4)] == [True, False, True, True]
+        cache.put(key(number), prediction)
+    assert cache.get(key(1)) is not None
+    cache.put(key(4), prediction)
+    assert [cache.get(key(n)) is not None for n in (1, 2, 3, 4)] == [True, False, True, True]
 
 
-def test_no_room_remembers_nothing(found: TrackPrediction) -> None:
-    for room in (0, 4000):
-        repeats = Repeats(room)
-        repeats.put(question(1), found)
-        assert repeats.get(question(1)) is None
+@pytest.mark.parametrize("max_bytes", [0, 4000])
+def test_a_prediction_larger_than_the_cache_is_not_cached(prediction: TrackPrediction, max_bytes: int) -> None:
+    cache = PredictionCache(max_bytes)
+    cache.put(key(1), prediction)
+    assert cache.get(key(1)) is None

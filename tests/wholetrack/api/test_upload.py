@@ -1,4 +1,4 @@
-"""The multipart and raw bodies that clients really send, and those that they should not, cut at every byte."""
+"""Receiving uploads: multipart and raw bodies in chunks of any size, malformed bodies, and the limits."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from wholetrack.api.upload import Upload, UploadLimits, received
+from wholetrack.api.upload import Upload, UploadLimits, receive_upload
 from wholetrack.errors import ErrorKind, ServiceError
 
 CONTENT = b"RIFF\r\n--boundary-like\r\n\x00\xff" * 50
 MULTIPART = "multipart/form-data; boundary=XX"
+END = b"--XX--\r\n"
 
 
 def part(name: str = "file", filename: str = "song.mp3", content: bytes = CONTENT) -> bytes:
-    head = f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n\r\n'
-    return head.encode() + content + b"\r\n"
+    headers = f'--XX\r\nContent-Disposition: form-data; name="{name}"; filename="{filename}"\r\n\r\n'
+    return headers.encode() + content + b"\r\n"
 
 
-def limits(max_bytes: int, *, patience_s: float = 60.0, least_bytes_per_s: int = 1) -> UploadLimits:
-    return UploadLimits(max_bytes, least_bytes_per_s, patience_s)
+def limits(max_bytes: int, *, grace_s: float = 60.0, min_bytes_per_s: int = 1) -> UploadLimits:
+    return UploadLimits(max_bytes, min_bytes_per_s, grace_s)
 
 
 def receive(
@@ -34,35 +35,34 @@ def receive(
     body: bytes,
     content_type: str | None = None,
     *,
-    piece: int = 65536,
-    limit: int = 10**6,
-    ends: bool = True,
+    chunk_bytes: int = 65536,
+    max_bytes: int = 10**6,
+    disconnects: bool = False,
 ) -> tuple[Upload, bytes]:
-    """Send a body in pieces; give what is known of the upload, and its bytes as they lay on disk."""
+    """Send a body in chunks; return the upload and the content of its file."""
     headers = [(b"content-type", content_type.encode())] if content_type else []
-    messages: list[Message] = [
-        {"type": "http.request", "body": body[i : i + piece], "more_body": True} for i in range(0, len(body), piece)
-    ]
-    messages.append({"type": "http.request", "body": b""} if ends else {"type": "http.disconnect"})
-    waiting = iter(messages)
+    chunks = [body[i : i + chunk_bytes] for i in range(0, len(body), chunk_bytes)]
+    messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.disconnect"} if disconnects else {"type": "http.request", "body": b""})
+    remaining = iter(messages)
 
     async def next_message() -> Message:
-        return next(waiting)
+        return next(remaining)
 
-    async def go() -> tuple[Upload, bytes]:
+    async def run() -> tuple[Upload, bytes]:
         request = Request({"type": "http", "method": "POST", "headers": headers}, next_message)
-        async with received(request, folder, limits(limit)) as received_:
-            return received_, received_.path.read_bytes()
+        async with receive_upload(request, folder, limits(max_bytes)) as upload:
+            return upload, upload.path.read_bytes()
 
     try:
-        return asyncio.run(go())
+        return asyncio.run(run())
     finally:
         assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("piece", [1, 2, 3, 7, 61, 65536])
-def test_multipart_however_it_is_cut(tmp_path: Path, piece: int) -> None:
-    upload, content = receive(tmp_path, part() + b"--XX--\r\n", MULTIPART, piece=piece)
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 61, 65536])
+def test_a_multipart_body_may_be_cut_into_chunks_anywhere(tmp_path: Path, chunk_bytes: int) -> None:
+    upload, content = receive(tmp_path, part() + END, MULTIPART, chunk_bytes=chunk_bytes)
     assert content == CONTENT
     assert upload.filename == "song.mp3"
     assert upload.n_bytes == len(CONTENT)
@@ -70,84 +70,87 @@ def test_multipart_however_it_is_cut(tmp_path: Path, piece: int) -> None:
 
 
 @pytest.mark.parametrize("content_type", [None, "audio/mpeg", "application/octet-stream", "not/a;type"])
-def test_a_raw_body_of_any_type(tmp_path: Path, content_type: str | None) -> None:
+def test_a_raw_body_may_have_any_content_type(tmp_path: Path, content_type: str | None) -> None:
     upload, content = receive(tmp_path, CONTENT, content_type)
     assert content == CONTENT
     assert upload.filename is None
 
 
 def test_an_empty_file_is_received_and_left_to_the_decoder(tmp_path: Path) -> None:
-    upload, content = receive(tmp_path, part(content=b"") + b"--XX--\r\n", MULTIPART)
+    upload, content = receive(tmp_path, part(content=b"") + END, MULTIPART)
     assert content == b""
     assert upload.n_bytes == 0
 
 
-def test_a_name_is_only_a_name(tmp_path: Path) -> None:
-    upload, _ = receive(tmp_path, part(filename="../../etc/passwd" + "x" * 1000) + b"--XX--\r\n", MULTIPART)
+def test_a_file_name_is_shortened_and_never_used_as_a_path(tmp_path: Path) -> None:
+    upload, _ = receive(tmp_path, part(filename="../../etc/passwd" + "x" * 1000) + END, MULTIPART)
     assert upload.filename is not None
     assert len(upload.filename) == 255
+    assert upload.path.parent == tmp_path
 
 
 @pytest.mark.parametrize(
     ("body", "content_type", "complaint"),
     [
-        (b"", None, "The request has no file"),
-        (b"--XX--\r\n", MULTIPART, "has no file"),
-        (part() + part() + b"--XX--\r\n", MULTIPART, "more than one file"),
-        (part(name="top_k") + b"--XX--\r\n", MULTIPART, "The only multipart field is 'file'"),
-        (part(name="audio") + b"--XX--\r\n", MULTIPART, "The only multipart field is 'file'"),
-        (part(), MULTIPART, "cut short"),
-        (b"not multipart at all", MULTIPART, "does not keep its format"),
-        (CONTENT, "multipart/form-data", "lacks its boundary"),
-        (CONTENT, "multipart/form-data; boundary=" + "x" * 500, "does not keep its format"),
+        (b"", None, "The request contains no file"),
+        (END, MULTIPART, "contains no file"),
+        (part() + part() + END, MULTIPART, "more than one file"),
+        (part(name="top_k") + END, MULTIPART, "The only form field is 'file'"),
+        (part(name="audio") + END, MULTIPART, "The only form field is 'file'"),
+        (part(), MULTIPART, "is incomplete"),
+        (b"not multipart at all", MULTIPART, "multipart body is malformed"),
+        (CONTENT, "multipart/form-data", "has no boundary"),
+        (CONTENT, "multipart/form-data; boundary=" + "x" * 500, "multipart body is malformed"),
     ],
 )
-def test_a_malformed_request_says_why(tmp_path: Path, body: bytes, content_type: str | None, complaint: str) -> None:
+def test_a_malformed_request_is_refused_with_a_reason(
+    tmp_path: Path, body: bytes, content_type: str | None, complaint: str
+) -> None:
     with pytest.raises(ServiceError, match=complaint) as caught:
         receive(tmp_path, body, content_type)
     assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
 
 
 @pytest.mark.parametrize("content_type", [None, MULTIPART])
-def test_the_limit_is_exact_and_found_while_streaming(tmp_path: Path, content_type: str | None) -> None:
-    body = part() + b"--XX--\r\n" if content_type else CONTENT
-    receive(tmp_path, body, content_type, limit=len(CONTENT))
+def test_the_size_limit_is_exact_and_enforced_while_streaming(tmp_path: Path, content_type: str | None) -> None:
+    body = part() + END if content_type else CONTENT
+    receive(tmp_path, body, content_type, max_bytes=len(CONTENT))
     with pytest.raises(ServiceError) as caught:
-        receive(tmp_path, body, content_type, limit=len(CONTENT) - 1, piece=100)
+        receive(tmp_path, body, content_type, max_bytes=len(CONTENT) - 1, chunk_bytes=100)
     assert caught.value.kind is ErrorKind.UPLOAD_TOO_LARGE
 
 
-def test_a_stated_length_beyond_the_limit_is_refused_unread(tmp_path: Path) -> None:
+def test_a_content_length_above_the_limit_is_refused_without_reading_the_body(tmp_path: Path) -> None:
     async def never() -> Message:
         raise AssertionError("the body was read")
 
-    async def go() -> AsyncIterator[None]:
+    async def run() -> AsyncIterator[None]:
         request = Request({"type": "http", "method": "POST", "headers": [(b"content-length", b"99999999")]}, never)
-        async with received(request, tmp_path, limits(1000)):
+        async with receive_upload(request, tmp_path, limits(1000)):
             yield
 
     with pytest.raises(ServiceError) as caught:
-        asyncio.run(anext(go()))  # type: ignore[arg-type]
+        asyncio.run(anext(run()))  # type: ignore[arg-type]
     assert caught.value.kind is ErrorKind.UPLOAD_TOO_LARGE
 
 
-def test_a_client_that_leaves_during_the_upload_leaves_nothing(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_during_the_upload_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ServiceError) as caught:
-        receive(tmp_path, part()[:500], MULTIPART, ends=False)
+        receive(tmp_path, part()[:500], MULTIPART, disconnects=True)
     assert caught.value.kind is ErrorKind.CLIENT_GONE
 
 
-def test_what_surrounds_the_file_is_bounded_too(tmp_path: Path) -> None:
-    body = part() + b"--XX--\r\n" + b"epilogue " * 500_000
+def test_the_size_of_a_multipart_body_around_its_file_is_limited(tmp_path: Path) -> None:
+    body = part() + END + b"epilogue " * 500_000
     with pytest.raises(ServiceError) as caught:
-        receive(tmp_path, body, MULTIPART, limit=len(CONTENT))
+        receive(tmp_path, body, MULTIPART, max_bytes=len(CONTENT))
     assert caught.value.kind is ErrorKind.UPLOAD_TOO_LARGE
 
 
-def test_a_request_cancelled_while_its_bytes_are_written_harms_no_other_file(
+def test_cancelling_a_request_during_a_write_does_not_damage_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that is writing goes on when its request is cancelled; the descriptor must not be given away."""
+    """A thread that is writing continues when its request is cancelled, so its descriptor must stay open."""
     writing, may_write = threading.Event(), threading.Event()
     write = os.write
 
@@ -156,67 +159,67 @@ def test_a_request_cancelled_while_its_bytes_are_written_harms_no_other_file(
         may_write.wait(10)
         return write(descriptor, content)
 
-    monkeypatch.setattr("wholetrack.api.upload.os.write", slow_write)
+    monkeypatch.setattr("wholetrack.api.spool.os.write", slow_write)
     folder = tmp_path / "uploads"
     folder.mkdir()
 
     async def body() -> Message:
         return {"type": "http.request", "body": b"A" * (1 << 20), "more_body": True}
 
-    async def go() -> None:
+    async def run() -> None:
         async def upload() -> None:
             request = Request({"type": "http", "method": "POST", "headers": []}, body)
-            async with received(request, folder, limits(1 << 30)):
+            async with receive_upload(request, folder, limits(1 << 30)):
                 pass
 
         task = asyncio.create_task(upload())
         await asyncio.to_thread(writing.wait, 10)
         task.cancel()
         await asyncio.sleep(0.05)
-        # Had the descriptor been closed, this file would get its number, and the bytes of the upload.
+        # If the descriptor had been closed, this file would get its number, and the bytes of the upload.
         with (tmp_path / "other").open("wb"):
             may_write.set()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    asyncio.run(go())
+    asyncio.run(run())
     assert list(folder.iterdir()) == []
     assert (tmp_path / "other").read_bytes() == b""
 
 
-def test_an_upload_must_come_as_fast_as_the_slowest_allowed(tmp_path: Path) -> None:
-    """Counted on average: 100 bytes at once are credit for a second at 100 bytes a second."""
+def test_an_upload_must_average_the_minimum_rate(tmp_path: Path) -> None:
+    """100 bytes that arrive at once are credit for one second at 100 bytes per second."""
 
-    def pieces(pauses: list[float]) -> Request:
-        waiting = iter(pauses)
+    def slow_request(pauses_s: list[float]) -> Request:
+        remaining = iter(pauses_s)
 
         async def next_message() -> Message:
             try:
-                await asyncio.sleep(next(waiting))
+                await asyncio.sleep(next(remaining))
             except StopIteration:
                 return {"type": "http.request", "body": b""}
             return {"type": "http.request", "body": b"x" * 100, "more_body": True}
 
         return Request({"type": "http", "method": "POST", "headers": []}, next_message)
 
-    async def go(pauses: list[float]) -> int:
-        slow = limits(10**6, patience_s=0.3, least_bytes_per_s=100)
-        async with received(pieces(pauses), tmp_path, slow) as upload:
+    async def run(pauses_s: list[float]) -> int:
+        slow = limits(10**6, grace_s=0.3, min_bytes_per_s=100)
+        async with receive_upload(slow_request(pauses_s), tmp_path, slow) as upload:
             return upload.n_bytes
 
-    assert asyncio.run(go([0, 0, 0, 1.0])) == 400
-    for pauses in ([60.0], [0, 60.0], [0, 0.1, 60.0]):
-        with pytest.raises(ServiceError, match="less than 100 bytes a second") as caught:
-            asyncio.run(go(pauses))
+    assert asyncio.run(run([0, 0, 0, 1.0])) == 400
+    for pauses_s in ([60.0], [0, 60.0], [0, 0.1, 60.0]):
+        with pytest.raises(ServiceError, match="at least 100 bytes per second") as caught:
+            asyncio.run(run(pauses_s))
         assert caught.value.kind is ErrorKind.REQUEST_TOO_SLOW
         assert list(tmp_path.iterdir()) == []
 
 
-def test_the_header_of_a_part_does_not_grow_without_end(tmp_path: Path) -> None:
-    head = b'--XX\r\nContent-Disposition: form-data; name="file"; filename="' + b"x" * 200_000 + b'"\r\n\r\n'
-    with pytest.raises(ServiceError, match="does not keep its format") as caught:
-        receive(tmp_path, head + CONTENT + b"\r\n--XX--\r\n", MULTIPART)
+def test_the_headers_of_a_part_are_limited(tmp_path: Path) -> None:
+    long = b'--XX\r\nContent-Disposition: form-data; name="file"; filename="' + b"x" * 200_000 + b'"\r\n\r\n'
+    with pytest.raises(ServiceError, match="multipart body is malformed") as caught:
+        receive(tmp_path, long + CONTENT + b"\r\n" + END, MULTIPART)
     assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
     many = b"--XX\r\n" + b"X-Nothing: here\r\n" * 1000 + part()[4:]
-    with pytest.raises(ServiceError, match="does not keep its format"):
-        receive(tmp_path, many + b"--XX--\r\n", MULTIPART)
+    with pytest.raises(ServiceError, match="multipart body is malformed"):
+        receive(tmp_path, many + END, MULTIPART)

@@ -1,4 +1,4 @@
-"""A key's weight goes with its tracks to the stages that share the machine."""
+"""The weight of a key applies to its tracks in the pipeline."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
+from wholetrack.api.admission import Admission
 from wholetrack.api.app import create_app
 from wholetrack.api.keys import new_key
 from wholetrack.contracts import TrackPrediction
@@ -20,7 +21,7 @@ from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
 
 
-def test_tracks_weigh_what_their_key_does(
+def test_tracks_have_the_weight_of_their_key(
     tune: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (heavy, heavy_digest), (light, light_digest) = new_key(), new_key()
@@ -30,21 +31,21 @@ def test_tracks_weigh_what_their_key_does(
     song = wav_bytes(tune, 22050)
     weights, predict = [], Pipeline.predict
 
-    def noting(self: Pipeline, path: Path, *, weight: int = 1, **others: Any) -> TrackPrediction:
+    def recording_predict(self: Pipeline, path: Path, *, weight: int = 1, **others: Any) -> TrackPrediction:
         weights.append(weight)
         return predict(self, path, weight=weight, **others)
 
-    monkeypatch.setattr(Pipeline, "predict", noting)
+    monkeypatch.setattr(Pipeline, "predict", recording_predict)
 
-    async def ask() -> list[int]:
-        app = create_app(build_pipeline(settings), settings)
+    async def request() -> list[int]:
+        app = create_app(build_pipeline(settings), settings, Admission(2))
         transport = httpx.ASGITransport(app)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport) as client:
-            answers = [
+            responses = [
                 await client.post("http://service/v1/predict", content=song, headers={"Authorization": f"Bearer {key}"})
                 for key in (heavy, light)
             ]
-        return [answer.status_code for answer in answers]
+        return [response.status_code for response in responses]
 
-    assert asyncio.run(ask()) == [200, 200]
+    assert asyncio.run(request()) == [200, 200]
     assert weights == [4, 1]

@@ -1,4 +1,4 @@
-"""The private folder where uploads lie, one for each process, and what is left of those that were killed."""
+"""The private folder of one process for its uploads, and the removal of folders that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ _LOCK = "lock"
 
 
 @contextmanager
-def upload_folder(temp_dir: Path) -> Iterator[Path]:
-    """A folder in ``temp_dir`` that nobody else can look into, gone when the block is left.
+def spool_folder(temp_dir: Path) -> Iterator[Path]:
+    """Create a folder for uploads that only this user can read, and remove it when the block ends.
 
-    A process that is killed leaves its folder, but not its lock on it: the next one removes what nobody holds.
+    A killed process leaves its folder behind, but the kernel releases its lock, so the next process can tell that the
+    folder is abandoned and removes it.
+
+    Args:
+        temp_dir: an existing folder, which other processes may use as well.
 
     Raises:
-        OSError: if no folder can be made there.
+        OSError: if the folder cannot be created.
     """
-    _sweep(temp_dir)
+    _remove_abandoned(temp_dir)
     home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temp_dir))
     lock = os.open(home / "locking", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Nobody sweeps a folder without a lock: it may just be about to get one.
+        # Processes that clean up skip folders without a lock file, so it gets its name only once it is locked.
         (home / "locking").rename(home / _LOCK)
         uploads = home / "uploads"
         uploads.mkdir(mode=0o700)
@@ -41,9 +45,9 @@ def upload_folder(temp_dir: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def _sweep(temp_dir: Path) -> None:
+def _remove_abandoned(temp_dir: Path) -> None:
     for lock in temp_dir.glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _log.warning("removing what a process left that was killed: %d uploads", len(list(lock.parent.glob("*/*"))))
+            _log.warning("removing the folder of a killed process with %d uploads", len(list(lock.parent.glob("*/*"))))
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""Turning every exception that a request can raise into a problem response."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wholetrack.api.metrics import Metrics
+from wholetrack.api.predict import PREDICT_PATH
+from wholetrack.api.problems import problem_response
+from wholetrack.errors import ErrorKind, ServiceError
+
+_log = logging.getLogger(__name__)
+
+# The machine is out of disk space, file descriptors, memory or processes, for now.
+_OUT_OF_RESOURCES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+
+
+def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
+    """Respond to every error of an application with a problem, and count the failed predictions.
+
+    Call this before any other middleware is added: the middleware for unexpected errors must be the innermost.
+    """
+
+    def respond(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+        if request.url.path == PREDICT_PATH:
+            metrics.predictions.labels(error.kind.code).inc()
+        return problem_response(error, headers=headers)
+
+    @app.exception_handler(ServiceError)
+    async def _service_error(request: Request, error: ServiceError) -> Response:
+        if error.kind is ErrorKind.CLIENT_GONE:
+            _log.info("the client disconnected")
+        # RFC 9110 requires the authentication scheme in every 401 response.
+        headers = {"WWW-Authenticate": "Bearer"} if error.kind is ErrorKind.UNAUTHORISED else None
+        return respond(request, error, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation_error(request: Request, error: RequestValidationError) -> Response:
+        complaints = "; ".join(f"{e['loc'][-1]}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors())
+        return respond(request, ServiceError(ErrorKind.INVALID_PARAMETER, f"{complaints}."))
+
+    @app.exception_handler(HTTPException)
+    async def _http_exception(request: Request, error: HTTPException) -> Response:
+        return respond(request, _from_http_exception(error), error.headers)
+
+    @app.exception_handler(OSError)
+    async def _os_error(request: Request, error: OSError) -> Response:
+        return respond(request, _from_os_error(error))
+
+    def unexpected_error(request: Request) -> Response:
+        return respond(
+            request,
+            ServiceError(
+                ErrorKind.INTERNAL_ERROR,
+                "The request failed because of an error in the service. Report the request id to its operator.",
+            ),
+        )
+
+    app.add_middleware(_UnexpectedErrors, respond=unexpected_error)
+
+
+class _UnexpectedErrors:
+    """Middleware that responds to exceptions without a handler.
+
+    Starlette's own handler of last resort runs outside all other middleware, so its responses would lack the security
+    headers and the request id, and the request would be missing from the access log.
+    """
+
+    def __init__(self, app: ASGIApp, respond: Callable[[Request], Response]) -> None:
+        self._app = app
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request. An exception is logged and, unless the response has started, turned into a response."""
+        response_started = False
+
+        async def tracking_send(message: Message) -> None:
+            nonlocal response_started
+            response_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tracking_send)
+        except Exception as error:
+            if response_started or scope["type"] != "http":
+                raise
+            _log.error("unexpected error", exc_info=error)
+            await self._respond(Request(scope))(scope, receive, send)
+
+
+def _from_http_exception(error: HTTPException) -> ServiceError:
+    if error.status_code == ErrorKind.METHOD_NOT_ALLOWED.status:
+        return ServiceError(ErrorKind.METHOD_NOT_ALLOWED, "See /docs for the methods of this path.")
+    if error.status_code == ErrorKind.NOT_FOUND.status:
+        return ServiceError(ErrorKind.NOT_FOUND, "See /docs for the paths of this service.")
+    return ServiceError(ErrorKind.MALFORMED_REQUEST, "The request could not be parsed.")
+
+
+def _from_os_error(error: OSError) -> ServiceError:
+    """Return the error to respond with when the machine is out of a resource; raise any other error again."""
+    if error.errno not in _OUT_OF_RESOURCES:
+        raise error
+    _log.error("out of resources: %s", os.strerror(error.errno))
+    return ServiceError(
+        ErrorKind.OVERLOADED,
+        "The service is out of resources. Try again after the time in the Retry-After header.",
+        retry_after_s=5,
+    )

@@ -1,0 +1,118 @@
+"""Parsing a multipart form that consists of exactly one file, while its bytes arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+
+from wholetrack.errors import ErrorKind, ServiceError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+_FIELD = b"file"
+_MAX_FILENAME = 255
+
+
+class OneFileForm:
+    """A multipart body with exactly one part, the field ``file``.
+
+    Args:
+        boundary: from the content type of the request.
+        on_data: called with each chunk of the file's content.
+
+    Raises:
+        ServiceError: ``malformed_request`` if there is no boundary.
+    """
+
+    def __init__(self, boundary: bytes, on_data: Callable[[bytes], None]) -> None:
+        if not boundary:
+            raise _malformed("The multipart content type has no boundary.")
+        self._on_data = on_data
+        self._filename: str | None = None
+        self._n_files = 0
+        self._ended = False
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_end": self._on_end,
+        }
+        with _form_errors():
+            self._parser = MultipartParser(boundary, callbacks)
+
+    def feed(self, chunk: bytes) -> None:
+        """Parse the next bytes of the body.
+
+        Raises:
+            ServiceError: ``malformed_request`` if the body is not multipart, or for a part other than the one file.
+        """
+        with _form_errors():
+            self._parser.write(chunk)
+
+    def finish(self) -> str | None:
+        """End the body and return the name of the file, if the client sent one.
+
+        Raises:
+            ServiceError: ``malformed_request`` if the body is incomplete or contains no file.
+        """
+        if not self._ended:
+            raise _malformed("The multipart body is incomplete.")
+        if self._n_files == 0:
+            raise _malformed("The request contains no file. Send one as the form field 'file'.")
+        return self._filename
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if options.get(b"name") != _FIELD:
+            raise _malformed(
+                "The only form field is 'file'. Send parameters such as top_k in the query string of the URL."
+            )
+        self._n_files += 1
+        if self._n_files > 1:
+            raise _malformed("The request contains more than one file. Send each file in a request of its own.")
+        name = options.get(b"filename", b"").decode("utf-8", errors="replace")
+        self._filename = name[:_MAX_FILENAME] or None
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._on_data(data[start:end])
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+@contextmanager
+def _form_errors() -> Iterator[None]:
+    try:
+        yield
+    except FormParserError as error:
+        raise _malformed("The multipart body is malformed.") from error
+
+
+def _malformed(detail: str) -> ServiceError:
+    return ServiceError(ErrorKind.MALFORMED_REQUEST, detail)

@@ -1,0 +1,163 @@
+"""Predictions over HTTP: admission, upload, cache, pipeline, and the response with its metrics and spans."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+
+from fastapi import Request, Response
+
+from wholetrack.api.admission import Admission
+from wholetrack.api.cache import CacheKey, PredictionCache
+from wholetrack.api.deadline import Deadline
+from wholetrack.api.keys import key_of
+from wholetrack.api.metrics import Metrics
+from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.schemas import PredictionResponse, PredictParameters
+from wholetrack.api.threads import PredictionThreads
+from wholetrack.api.tracing import Attributes, Tracing
+from wholetrack.api.upload import Upload, UploadLimits, receive_upload
+from wholetrack.cancellation import Cancellation
+from wholetrack.contracts import TrackPrediction
+from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.pipeline import Pipeline
+from wholetrack.settings import Settings
+
+
+class Predictions:
+    """Handles the predictions of one application.
+
+    Args:
+        pipeline: predicts the tracks.
+        settings: limits, and the size of the cache.
+        admission: limits how many predictions are in progress.
+        metrics: counts them.
+        tracing: creates their spans.
+        folder: a private folder for uploads.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        *,
+        admission: Admission,
+        metrics: Metrics,
+        tracing: Tracing,
+        folder: Path,
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._admission = admission
+        self._metrics = metrics
+        self._tracing = tracing
+        self._folder = folder
+        self._upload_limits = UploadLimits(
+            max_bytes=settings.max_upload_bytes,
+            min_bytes_per_s=settings.min_upload_bytes_per_s,
+            grace_s=settings.client_timeout_s,
+        )
+        self._threads = PredictionThreads(settings.max_requests)
+        self._cache = PredictionCache(settings.cache_mb << 20)
+
+    def close(self) -> None:
+        """Wait for the predictions in progress and end their threads."""
+        self._threads.close()
+
+    async def predict(self, request: Request, parameters: PredictParameters) -> Response:
+        """Receive the recording of a request and predict it.
+
+        Returns:
+            The prediction as JSON, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
+
+        Raises:
+            ServiceError: of any kind that the route documents.
+        """
+        deadline = Deadline(self._settings.request_timeout_s)
+        self._check(parameters)
+        key = key_of(request.scope)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(key.prediction_slot() if key else nullcontext())
+            await stack.enter_async_context(self._admission.admit())
+            stack.enter_context(self._metrics.in_progress.track_inprogress())
+            upload = await self._receive(request, deadline, stack)
+            cancellation = Cancellation()
+            work = partial(
+                self._respond, upload, parameters, deadline.began, cancellation, weight=key.weight if key else 1
+            )
+            return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
+
+    def _check(self, parameters: PredictParameters) -> None:
+        """Reject invalid parameters before the upload is received."""
+        served = self._pipeline.model(parameters.model)
+        served.grid(parameters.hop_s)
+        n_labels = len(served.card.labels)
+        if parameters.top_k > n_labels:
+            raise ServiceError(
+                ErrorKind.INVALID_PARAMETER,
+                f"top_k: {served.card.name} has {n_labels} genres, so top_k must be from 1 to {n_labels}.",
+            )
+
+    async def _receive(self, request: Request, deadline: Deadline, stack: AsyncExitStack) -> Upload:
+        """Receive the upload before the deadline; leaving ``stack`` removes it."""
+        try:
+            async with asyncio.timeout(deadline.remaining_s):
+                with self._tracing.span("receive"):
+                    return await stack.enter_async_context(receive_upload(request, self._folder, self._upload_limits))
+        except TimeoutError as error:
+            raise deadline.error() from error
+
+    def _respond(
+        self, upload: Upload, parameters: PredictParameters, began: float, cancellation: Cancellation, *, weight: int
+    ) -> Response:
+        """Predict a received recording and build its response; runs in a thread."""
+        with self._tracing.span("predict") as attributes:
+            prediction = self._predict(upload, parameters, cancellation, weight=weight)
+            source = SourceFile(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s)
+            content = prediction_response(prediction, source, top_k=parameters.top_k, detail=parameters.windows)
+            body = content.model_dump_json(exclude_unset=True).encode()
+            attributes.update(_span_attributes(prediction, content))
+        self._metrics.count_prediction(
+            model=prediction.card.name,
+            n_windows=content.windows.count,
+            duration_s=prediction.duration_s,
+            timing=content.timing_ms,
+        )
+        return Response(body, media_type="application/json", headers={"Server-Timing": _server_timing(content)})
+
+    def _predict(
+        self, upload: Upload, parameters: PredictParameters, cancellation: Cancellation, *, weight: int
+    ) -> TrackPrediction:
+        """Return the cached prediction of a recording, or run the pipeline."""
+        card = self._pipeline.model(parameters.model).card
+        key = CacheKey(upload.sha256, (card.name, card.version), parameters.hop_s)
+        prediction = self._cache.get(key)
+        if self._settings.cache_mb:
+            self._metrics.count_cache_lookup(hit=prediction is not None)
+        if prediction is None:
+            prediction = self._pipeline.predict(
+                upload.path,
+                model=card.name,
+                hop_s=parameters.hop_s,
+                max_duration_s=self._settings.max_duration_s,
+                weight=weight,
+                cancellation=cancellation,
+            )
+            self._cache.put(key, prediction)
+        return prediction
+
+
+def _span_attributes(prediction: TrackPrediction, content: PredictionResponse) -> Attributes:
+    stages = {f"{stage}_ms": ms for stage, ms in content.timing_ms.model_dump().items()}
+    return {
+        "model": prediction.card.name,
+        "windows": content.windows.count,
+        "audio_s": prediction.duration_s,
+        **stages,
+    }
+
+
+def _server_timing(content: PredictionResponse) -> str:
+    return ", ".join(f"{stage};dur={ms}" for stage, ms in content.timing_ms.model_dump().items())

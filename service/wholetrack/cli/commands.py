@@ -1,0 +1,203 @@
+"""The commands of ``wholetrack``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import ValidationError
+
+from wholetrack import __version__
+from wholetrack.cli.files import find_recordings, predict_files
+from wholetrack.cli.packages import missing_packages
+from wholetrack.cli.render import Format, print_predictions, print_rows
+from wholetrack.cli.settings_table import settings_rows
+from wholetrack.deprecated_settings import warn_about_former_names
+from wholetrack.errors import ServiceError, StartupError
+from wholetrack.logs import configure_logs
+from wholetrack.pipeline import Pipeline
+from wholetrack.settings import PREFIX, Settings
+from wholetrack.startup import build_pipeline
+
+app = typer.Typer(
+    help="Predict the music genre of recordings, as an HTTP service or on the command line.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Joins the lines of each paragraph of a docstring.
+    rich_markup_mode="markdown",
+)
+
+_ModelOption = Annotated[
+    str | None, typer.Option(help="Name of the model; the default model if omitted.", show_default=False)
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"wholetrack {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free port.")] = None,
+) -> None:
+    """Serve predictions over HTTP."""
+    from wholetrack.api.admission import Admission
+    from wholetrack.api.app import create_app
+    from wholetrack.server.draining import DrainingServer
+
+    # After shutdown, uvicorn raises the signal that stopped it again. A requested stop should exit with status 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = _load_settings(host=host, port=port)
+    configure_logs(level=settings.log_level, form=settings.log_format)
+    warn_about_former_names(Settings)
+    with _open_pipeline(settings) as pipeline:
+        admission = Admission(settings.max_requests)
+        DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Recordings, or folders of recordings.", show_default=False)],
+    form: Annotated[
+        Format, typer.Option("--format", help="Output format: a table, one JSON object per line, or CSV.")
+    ] = Format.TABLE,
+    model: _ModelOption = None,
+    hop_s: Annotated[
+        float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking.")] = 3,
+) -> None:
+    """Predict the genre of recordings without a server.
+
+    Exits with status 1 if a recording failed; the others are predicted all the same.
+    """
+    settings = _load_command_settings()
+    try:
+        recordings = find_recordings(files)
+    except FileNotFoundError as error:
+        _fail(str(error))
+    with _open_pipeline(settings) as pipeline:
+        # Reject options that are invalid for every recording once, instead of once per file.
+        pipeline.model(model).grid(hop_s)
+        results = predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)
+        all_succeeded = print_predictions(results, form, n_files=len(recordings), top_k=top_k)
+    if not all_succeeded:
+        raise typer.Exit(1)
+
+
+@app.command()
+def models() -> None:
+    """List the models that would be served, and the device of each."""
+    with _open_pipeline(_load_command_settings()) as pipeline:
+        print_rows(
+            ("model", "version", "device", "precision", "window", "genres", "summary"),
+            [
+                (
+                    f"{name} (default)" if name == pipeline.default_model else name,
+                    served.card.version,
+                    served.engine.device,
+                    served.engine.precision,
+                    f"{served.card.windows.window_s:g} s every {served.card.windows.hop_s:g} s",
+                    str(len(served.card.labels)),
+                    served.card.summary,
+                )
+                for name, served in sorted(pipeline.models.items())
+            ],
+        )
+
+
+@app.command()
+def key(name: Annotated[str, typer.Argument(help="Name of the key in the logs.")]) -> None:
+    """Create an API key.
+
+    Prints the key for its owner to standard error, and the entry for the file of keys to standard output.
+    """
+    from wholetrack.api.keys import new_key
+
+    secret, digest = new_key()
+    typer.echo(f"# {secret} is the key, for its owner only; add the entry below to WHOLETRACK_API_KEYS_FILE", err=True)
+    typer.echo(f'[{name}]\nsha256 = "{digest}"')
+
+
+@app.command()
+def settings() -> None:
+    """Print all settings with their values, the source of each value, and their meaning."""
+    print_rows(("variable", "value", "source", "meaning"), settings_rows(_load_command_settings()))
+
+
+@app.command()
+def health() -> None:
+    """Check whether the service on this machine is ready; exit with status 1 if it is not."""
+    from wholetrack import healthcheck
+
+    raise typer.Exit(healthcheck.main(_load_command_settings().port))
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
+    model: _ModelOption = None,
+) -> None:
+    """Compare the prediction of a recording with a reference implementation.
+
+    The reference implementation works like the published systems: ffmpeg decodes the whole file, pydub reads the
+    result, librosa computes the features of each window on its own, and the network classifies one window at a time.
+    Exits with status 1 if any probability differs by more than 0.005.
+    """
+    if missing := missing_packages("librosa", "pydub", "audioop"):
+        _fail(f"{missing[0]} is not installed; verify needs the extra 'verify': pip install 'wholetrack[verify]'")
+    from wholetrack.cli.verify import compare
+
+    settings = _load_command_settings()
+    with _open_pipeline(settings) as pipeline:
+        comparison = compare(pipeline, file, model=model, max_duration_s=settings.max_duration_s)
+    typer.echo(comparison.text())
+    if not comparison.agrees:
+        raise typer.Exit(1)
+
+
+def _load_command_settings() -> Settings:
+    """Load the settings for a command other than ``serve``, which logs only warnings, as text."""
+    settings = _load_settings()
+    configure_logs(level="warning", form="text")
+    warn_about_former_names(Settings)
+    return settings
+
+
+def _load_settings(**options: str | int | None) -> Settings:
+    """Load the settings; options that are not None override them."""
+    try:
+        return Settings.model_validate({name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        # The error for a list that is not valid JSON has no location; its message names the setting.
+        complaints = (
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()
+        )
+        _fail("; ".join(complaints))
+
+
+@contextmanager
+def _open_pipeline(settings: Settings) -> Iterator[Pipeline]:
+    """Build the pipeline for the duration of the block; errors in the block end the command with one sentence."""
+    try:
+        pipeline = build_pipeline(settings)
+        try:
+            yield pipeline
+        finally:
+            pipeline.close()
+    except (StartupError, ServiceError) as error:
+        _fail(error.detail if isinstance(error, ServiceError) else str(error))
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"wholetrack: {sentence}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,41 @@
+"""Responses to requests that the server refuses before the application sees them."""
+
+from __future__ import annotations
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from wholetrack.api.problems import problem_response
+from wholetrack.errors import ErrorKind, ServiceError
+
+
+def refusal(error: ServiceError, *, request_id: str) -> bytes:
+    """Return a complete HTTP response with a problem, after which the connection is closed."""
+    response = problem_response(error, request_id=request_id)
+    return b"".join(
+        (
+            STATUS_LINE[error.kind.status],
+            *(b"%b: %b\r\n" % header for header in response.raw_headers),
+            b"x-request-id: %b\r\nconnection: close\r\n\r\n" % request_id.encode(),
+            bytes(response.body),
+        )
+    )
+
+
+def too_many_connections() -> ServiceError:
+    """Return the error for a connection above the limit."""
+    return ServiceError(ErrorKind.OVERLOADED, "Too many connections are open.", retry_after_s=1)
+
+
+def not_http() -> ServiceError:
+    """Return the error for anything that is not a valid HTTP request."""
+    return ServiceError(ErrorKind.MALFORMED_REQUEST, "The request is not valid HTTP.")
+
+
+def headers_too_large() -> ServiceError:
+    """Return the error for headers above the size limit."""
+    return ServiceError(ErrorKind.HEADERS_TOO_LARGE, "The headers of the request are too large.")
+
+
+def headers_too_slow() -> ServiceError:
+    """Return the error for headers that were not complete in time."""
+    return ServiceError(ErrorKind.REQUEST_TOO_SLOW, "The headers of the request did not arrive in time.")

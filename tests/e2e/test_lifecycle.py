@@ -1,0 +1,93 @@
+"""Clients that disconnect, and a service that shuts down: work is stopped or finished, and nothing is left behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+
+from tests.e2e.requests import assert_problem, start_upload, wait_for_outcome
+from tests.harness.recordings import Recorder, wav_bytes
+from tests.harness.server import Server, running_server
+
+
+@pytest.fixture
+def song(tune: NDArray[np.float32]) -> bytes:
+    return wav_bytes(tune, 22050)
+
+
+def test_a_client_that_disconnects_during_its_upload(tmp_path: Path, song: bytes) -> None:
+    with running_server(tmp_path) as server:
+        with start_upload(server, content_length=len(song)) as connection:
+            connection.sendall(song[:200_000])
+            while not server.leftovers()["files"]:
+                time.sleep(0.01)
+        wait_for_outcome(server, "client_gone", 1)
+        server.wait_until_clean()
+
+
+def test_a_client_that_disconnects_while_its_recording_is_processed(tmp_path: Path, recorder: Recorder) -> None:
+    long = tmp_path / "long.flac"
+    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "3000", long)
+    content = long.read_bytes()
+    with running_server(tmp_path) as server:
+        with start_upload(server, content_length=len(content)) as connection:
+            connection.sendall(content)
+            while not server.leftovers()["children"]:
+                time.sleep(0.01)
+        wait_for_outcome(server, "client_gone", 1)
+        server.wait_until_clean()
+
+
+def test_a_shutdown_finishes_what_is_in_progress(tmp_path: Path, recorder: Recorder) -> None:
+    response = _stopped_during(tmp_path, recorder, seconds=600, shutdown_timeout_s=60)
+    assert response.status_code == 200
+    assert response.json()["windows"]["count"] == 598
+
+
+def test_a_prediction_that_outlasts_the_shutdown_timeout_is_told_so(tmp_path: Path, recorder: Recorder) -> None:
+    assert_problem(_stopped_during(tmp_path, recorder, seconds=5000, shutdown_timeout_s=1), 503, "draining")
+
+
+def test_nothing_is_admitted_while_draining(tmp_path: Path, recorder: Recorder, song: bytes) -> None:
+    def send_requests(server: Server) -> None:
+        while server.get("/readyz").status_code == 200:
+            time.sleep(0.01)
+        assert_problem(server.get("/readyz"), 503, "draining")
+        assert_problem(server.post(song), 503, "draining")
+        assert server.get("/healthz").status_code == 200
+
+    response = _stopped_during(tmp_path, recorder, seconds=1200, shutdown_timeout_s=60, meanwhile=send_requests)
+    assert response.status_code == 200
+
+
+def _stopped_during(
+    folder: Path,
+    recorder: Recorder,
+    *,
+    seconds: int,
+    shutdown_timeout_s: int,
+    meanwhile: Callable[[Server], None] = lambda _: None,
+) -> httpx.Response:
+    """Return the response to a prediction during which the service receives SIGTERM."""
+    long = folder / "long.flac"
+    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=8000", "-t", str(seconds), long)
+    limits = {"shutdown_timeout_s": shutdown_timeout_s, "max_duration_s": 20_000, "max_upload_bytes": 10**9}
+    with running_server(folder, **limits) as stopped, ThreadPoolExecutor(1) as client:
+        posted = client.submit(stopped.post, long)
+        while not stopped.leftovers()["children"]:
+            time.sleep(0.01)
+        stopped.process.send_signal(signal.SIGTERM)
+        meanwhile(stopped)
+        response = posted.result()
+        while stopped.process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        return response
