@@ -8,13 +8,15 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint types imports docs unit flaky pythons bench bench-memory bench-peers bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit flaky pythons bench bench-memory bench-peers bench-containers \
     performance train systems robustness results fuzz chaos soak reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 setup: $(VENV)/.service ## Install the service into .venv, with dependencies verified by hash
+
+setup-training: $(VENV)/.training ## Install what training needs as well (PyTorch)
 
 serve: setup ## Serve on 127.0.0.1:8000
 	$(BIN)/wholetrack serve
@@ -65,7 +67,7 @@ bench-containers: $(VENV)/.test ## Measure the images and several instances behi
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
 	$(BIN)/python -m bench.performance
 
-train: $(VENV)/.test ## Train, evaluate and publish the default model and its folds from DATA (hours; resumable)
+train: $(VENV)/.training ## Train, evaluate and publish the default model and its folds from DATA (hours; resumable)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \
 	    $(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
@@ -78,7 +80,7 @@ train: $(VENV)/.test ## Train, evaluate and publish the default model and its fo
 	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --data $(DATA) --results docs/results/$(LABEL)
 	$(BIN)/wholetrack-train quantise models/wholetrack-crnn/1 --data $(DATA) --folds tests/folds
 
-systems: $(VENV)/.test ## Train, record and publish the four published systems and the baseline (days; resumable)
+systems: $(VENV)/.training ## Train, record and publish the four published systems and the baseline (days; resumable)
 	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \
 	    system=$${label%-*}; \
 	    for protocol in artist-filtered random; do for part in 1 2 3; do \
@@ -97,11 +99,11 @@ systems: $(VENV)/.test ## Train, record and publish the four published systems a
 	    $(BIN)/wholetrack-train baseline --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
 
-robustness: $(VENV)/.test ## Evaluate re-encoded, filtered and transposed clips with the fold models in tests/folds
+robustness: $(VENV)/.training ## Evaluate re-encoded, filtered and transposed clips with the fold models in tests/folds
 	$(BIN)/wholetrack-train robustness tests/folds --data $(DATA) --to docs/robustness/$(LABEL).json
 	$(BIN)/wholetrack-train report
 
-results: $(VENV)/.test ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from the recorded runs
+results: $(VENV)/.training ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from the recorded runs
 	$(BIN)/wholetrack-train report
 
 fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (about 15 minutes); writes docs/reliability
@@ -147,6 +149,11 @@ $(VENV)/.service: pyproject.toml training/pyproject.toml constraints.txt require
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/service-cpu.txt
 	$(PIP) install -c constraints.txt -e '.[cpu]' -e training
+	touch $@
+
+$(VENV)/.training: $(VENV)/.service
+	@echo "Installing what training needs into $(VENV)"
+	$(PIP) install -c constraints.txt -e '.[cpu,train]' -e training
 	touch $@
 
 $(VENV)/.test: $(VENV)/.service

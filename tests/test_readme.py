@@ -1,4 +1,4 @@
-"""The README's commands are run as they are printed, and its figures and example match the records and the service."""
+"""The commands of the README and the guides are run as printed; figures and examples match records and service."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from tests.harness.server import is_ready, running_server
 from tests.harness.waiting import until
 
 README = (PROJECT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
-# `make serve` runs during the test. The others take hours, would run this test, or need a Docker engine and are run by
-# tests/containers.
-NOT_RUN = {"make serve", "make train", "make test", "docker compose up"}
+GUIDES = README + "".join((PROJECT / "docs" / name).read_text() for name in ("deployment.md", "training.md"))
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL) for line in block.splitlines() if line]
+# `make serve` runs during the test. Of the others, one has been run, one would run this test, and one needs a Docker engine
+# and is run by tests/containers.
+NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"}
 
 
 @pytest.mark.curl
 @pytest.mark.torch
-def test_the_commands_of_the_readme_succeed(tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32]) -> None:
+def test_the_commands_of_the_readme_and_the_guides_succeed(
+    tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32]
+) -> None:
     assert {"make serve", "make test"} <= set(COMMANDS)
     _make_song_and_music_folder(tmp_path, recorder, tune)
     with _make_serve() as port:
@@ -102,9 +105,18 @@ def _assert_is_shortened(shown: Any, returned: Any, name: str = "") -> None:
         assert shown == returned, name
 
 
-def test_the_files_that_the_readme_links_to_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (PROJECT / target).exists(), target
+_PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+_PAGES += sorted((PROJECT / "docs").glob("*.md")) + sorted((PROJECT / "deploy").rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+def test_links_between_files_work(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 120
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """``wholetrack serve`` with commands on standard input that break its device threads.
 
 ``die`` ends the device thread that takes the next batch, and ``hang`` makes it hang. Otherwise it is the real service.
+
+A thread breaks only after it has classified a batch. One that breaks before that was restarted in vain, and the service
+would end its process, as it should.
 """
 
 from __future__ import annotations
@@ -16,17 +19,21 @@ from wholetrack.inference.session import Session
 _HANG_S = 3600.0
 _commands: list[str] = []
 _run = Session.run
+_thread = threading.local()
 
 
 def _breakable_run(self: Session, windows: Windows) -> Probabilities:
-    # Only device threads break, not the thread that reopens a session and checks its golden.
-    if _commands and threading.current_thread().name.startswith("engine-"):
+    if _commands and getattr(_thread, "has_classified", False):
         match _commands.pop():
             case "die":
                 raise SystemExit
             case "hang":
                 time.sleep(_HANG_S)
-    return _run(self, windows)
+    probabilities = _run(self, windows)
+    # Neither the thread that opens a session nor the silent window of a restarted worker counts.
+    is_worker = threading.current_thread().name.startswith("engine-")
+    _thread.has_classified = getattr(_thread, "has_classified", False) or (is_worker and bool(windows.any()))
+    return probabilities
 
 
 def _read_commands() -> None:
