@@ -26,7 +26,7 @@ from tests.harness.waiting import until
 README = (PROJECT / "README.md").read_text()
 GUIDES = README + "".join((PROJECT / "docs" / name).read_text() for name in ("deployment.md", "training.md"))
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL) for line in block.splitlines() if line]
-# `make serve` runs during the test. Of the others, one has been run, one would run this test, and one needs a Docker engine
+# `make serve` runs during the test. One of the others has been run, one would run this test, and one needs a Docker engine
 # and is run by tests/containers.
 NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"}
 
