@@ -26,8 +26,8 @@ from tests.harness.waiting import until
 README = (PROJECT / "README.md").read_text()
 GUIDES = README + "".join((PROJECT / "docs" / name).read_text() for name in ("deployment.md", "training.md"))
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL) for line in block.splitlines() if line]
-# `make serve` runs during the test. One of the others has been run, one would run this test, and one needs a Docker engine
-# and is run by tests/containers.
+# `make serve` runs during the test. The others have been run, would run this test, or need a Docker engine
+# (tests/containers runs that one).
 NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"}
 
 
