@@ -23,6 +23,8 @@ from tests.harness.server import Server, running_server
 from wholetrack.api.keys import Keys
 from wholetrack.settings import Settings
 
+pytestmark = pytest.mark.timing
+
 _ALICE, _BOB = "alices-key-of-enough-characters", "bobs-key-of-enough-characters"
 
 

@@ -20,6 +20,8 @@ from tests.e2e.requests import assert_problem, count_outcomes, start_upload, wai
 from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.server import Server, running_server
 
+pytestmark = pytest.mark.timing
+
 RATE = 22050
 
 

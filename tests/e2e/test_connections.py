@@ -15,6 +15,8 @@ import pytest
 from tests.harness.server import Server, running_server
 from tests.harness.waiting import until
 
+pytestmark = pytest.mark.timing
+
 _TIMEOUT_S = 1.0
 _MAX_HEADER_BYTES = 8192
 _MAX_CONNECTIONS = 12

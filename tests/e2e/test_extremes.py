@@ -13,6 +13,8 @@ import pytest
 from tests.harness.recordings import Recorder
 from tests.harness.server import Server, running_server
 
+pytestmark = pytest.mark.timing
+
 _RATE = 22050
 _NOISE = np.random.default_rng(0).integers(-8000, 8000, 6 * _RATE).astype("<i2").tobytes()
 _MAX_RESPONSE_S = 30.0

@@ -18,6 +18,8 @@ from tests.e2e.requests import assert_problem, start_upload, wait_for_outcome
 from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.server import Server, running_server
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def song(tune: NDArray[np.float32]) -> bytes:

@@ -16,6 +16,8 @@ from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
 from wholetrack.errors import ErrorKind
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def openapi(server: Server) -> dict[str, Any]:

@@ -26,7 +26,7 @@ FULL = {
     "hungarian-dance-5.ogg": 45.845,
 }
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.timing, pytest.mark.data]
 
 
 def probabilities(body: dict[str, Any]) -> NDArray[np.float64]:

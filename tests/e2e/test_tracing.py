@@ -22,6 +22,8 @@ from tests.harness.server import running_server
 from wholetrack.api.tracing import Tracing
 from wholetrack.errors import StartupError
 
+pytestmark = pytest.mark.timing
+
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 

@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+pytestmark = pytest.mark.timing
+
 MODULE, COMMAND = ("wholetrack.healthcheck",), ("wholetrack", "health")
 
 

@@ -16,6 +16,8 @@ from wholetrack.contracts import TrackPrediction, WarningCode
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 
+pytestmark = pytest.mark.timing
+
 RATE = 22050
 
 

@@ -12,6 +12,8 @@ import pytest
 from wholetrack import startup
 from wholetrack.inference.worker import Failure
 
+pytestmark = pytest.mark.timing
+
 
 def test_the_process_ends_although_a_thread_hangs() -> None:
     """Here the main thread hangs, as it could in a driver."""

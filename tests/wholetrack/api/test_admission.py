@@ -10,7 +10,7 @@ import pytest
 from wholetrack.api.admission import Admission
 from wholetrack.errors import ErrorKind, ServiceError
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.timing, pytest.mark.anyio]
 
 
 @pytest.fixture

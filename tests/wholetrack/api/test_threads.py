@@ -27,6 +27,8 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
 
+pytestmark = pytest.mark.timing
+
 
 def test_all_admitted_predictions_run_at_the_same_time(
     tune: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,8 @@ from starlette.types import Message
 from wholetrack.api.upload import Upload, UploadLimits, receive_upload
 from wholetrack.errors import ErrorKind, ServiceError
 
+pytestmark = pytest.mark.timing
+
 CONTENT = b"RIFF\r\n--boundary-like\r\n\x00\xff" * 50
 MULTIPART = "multipart/form-data; boundary=XX"
 END = b"--XX--\r\n"

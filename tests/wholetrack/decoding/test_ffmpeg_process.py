@@ -23,6 +23,8 @@ from wholetrack.decoding.decoder import Decoding, FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.errors import StartupError
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture(scope="session")
 def long_song(tmp_path_factory: pytest.TempPathFactory, tune: NDArray[np.float32]) -> Path:

@@ -9,6 +9,8 @@ import pytest
 
 from wholetrack.decoding.pipes import BoundedReader, read_into
 
+pytestmark = pytest.mark.timing
+
 
 def test_a_slow_writer_does_not_block_the_reader_until_a_block_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wholetrack.decoding.pipes._BLOCK_TIMEOUT_S", 0.2)

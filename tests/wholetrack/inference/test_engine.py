@@ -13,6 +13,8 @@ from tests.harness.devices import FakeDevice, numbered
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def device() -> FakeDevice:

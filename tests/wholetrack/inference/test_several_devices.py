@@ -19,6 +19,8 @@ from wholetrack.inference.engine import Engine
 from wholetrack.inference.gpu_memory import GpuMemory
 from wholetrack.inference.worker import Classifier, Failure
 
+pytestmark = pytest.mark.timing
+
 
 def classify(engine: Engine, *numbers: float) -> list[float]:
     with engine.open_track() as track:

@@ -18,7 +18,7 @@ from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.worker import Failure
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+pytestmark = [pytest.mark.timing, pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")]
 
 _HANG_S = 60.0
 

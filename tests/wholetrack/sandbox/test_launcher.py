@@ -20,6 +20,8 @@ from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.protocol import NOT_STARTED
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:

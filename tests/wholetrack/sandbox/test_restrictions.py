@@ -20,6 +20,8 @@ from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer, missing_layers
 from wholetrack.sandbox.protocol import INPUT_FD
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:

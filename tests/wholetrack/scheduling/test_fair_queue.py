@@ -18,6 +18,8 @@ from wholetrack.inference.queue import TrackQueue
 from wholetrack.pipeline import Pipeline
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 
+pytestmark = pytest.mark.timing
+
 
 def scheduler(
     n_slots: int = 1, *, max_open: int = 100, first_blocks: int = 30, later_blocks: int = 10

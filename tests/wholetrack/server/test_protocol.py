@@ -18,6 +18,8 @@ from tests.harness.waiting import until
 from wholetrack.server.limits import ConnectionLimits
 from wholetrack.server.protocol import GuardedProtocol
 
+pytestmark = pytest.mark.timing
+
 _TIMEOUT_S = 0.5
 _RESPONSE_BYTES = 12 << 20
 _CHUNK_BYTES = 128 << 10
