@@ -69,6 +69,7 @@ MODEL: dict[str, Any] = {
     "device": "cpu",
     "precision": "float32",
     "default": True,
+    "available": True,
     "card": {
         "schema_version": 1,
         "name": "wholetrack-crnn",

@@ -41,4 +41,5 @@ def _summary(pipeline: Pipeline, served: ServedModel) -> ModelSummary:
         device=served.engine.device,
         precision=served.engine.precision,
         default=served.card.name == pipeline.default_model,
+        available=served.engine.available,
     )

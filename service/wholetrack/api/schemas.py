@@ -188,12 +188,15 @@ class ModelSummary(BaseModel):
     device: str
     precision: str
     default: bool = Field(description="Whether the model is used for requests that do not name one.")
+    available: bool = Field(
+        description="False for a model that cannot run until the service is restarted; requests for it get a 503."
+    )
     card: dict[str, Any] = Field(
         description="The model.json of the bundle: labels, features, windows, metrics and licence."
     )
 
     @classmethod
-    def of(cls, card: ModelCard, *, device: str, precision: str, default: bool) -> ModelSummary:
+    def of(cls, card: ModelCard, *, device: str, precision: str, default: bool, available: bool) -> ModelSummary:
         """Return the summary of a model on its device."""
         return cls(
             name=card.name,
@@ -201,6 +204,7 @@ class ModelSummary(BaseModel):
             device=device,
             precision=precision,
             default=default,
+            available=available,
             card=card.model_dump(mode="json"),
         )
 
