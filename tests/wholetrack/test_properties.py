@@ -1,4 +1,4 @@
-"""What holds for whatever hypothesis can think of: grids, answers, uploads, and what ffmpeg or a file may say."""
+"""Properties that hold for arbitrary input: grids, scores, uploads, logs of ffmpeg, and files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENOUGH = settings(max_examples=60, deadline=None)
 
 @st.composite
 def grids(draw: st.DrawFn) -> WindowGrid:
-    """Any window of any length on any grid of frames that a card may state."""
+    """Generate windows of any length on any grid of frames that a bundle may have."""
     rate = draw(st.sampled_from([8000, 12000, 16000, 22050, 44100]))
     frame_rate = Fraction(draw(st.integers(2, 100)), draw(st.integers(1, 4)))
     window_s = draw(st.integers(5, 100)) / 10
@@ -52,7 +52,7 @@ def grids(draw: st.DrawFn) -> WindowGrid:
 
 @given(grid=grids(), n_samples=st.integers(1, 3_000_000))
 @ENOUGH
-def test_windows_lie_in_order_within_the_track_and_leave_out_less_than_a_hop(grid: WindowGrid, n_samples: int) -> None:
+def test_windows_are_ordered_and_cover_the_track_up_to_less_than_a_hop(grid: WindowGrid, n_samples: int) -> None:
     starts = list(grid.starts(n_samples))
     assert starts[0] == 0
     assert starts == sorted(set(starts))
@@ -68,22 +68,22 @@ def test_windows_lie_in_order_within_the_track_and_leave_out_less_than_a_hop(gri
 
 @given(grid=grids(), seconds=st.floats(0.01, 40.0), seed=st.integers(0, 1000))
 @ENOUGH
-def test_however_frames_come_the_windows_are_the_same(grid: WindowGrid, seconds: float, seed: int) -> None:
+def test_windows_do_not_depend_on_the_chunks_of_frames(grid: WindowGrid, seconds: float, seed: int) -> None:
     n_samples = max(1, int(seconds * grid.frames.sample_rate))
     n_frames = grid.frames.frames_started_by(n_samples)
     frames = np.arange(n_frames, dtype=np.float32)[:, None]
     rng = np.random.default_rng(seed)
     cuts = [0, *sorted(rng.integers(0, n_frames + 1, 5).tolist()), n_frames]
 
-    def windows(pieces: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    def windows(chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         cutter = WindowCutter(grid, n_mels=1, silence=-1.0)
-        # What is known of the track grows with its frames: those that have ended.
+        # The known length of the track is the end of its last complete frame.
         blocks, known = [], 0
-        for piece in pieces[:-1]:
-            known += len(piece)
-            heard = grid.frames.start(known - 1) + grid.frames.n_fft if known else 0
-            blocks.append(cutter.push(piece, n_samples=min(heard, n_samples)).frames)
-        blocks.append(cutter.finish(pieces[-1], n_samples=n_samples).frames)
+        for chunk in chunks[:-1]:
+            known += len(chunk)
+            end = grid.frames.start(known - 1) + grid.frames.n_fft if known else 0
+            blocks.append(cutter.push(chunk, n_samples=min(end, n_samples)).frames)
+        blocks.append(cutter.finish(chunks[-1], n_samples=n_samples).frames)
         return np.concatenate(blocks)
 
     cut = windows([frames[begin:end] for begin, end in pairwise(cuts)])
@@ -94,7 +94,7 @@ def test_however_frames_come_the_windows_are_the_same(grid: WindowGrid, seconds:
 
 @st.composite
 def scores(draw: st.DrawFn) -> WindowScores:
-    """Any probabilities of any number of windows, some of them silent."""
+    """Generate scores of any number of windows, some of them silent."""
     n_windows = draw(st.integers(1, 40))
     raw = draw(arrays.arrays(np.float32, (n_windows, len(LABELS)), elements=st.floats(0, 1, width=32)))
     raw = raw + np.float32(1e-6)
@@ -104,11 +104,11 @@ def scores(draw: st.DrawFn) -> WindowScores:
     return WindowScores(np.arange(n_windows, dtype=np.float64), probabilities, silent)
 
 
-@given(heard=scores(), temperature=st.floats(0.1, 10))
+@given(windows=scores(), temperature=st.floats(0.1, 10))
 @ENOUGH
-def test_answers_are_distributions(heard: WindowScores, temperature: float) -> None:
-    for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
-        if heard.silent.all():
+def test_shares_and_confidence_are_distributions(windows: WindowScores, temperature: float) -> None:
+    for ranking in (summed_score(windows, LABELS), majority_vote(windows, LABELS)):
+        if windows.silent.all():
             assert ranking.genre is None
             continue
         shares = [entry.share for entry in ranking.ranked]
@@ -120,23 +120,23 @@ def test_answers_are_distributions(heard: WindowScores, temperature: float) -> N
         assert 1 / len(LABELS) - 1e-9 <= sure <= 1 + 1e-9
 
 
-@given(heard=scores(), window_s=st.floats(1, 10))
+@given(windows=scores(), window_s=st.floats(1, 10))
 @ENOUGH
-def test_sections_follow_each_other_and_cover_what_was_heard(heard: WindowScores, window_s: float) -> None:
-    duration_s = float(heard.start_s[-1]) + window_s
-    found = sections(heard, LABELS, window_s=window_s, duration_s=duration_s)
-    assert bool(found) == (not heard.silent.all())
+def test_sections_are_consecutive_and_cover_the_sound(windows: WindowScores, window_s: float) -> None:
+    duration_s = float(windows.start_s[-1]) + window_s
+    found = sections(windows, LABELS, window_s=window_s, duration_s=duration_s)
+    assert bool(found) == (not windows.silent.all())
     edges = [edge for section in found for edge in (section.start_s, section.end_s)]
     assert edges == sorted(edges)
     assert all(0 <= edge <= duration_s for edge in edges)
     assert all(section.start_s < section.end_s for section in found)
-    if not heard.silent.any():
+    if not windows.silent.any():
         assert (edges[0], edges[-1]) == (0.0, duration_s)
 
 
 @given(content=st.binary(min_size=1, max_size=3000), name=st.text(max_size=40), cut=st.integers(1, 200))
 @ENOUGH
-def test_a_form_gives_back_what_was_put_in(content: bytes, name: str, cut: int) -> None:
+def test_a_form_returns_the_file_that_was_encoded(content: bytes, name: str, cut: int) -> None:
     boundary = "boundary-that-is-not-in-there"
     quoted = "".join(letter for letter in name if letter.isprintable() and letter not in '"\\')
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{quoted}"\r\n\r\n'
@@ -148,19 +148,19 @@ def test_a_form_gives_back_what_was_put_in(content: bytes, name: str, cut: int) 
 
 @given(body=st.binary(max_size=2000), kind=st.sampled_from([None, "multipart/form-data; boundary=XX", "audio/mpeg"]))
 @ENOUGH
-def test_whatever_is_sent_is_received_or_refused(body: bytes, kind: str | None) -> None:
+def test_any_body_is_received_or_refused(body: bytes, kind: str | None) -> None:
     try:
         _, found = receive(body, kind, 100)
     except ServiceError as error:
-        assert error.kind is ErrorKind.MALFORMED_REQUEST  # noqa: PT017 - either way is right
+        assert error.kind is ErrorKind.MALFORMED_REQUEST  # noqa: PT017 - both outcomes are valid
     else:
         assert found in body
 
 
 def receive(body: bytes, kind: str | None, cut: int) -> tuple[int, bytes]:
-    """Send a body in pieces; its size, and the bytes as they lay on disk."""
-    pieces = [body[i : i + cut] for i in range(0, len(body), cut)]
-    messages: list[Message] = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    """Send a body in chunks, and return its size and the bytes on disk."""
+    chunks = [body[i : i + cut] for i in range(0, len(body), cut)]
+    messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     waiting = iter([*messages, {"type": "http.request", "body": b""}])
     headers = [(b"content-type", kind.encode())] if kind else []
 

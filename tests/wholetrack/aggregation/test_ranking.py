@@ -17,8 +17,8 @@ def scores(*rows: list[float], silent: tuple[int, ...] = ()) -> WindowScores:
 
 
 def test_the_two_rankings_may_differ() -> None:
-    heard = scores([0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.9, 0.0, 0.1])
-    summed, voted = summed_score(heard, LABELS), majority_vote(heard, LABELS)
+    windows = scores([0.4, 0.5, 0.1], [0.4, 0.5, 0.1], [0.9, 0.0, 0.1])
+    summed, voted = summed_score(windows, LABELS), majority_vote(windows, LABELS)
     assert [(r.genre, round(r.share, 6)) for r in summed.ranked] == [
         ("blues", round(1.7 / 3, 6)),
         ("jazz", round(1.0 / 3, 6)),
@@ -29,24 +29,24 @@ def test_the_two_rankings_may_differ() -> None:
 
 
 def test_a_tie_in_votes_is_resolved_by_the_summed_score() -> None:
-    heard = scores([0.6, 0.0, 0.4], [0.0, 0.9, 0.1])
-    assert [r.genre for r in majority_vote(heard, LABELS).ranked] == ["jazz", "blues", "rock"]
+    windows = scores([0.6, 0.0, 0.4], [0.0, 0.9, 0.1])
+    assert [r.genre for r in majority_vote(windows, LABELS).ranked] == ["jazz", "blues", "rock"]
 
 
 def test_a_tie_in_scores_is_resolved_by_label_order() -> None:
-    heard = scores([0.25, 0.5, 0.25], [0.25, 0.0, 0.75], [0.5, 0.5, 0.0])
-    assert [r.genre for r in summed_score(heard, LABELS).ranked] == ["blues", "jazz", "rock"]
+    windows = scores([0.25, 0.5, 0.25], [0.25, 0.0, 0.75], [0.5, 0.5, 0.0])
+    assert [r.genre for r in summed_score(windows, LABELS).ranked] == ["blues", "jazz", "rock"]
 
 
 def test_silent_windows_count_for_neither_ranking() -> None:
-    heard = scores([0.0, 0.0, 1.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0], silent=(0, 2))
-    assert summed_score(heard, LABELS).genre == "blues"
-    assert majority_vote(heard, LABELS).ranked[0].windows == 1
+    windows = scores([0.0, 0.0, 1.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0], silent=(0, 2))
+    assert summed_score(windows, LABELS).genre == "blues"
+    assert majority_vote(windows, LABELS).ranked[0].windows == 1
 
 
 def test_a_silent_track_has_no_genre() -> None:
-    heard = scores([1.0, 0.0, 0.0], silent=(0,))
-    for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
+    windows = scores([1.0, 0.0, 0.0], silent=(0,))
+    for ranking in (summed_score(windows, LABELS), majority_vote(windows, LABELS)):
         assert ranking.genre is None
         assert ranking.share == 0.0
         assert ranking.ranked == ()
@@ -55,10 +55,10 @@ def test_a_silent_track_has_no_genre() -> None:
 def test_shares_add_up_to_one_for_half_a_million_windows() -> None:
     rng = np.random.default_rng(0)
     rows = rng.dirichlet([0.3, 0.3, 0.3], 500_000).astype(np.float32)
-    heard = WindowScores(np.arange(len(rows), dtype=float), rows, np.zeros(len(rows), dtype=bool))
-    for ranking in (summed_score(heard, LABELS), majority_vote(heard, LABELS)):
+    windows = WindowScores(np.arange(len(rows), dtype=float), rows, np.zeros(len(rows), dtype=bool))
+    for ranking in (summed_score(windows, LABELS), majority_vote(windows, LABELS)):
         assert sum(r.share for r in ranking.ranked) == pytest.approx(1.0, abs=1e-12)
     # Sums in float32 would have lost the third decimal by now.
     exact = rows.astype(np.float64).sum(axis=0)
-    shares = {r.genre: r.share for r in summed_score(heard, LABELS).ranked}
+    shares = {r.genre: r.share for r in summed_score(windows, LABELS).ranked}
     assert shares["jazz"] == pytest.approx(exact[1] / exact.sum(), abs=1e-12)
