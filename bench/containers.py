@@ -23,7 +23,7 @@ from tests.harness.compose import PYTHON, Composed, composed, run
 from tests.harness.report import RECORDED, SONG_SECONDS, arguments, make_song, print_report, spread
 from tests.harness.server import PROJECT
 from wholetrack.settings import available_cpus
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 PAGE = RECORDED.parent / "CONTAINERS.md"
 _FILES = ("docker-compose.yml", "docker/scale.yml")

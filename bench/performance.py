@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from bench.peers import NAMES
 from tests.harness.report import RECORDED
+from wholetrack_training.results.markdown import markdown_table
 from wholetrack_training.results.plots import save, style
-from wholetrack_training.results.report import markdown_table
 
 DOCS = RECORDED.parent
 _PICTURES = "pictures"

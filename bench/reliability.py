@@ -12,7 +12,7 @@ from typing import Any
 from bench.markdown import paragraph
 from tests.harness.report import RECORDED
 from wholetrack.settings import PREFIX, Settings
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 DOCS = RECORDED.parent
 RELIABILITY = DOCS / "reliability"

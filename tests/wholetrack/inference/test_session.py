@@ -247,7 +247,7 @@ def test_the_graph_can_stay_on_a_gpu(bundle: Bundle) -> None:
     "module",
     [
         "wholetrack.inference.session",
-        "wholetrack_training.publishing.publish",
+        "wholetrack_training.publishing.bundles",
         "tests.conftest",
         "tests.harness.report",
     ],
