@@ -31,9 +31,9 @@ def load_precomputed(npz: Path, table: Path) -> TrackSet:
         DataError: If a file is missing, damaged or of another layout.
     """
     try:
-        with table.open(newline="") as file:
-            rows = {row["track"]: row for row in csv.DictReader(file)}
-        with np.load(npz, allow_pickle=False) as arrays:
+        with table.open(newline="") as text:
+            rows = {row["track"]: row for row in csv.DictReader(text)}
+        with npz.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             mel, names, genres = arrays["mel"], arrays["track"].tolist(), arrays["genre"].tolist()
         labels = tuple(sorted(set(genres)))
         tracks = tuple(

@@ -69,7 +69,7 @@ def read_records(folder: Path) -> list[Record]:
 def _read(path: Path) -> Record:
     try:
         document = json.loads(path.read_text())
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
+        with path.with_suffix(".npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             document["figures"] = Evaluation(**document["figures"], **_per_track(arrays))
             history = {
                 name.removeprefix(_HISTORY): tuple(arrays[name].tolist())

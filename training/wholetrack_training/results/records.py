@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class Training:
     epochs: int
     best_epoch: int
     minutes: float
-    history: dict[str, tuple[float, ...]]
+    history: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)

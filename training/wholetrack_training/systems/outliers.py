@@ -100,7 +100,6 @@ def outlier(kind: str, rng: _Rng, *, sample_rate: int, seconds: float) -> NDArra
     return scaled
 
 
-@cache
 def outlier_frames(audio: AudioSpec, features: FeatureSpec, *, speech: bool = False) -> tuple[NDArray[np.float32], ...]:
     """Return log-mel frames of 24 sounds of each kind and of voices, each ``[n_frames, n_mels]``, always the same.
 
@@ -114,6 +113,11 @@ def outlier_frames(audio: AudioSpec, features: FeatureSpec, *, speech: bool = Fa
     """
     if speech and features.model_copy(update={"normalisation": FEATURES.normalisation}) != FEATURES:
         raise RecipeError("speech is only available in the features of gtzan-mel.npz: set speech=false for others")
+    return (*_synthetic_frames(audio, features), *(speech_frames() if speech else ()))
+
+
+@cache
+def _synthetic_frames(audio: AudioSpec, features: FeatureSpec) -> tuple[NDArray[np.float32], ...]:
     rng = np.random.default_rng(_SEED)
     log_mel = LogMel(features, audio.sample_rate)
     found = []
@@ -122,4 +126,4 @@ def outlier_frames(audio: AudioSpec, features: FeatureSpec, *, speech: bool = Fa
             stream = log_mel.stream()
             sound = outlier(kind, rng, sample_rate=audio.sample_rate, seconds=_SECONDS)
             found.append(np.concatenate((stream.push(sound), stream.finish())))
-    return (*found, *(speech_frames() if speech else ()))
+    return tuple(found)

@@ -1,4 +1,4 @@
-"""Splits keep duplicates and artists together, are stratified, and depend on nothing but their seed."""
+"""Splits keep duplicates and artists together, are stratified, and depend only on their seed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.wholetrack_training.conftest import toy_track
+from tests.wholetrack_training.toys import toy_track
+from wholetrack_training.data.precomputed import load_precomputed
 from wholetrack_training.data.splits import Split, artist_split, random_split
-from wholetrack_training.data.tracks import TrackSet, load_precomputed
+from wholetrack_training.data.tracks import TrackSet
+from wholetrack_training.errors import DataError
 
 ARTISTS = [f"artist {i}" for i in range(6)]
 
@@ -28,12 +30,12 @@ def gtzan(music: Path) -> TrackSet:
     return load_precomputed(music / "gtzan-mel.npz", music / "tracks.csv")
 
 
-def test_a_split_is_a_function_of_its_seed(toys: TrackSet) -> None:
+def test_a_split_depends_only_on_its_seed(toys: TrackSet) -> None:
     assert random_split(toys, seed=1) == random_split(toys, seed=1)
     assert random_split(toys, seed=1) != random_split(toys, seed=2)
 
 
-def test_every_track_is_on_one_side_and_every_genre_on_all(toys: TrackSet) -> None:
+def test_every_track_is_on_one_side_and_every_genre_on_all_sides(toys: TrackSet) -> None:
     found = sides(random_split(toys, seed=1, validation=0.25, test=0.25))
     assert set(found) == {track.name for track in toys.tracks}
     assert Counter((name.split(".")[0], side) for name, side in found.items()) == {
@@ -61,38 +63,38 @@ def test_no_artist_is_on_two_sides(toys: TrackSet) -> None:
     artists: dict[str | None, set[str]] = {}
     for track in toys.tracks:
         artists.setdefault(track.artist, set()).add(found[track.name])
-    assert all(len(where) == 1 for where in artists.values())
+    assert all(len(sides_of) == 1 for sides_of in artists.values())
     assert {track.name for track in toys.tracks if track.fold == 2} == set(split.test)
     assert split.validation
 
 
-def test_an_artist_of_two_genres_and_a_recording_of_two_artists_stay_on_one_side() -> None:
+def test_artists_with_two_genres_and_recordings_with_two_artists_stay_on_one_side() -> None:
     tracks = []
     for genre, name in enumerate(("low", "high")):
         tracks += [
             replace(toy_track(f"{name}.{i:05}", genre, i), artist=f"artist {i % 6}", fold=1 + i % 6 // 2)
             for i in range(30)
         ]
-    # The same recording, sold under another name; it leads from one artist to another, and into the fold judged by.
+    # A duplicate under another name connects two artists, and one of them with the fold to test on.
     tracks.append(replace(toy_track("low.cover", 0, 1), artist="cover band", fold=2, duplicate_of="high.00000"))
     tracks.append(replace(toy_track("low.other", 0, 1), artist="artist 5", fold=3, duplicate_of="low.cover"))
     split = artist_split(TrackSet(("low", "high"), tuple(tracks)), fold=1, seed=3, validation=0.4)
     found = sides(split)
-    where = {name: {found[t.name] for t in tracks if t.artist == name and t.name in found} for name in ARTISTS}
-    assert all(len(sides_) <= 1 for sides_ in where.values()), where
+    sides_of = {name: {found[t.name] for t in tracks if t.artist == name and t.name in found} for name in ARTISTS}
+    assert all(len(own) <= 1 for own in sides_of.values()), sides_of
     assert split.validation
-    # Whoever shares a recording with the fold that is judged by is learned from by nobody.
+    # Artists who share a recording with the test fold are on no side.
     assert "low.cover" not in found
-    assert where["artist 5"] == set()
+    assert sides_of["artist 5"] == set()
 
 
 def test_a_fold_that_does_not_exist(toys: TrackSet) -> None:
-    with pytest.raises(ValueError, match="no track is in fold 9"):
+    with pytest.raises(DataError, match="no track is in fold 9"):
         artist_split(toys, fold=9, seed=0)
 
 
 @pytest.mark.data
-def test_the_real_faults_do_not_straddle_a_split(gtzan: TrackSet) -> None:
+def test_duplicates_and_artists_of_gtzan_stay_on_one_side(gtzan: TrackSet) -> None:
     assert len(gtzan) == 949
     for seed in range(3):
         found = sides(random_split(gtzan, seed=seed))
@@ -101,13 +103,13 @@ def test_the_real_faults_do_not_straddle_a_split(gtzan: TrackSet) -> None:
                 assert found[track.name] == found[track.duplicate_of]
         assert found["metal.00058"] == found["rock.00016"]
         assert 90 <= sum(side == "test" for side in found.values()) <= 100
-    judged: Counter[str] = Counter()
+    tested: Counter[str] = Counter()
     for fold in (1, 2, 3):
         split = artist_split(gtzan, fold=fold, seed=fold)
         found = sides(split)
-        judged.update(split.test)
+        tested.update(split.test)
         for artist in {track.artist for track in gtzan.tracks if track.artist}:
             of_artist = {found[t.name] for t in gtzan.tracks if t.artist == artist and t.name in found}
             assert len(of_artist) <= 1
-    assert set(judged.values()) == {1}
-    assert len(judged) == sum(track.fold is not None for track in gtzan.tracks)
+    assert set(tested.values()) == {1}
+    assert len(tested) == sum(track.fold is not None for track in gtzan.tracks)
