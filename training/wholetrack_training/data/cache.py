@@ -17,7 +17,7 @@ from wholetrack.contracts import AudioSpec, FeatureSpec
 
 _log = logging.getLogger(__name__)
 
-# Part of every key. Increase it when the same recording would give other frames.
+# Part of every key. Increase it when the extraction changes, so that old entries are not used.
 _FORMAT = 1
 
 

@@ -32,7 +32,7 @@ from wholetrack_training.files import write_json
 from wholetrack_training.fitting.evaluation import Classify, evaluate_scores
 from wholetrack_training.publishing.model_card import CARD_TEXT_FILE, with_int8
 
-# Accuracy of windows or tracks that int8 may lose. A smaller loss is not a difference between float32 and int8.
+# Loss in accuracy of windows or tracks up to which int8 counts as equally accurate.
 _MAX_LOSS = 0.005
 # Added to the measured deviation from the golden. Other processors sum in another order, so a value halfway between two
 # integers may be rounded the other way.

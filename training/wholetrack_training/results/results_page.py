@@ -58,7 +58,7 @@ frame rates, so no row is an exact replication.
 - *top-2* and *top-3*: share of the tracks whose genre is among the first two or three by summed score.
 - *ECE*: expected calibration error of the leading share.
 - *MFLOP*: millions of operations per window; a multiplication and an addition are two.
-- *minutes*: training time on one CPU core while a second training ran beside it.
+- *minutes*: training time on one CPU core, with a second training running in parallel.
 - wholetrack-crnn trains for a fixed number of epochs, and on the validation tracks as well."""
 
 

@@ -67,14 +67,14 @@ def random_window(
     Returns:
         Log-mel values in dB, ``[n_frames, n_mels]``.
     """
-    have = len(track)
+    last = len(track) - 1
     factor = 1.0 + rng.uniform(-augmentation.stretch, augmentation.stretch)
-    span = min((n_frames - 1) * factor, have - 1)
-    start = rng.uniform(0, have - 1 - span)
+    span = min((n_frames - 1) * factor, last)
+    start = rng.uniform(0, last - span)
     at = np.linspace(start, start + span, n_frames)
-    before = np.minimum(at.astype(np.intp), have - 2) if have > 1 else np.zeros(n_frames, dtype=np.intp)
+    before = np.minimum(at.astype(np.intp), last - 1) if last > 0 else np.zeros(n_frames, dtype=np.intp)
     weight = (at - before)[:, None].astype(np.float32)
-    after = np.minimum(before + 1, have - 1)
+    after = np.minimum(before + 1, last)
     window: NDArray[np.float32] = track[before] * (1 - weight) + track[after] * weight
     return window
 
@@ -155,7 +155,7 @@ def mask(windows: NDArray[np.float32], augmentation: Augmentation, rng: np.rando
 def mix_style(
     windows: NDArray[np.float32], augmentation: Augmentation, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Mix the mean and deviation over time of each band with those of another window of the batch.
+    """Mix the mean and standard deviation of each band over time with those of another window of the batch.
 
     Args:
         windows: Normalised, ``[n_windows, n_frames, n_mels]``.

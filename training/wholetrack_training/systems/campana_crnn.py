@@ -89,7 +89,7 @@ class CampanaCrnn(SlicedRecipe):
     def of(cls, source: Source, *, window_s: float | None = None) -> CampanaCrnn:
         """Return the published system: 94 frames of 128 bands for 3 s of audio at 16 kHz.
 
-        Precomputed spectrograms have 39 frames in 3 s, so one block fewer halves the number of frames.
+        Precomputed spectrograms have 39 frames in 3 s, so the last block does not halve the number of frames.
         """
         length_s = window_s or _WINDOW_S
         if source is Source.PRECOMPUTED:

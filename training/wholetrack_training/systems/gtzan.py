@@ -7,11 +7,11 @@ from wholetrack.contracts import AudioSpec, FeatureSpec, Normalisation
 GTZAN_AUDIO = AudioSpec(sample_rate=22050)
 
 MAX_PRECOMPUTED_S = 29.0
-"""Longest window that the clips of ``gtzan-mel.npz`` hold in whole seconds: 387 frames at 13 frames a second."""
+"""Longest window in whole seconds that fits into a clip of ``gtzan-mel.npz``, 387 frames at 13 frames per second."""
 
 
 def gtzan_features(normalisation: Normalisation) -> FeatureSpec:
-    """Return the features of ``gtzan-mel.npz``: 128 bands, 13 frames a second, 80 dB below the clip's maximum."""
+    """Return the features of ``gtzan-mel.npz``: 128 bands, 13 frames per second, 80 dB below the clip's maximum."""
     return FeatureSpec(
         n_fft=2048,
         frames_per_second=13,

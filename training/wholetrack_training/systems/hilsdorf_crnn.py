@@ -1,7 +1,8 @@
 """Divide and conquer (Hilsdorf 2023): a CRNN on 3 s slices whose raw class scores are summed over the track.
 
-The article gives the structure (convolutions and max pooling reduce frequency to one and keep time, then a GRU, after
-Choi et al. 2017) and the size, about 400,000 parameters. The widths below are ours and result in 398,000.
+The article gives the structure (convolutions and max pooling reduce the frequency axis to one and keep the time axis,
+then a GRU, after Choi et al. 2017) and the size, about 400,000 parameters. The widths below are ours and result in
+398,000.
 """
 
 from __future__ import annotations

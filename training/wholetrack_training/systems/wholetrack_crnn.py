@@ -1,4 +1,4 @@
-"""wholetrack's own CRNN: convolutions that reduce frequency to one, a GRU over time, attention and mean pooling."""
+"""wholetrack's own CRNN: convolutions over frequency and time, a GRU over time, attention and mean pooling."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class CrnnShape:
         pool_frames: Factor by which each block reduces the number of frames.
         hidden: Units of the GRU in each direction.
         dropout: Dropout before the last layer; a quarter of it after each block.
-        centred: Add a second input channel without the mean of every band over time, which removes a constant
-            equalisation of the recording.
+        centred: Add a second input channel from which the mean of every band over time is subtracted. This removes a
+            constant equalisation of the recording.
         masked_top_bands: Replace this many of the highest bands by the band below them. Above 10 kHz the files of
-            GTZAN reveal their encoder, and the encoder reveals the genre: pop that was encoded again became metal.
+            GTZAN reveal their encoder, and with it the genre: re-encoded pop was classified as metal.
     """
 
     channels: tuple[int, ...] = (24, 40, 64, 112, 160)
