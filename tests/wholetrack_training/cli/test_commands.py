@@ -99,6 +99,12 @@ def test_errors_are_one_sentence_on_stderr(music: Path, tmp_path: Path) -> None:
         ([*fit, "--set", "schedule.epoch=1"], "the recipe of wholetrack-crnn has no field schedule.epoch"),
         ([*fit, "--set", "schedule.epochs"], "--set schedule.epochs does not have the form name=value"),
         ([*fit, "--set", "schedule.epochs=many"], "schedule.epochs: Input should be a valid integer"),
+        (
+            [*fit, "--set", "windows.hop_s=0.01"],
+            "the windows of wholetrack-crnn are impossible: hop_s must lie between",
+        ),
+        ([*fit, "--set", "schedule.epochs=0"], "the recipe of wholetrack-crnn has an impossible value: "),
+        ([*fit, "--set", "schedule.learning_rate=-1"], "has an impossible value: Invalid learning rate: -1"),
         ([*fit, "--protocol", "given"], "pass --split"),
         ([*fit, "--protocol", "artist-filtered"], "no track is in fold 1"),
         (["evaluate", run, "--data", str(music)], f"{run} does not hold a finished run: run.json is missing"),

@@ -77,7 +77,8 @@ class Trainer:
 
         Raises:
             DifferentRunError: If the checkpoint belongs to another run.
-            RecipeError: If the learning rate depends on validation but the recipe does not validate.
+            RecipeError: If the recipe has an impossible value, or its learning rate depends on a validation that it
+                does not have.
         """
         if recipe.schedule.rate == "plateau" and recipe.schedule.keep == "last":
             raise RecipeError("schedule.rate=plateau needs validation: set schedule.keep=best")
@@ -86,14 +87,10 @@ class Trainer:
         self.checkpoint = folder / "checkpoint.pt"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        network, schedule = recipe.network(len(train.labels)), recipe.schedule
-        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = build_optimiser(schedule, self.network.parameters())
-        steps = schedule.epochs * recipe.batches_per_epoch(train)
-        self.rate_scheduler = build_rate_scheduler(schedule, self.optimiser, steps=steps)
+        try:
+            self._build()
+        except ValueError as error:
+            raise RecipeError(f"the recipe of {recipe.system} has an impossible value: {error}") from error
         self.progress = Progress()
         # bfloat16 halves the training time on CPUs with AVX512-BF16. Others emulate it, which is slow.
         self.use_bfloat16 = bool(torch.cpu._is_avx512_bf16_supported())  # noqa: SLF001 - there is no public function
@@ -122,6 +119,17 @@ class Trainer:
             _log.info("Epoch %d/%d: %s", progress.epoch, self.recipe.schedule.epochs, figures)
         self.network.load_state_dict(self.best)
         return self.network.eval()
+
+    def _build(self) -> None:
+        recipe, schedule = self.recipe, self.recipe.schedule
+        network = recipe.network(len(self.train.labels))
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.best = {name: value.clone() for name, value in self.network.state_dict().items()}
+        self.optimiser = build_optimiser(schedule, self.network.parameters())
+        steps = schedule.epochs * recipe.batches_per_epoch(self.train)
+        self.rate_scheduler = build_rate_scheduler(schedule, self.optimiser, steps=steps)
 
     @property
     def _validates(self) -> bool:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from wholetrack.contracts import AudioSpec, FeatureSpec, WindowSpec
+from wholetrack.features.grid import FrameGrid, WindowGrid
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.errors import RecipeError
 from wholetrack_training.systems.schedule import Schedule
@@ -68,11 +69,15 @@ class Recipe(ABC):
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        """Check that a window is long enough for the pooling of the network.
+        """Check that the windows fit the frames, and are long enough for the pooling of the network.
 
         Raises:
-            RecipeError: If a window has too few frames.
+            RecipeError: If a window has too few frames, or the hop is not between a frame and a window.
         """
+        try:
+            WindowGrid.of(self.windows, FrameGrid.of(self.features, self.audio.sample_rate))
+        except ValueError as error:
+            raise RecipeError(f"the windows of {self.system} are impossible: {error}") from error
         if self.windows.frames < self.min_frames:
             shortest_s = self.min_frames / float(self.features.frame_rate(self.audio.sample_rate))
             raise RecipeError(f"{self.system} needs windows of at least {shortest_s:.2f} s from this source")
