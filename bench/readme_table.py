@@ -7,7 +7,7 @@ import sys
 from bench.generated import generator_parser
 from bench.records import Record, read_record
 from tests.harness.paths import PROJECT
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 _BENCH, _MEMORY = "`make bench`", "`make bench-memory`"
 

@@ -10,7 +10,7 @@ from bench.markdown import paragraph
 from bench.records import DOCS, Record
 from tests.harness.records import RELIABILITY_RECORDS
 from wholetrack.settings import PREFIX, Settings
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 _BAD_INPUT, _EXTREMES = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.generated import check_files, generator_parser, write_files
 from bench.markdown import median_and_range, paragraph
 from bench.records import DOCS, Record, read_record
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 
 def generate() -> dict[Path, str]:

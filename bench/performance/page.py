@@ -9,7 +9,7 @@ from bench.markdown import median_and_range, paragraph
 from bench.peers import NAMES
 from bench.performance.summary import THROUGHPUT_RATIOS
 from bench.records import Record
-from wholetrack_training.results.report import markdown_table
+from wholetrack_training.results.markdown import markdown_table
 
 CPU_PICTURE = "pictures/performance-cpu.svg"
 PEERS_PICTURE = "pictures/performance-peers.svg"

@@ -24,8 +24,8 @@ FOLDS = PROJECT / "tests" / "folds"
 @pytest.mark.data
 @pytest.mark.torch
 def test_clips_are_classified_as_accurately_from_audio_as_from_spectrograms(tmp_path: Path, music: Path) -> None:
-    from wholetrack_training.data.tracks import load_precomputed
-    from wholetrack_training.fitting.evaluation import cut_windows
+    from wholetrack_training.data.precomputed import load_precomputed
+    from wholetrack_training.data.windows import cut_windows
 
     cards = {bundle.card.trained_on["part"]: bundle.card for bundle in load_bundles(FOLDS).values()}
     tracks = load_precomputed(music / "gtzan-mel.npz", music / "tracks.csv")

@@ -247,7 +247,7 @@ def test_the_graph_can_run_on_cuda_as_a_whole(bundle: Bundle) -> None:
     "module",
     [
         "wholetrack.inference.session",
-        pytest.param("wholetrack_training.publishing.publish", marks=pytest.mark.torch),
+        pytest.param("wholetrack_training.publishing.bundles", marks=pytest.mark.torch),
         "tests.conftest",
         "tests.harness.records",
     ],

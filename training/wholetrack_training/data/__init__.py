@@ -1,1 +1,1 @@
-"""Data sets: from recordings or precomputed spectrograms to labelled tracks, splits and cached features."""
+"""Labelled tracks: reading recordings, extracting and caching their features, and splitting them into sides."""

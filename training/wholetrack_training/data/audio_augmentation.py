@@ -1,42 +1,25 @@
-"""Recordings heard otherwise, before any feature: the augmentation that Campana, Liturri and Padovano do on audio."""
+"""Augmented copies of recordings, made from the audio before any feature, as Campana, Liturri and Padovano do."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import librosa
 import numpy as np
-from numpy.typing import NDArray
 
-Samples = NDArray[np.float32]
+from wholetrack_training.data.chunks import Samples
 
 _NOISE_DB = -20.0
 
 
-def pieces(blocks: Iterable[Samples], length: int) -> Iterator[Samples]:
-    """The same samples in pieces of ``length``, however they come; what is left in the end is shorter."""
-    waiting: list[Samples] = []
-    n_waiting = 0
-    for block in blocks:
-        waiting.append(block)
-        n_waiting += len(block)
-        if n_waiting >= length:
-            joined = np.concatenate(waiting)
-            whole = n_waiting - n_waiting % length
-            yield from np.split(joined[:whole], range(length, whole, length))
-            waiting, n_waiting = [joined[whole:]], n_waiting - whole
-    if n_waiting:
-        yield np.concatenate(waiting)
-
-
-def a_semitone_up(samples: Samples, sample_rate: int) -> Samples:
-    """The pitch shifted by librosa's phase vocoder."""
+def shift_up_a_semitone(samples: Samples, sample_rate: int) -> Samples:
+    """Shift the pitch with librosa's phase vocoder."""
     return librosa.effects.pitch_shift(samples, sr=sample_rate, n_steps=1.0)
 
 
-def with_white_noise(samples: Samples, sample_rate: int) -> Samples:
-    """White noise 20 dB below the mean power, always the same for the same sound."""
+def add_white_noise(samples: Samples, sample_rate: int) -> Samples:
+    """Add white noise 20 dB below the mean power; the noise depends on the samples alone."""
     del sample_rate
     seed = int.from_bytes(hashlib.sha256(samples.tobytes()).digest()[:8])
     level = np.sqrt(np.square(samples, dtype=np.float64).mean() * 10 ** (_NOISE_DB / 10))
@@ -44,8 +27,9 @@ def with_white_noise(samples: Samples, sample_rate: int) -> Samples:
     return samples + np.float32(level) * noise
 
 
+# The names are part of recipes and of the cache's file names.
 VERSIONS: Mapping[str, Callable[[Samples, int], Samples]] = {
-    "a semitone up": a_semitone_up,
-    "with white noise": with_white_noise,
+    "a semitone up": shift_up_a_semitone,
+    "with white noise": add_white_noise,
 }
-"""What can be done to a piece of mono samples ``[n]`` at a sample rate in Hz."""
+"""Augmentations of mono samples ``[n]`` at a sample rate in Hz, by name."""

@@ -1,4 +1,4 @@
-"""Log-mel frames of recordings on disk, one file per recording and features, each complete or not there."""
+"""A cache of log-mel frames on disk, one file per recording and kind of features."""
 
 from __future__ import annotations
 
@@ -17,56 +17,59 @@ from wholetrack.contracts import AudioSpec, FeatureSpec
 
 _log = logging.getLogger(__name__)
 
-# Part of every key: raise it when the same recording would give other frames.
+# Part of every key. Increase it when the extraction changes, so that old entries are not used.
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What became of a recording.
+class RecordingFeatures:
+    """The features of one recording, or the reason why it has none.
 
     Attributes:
-        frames: log-mel values, ``[n_frames, n_mels]``; none where there is a refusal.
-        digest: SHA-256 of the decoded samples, the same for recordings that sound exactly the same.
-        refusal: why the recording cannot be used; empty if it can.
+        frames: Log-mel values, ``[n_frames, n_mels]``; empty if the recording is rejected.
+        digest: SHA-256 of the decoded samples, equal for recordings with exactly the same sound.
+        rejection: Why the recording cannot be used; empty if it can.
     """
 
     frames: NDArray[np.float32]
     digest: str
-    refusal: str = ""
+    rejection: str = ""
 
 
 class FeatureCache:
-    """Recordings that were heard before, by name, size and time of change, for one kind of features."""
+    """The features of recordings, looked up by name, size and modification time."""
 
     def __init__(self, folder: Path, audio: AudioSpec, features: FeatureSpec) -> None:
-        """Entries lie in a folder of their own below ``folder``.
+        """Keep entries for this kind of features in a subfolder of ``folder``.
 
-        The normalisation is left out of its name: it comes later, and two systems may differ in nothing else.
+        The normalisation is not part of the subfolder's name. It is applied later, and two systems may differ in
+        nothing else.
         """
         spec = features.model_dump_json(exclude={"normalisation"})
         key = hashlib.sha256(f"{_FORMAT} {audio.model_dump_json()} {spec}".encode()).hexdigest()
         self.folder = folder / key[:16]
 
-    def get(self, name: str, recording: Path) -> Heard | None:
-        """The entry of a recording; None if there is none, or the recording or the entry is not what it was."""
-        path = self._path(name)
+    def get(self, name: str, recording: Path) -> RecordingFeatures | None:
+        """Return the entry of a recording, or None if there is none or the recording has changed since.
+
+        A damaged entry is logged and treated as missing.
+        """
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as entry:
+            with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as entry:
                 if str(entry["source"]) != _fingerprint(recording):
                     return None
-                return Heard(entry["frames"], str(entry["digest"]), str(entry["refusal"]))
+                return RecordingFeatures(entry["frames"], str(entry["digest"]), str(entry["refusal"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            _log.warning("the cached features of %s are damaged and computed anew: %s", name, error)
+            _log.warning("The cached features of %s are damaged and will be computed again: %s", name, error)
             return None
 
-    def put(self, name: str, recording: Path, heard: Heard) -> None:
-        """Write an entry, so that no reader ever sees half of it.
+    def put(self, name: str, recording: Path, found: RecordingFeatures) -> None:
+        """Write an entry atomically.
 
         Raises:
-            OSError: if it cannot be written; nothing is left behind then.
+            OSError: If the entry cannot be written. No partial file is left behind.
         """
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +78,9 @@ class FeatureCache:
             with os.fdopen(handle, "wb") as file:
                 np.savez(
                     file,
-                    frames=heard.frames,
-                    digest=heard.digest,
-                    refusal=heard.refusal,
+                    frames=found.frames,
+                    digest=found.digest,
+                    refusal=found.rejection,
                     source=_fingerprint(recording),
                 )
                 file.flush()
@@ -87,8 +90,8 @@ class FeatureCache:
             Path(unfinished).unlink(missing_ok=True)
             raise
 
-    def sweep(self) -> None:
-        """Remove what a killed writer left."""
+    def remove_unfinished(self) -> None:
+        """Delete the partial files of processes that were killed while writing."""
         for unfinished in self.folder.glob("*.unfinished"):
             unfinished.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""A data set of short clips out of whole recordings, as GTZAN was made: cut, mono at 22,050 Hz, at one level."""
+"""A data set of short clips cut from whole recordings, made like GTZAN: mono at 22,050 Hz and at one level."""
 
 from __future__ import annotations
 
@@ -16,101 +16,101 @@ from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.errors import ServiceError
 
 with warnings.catch_warnings():
-    # It looks for ffmpeg on PATH before it can be told of ours.
+    # On import pydub warns if PATH has no ffmpeg; it is told later which one to use.
     warnings.simplefilter("ignore", RuntimeWarning)
     from pydub import AudioSegment
 from pydub.exceptions import CouldntEncodeError
 
-from wholetrack_training.data.audio_augmentation import Samples, pieces
-from wholetrack_training.data.tracks import DataError
+from wholetrack_training.data.chunks import Samples, equal_chunks
+from wholetrack_training.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-# GTZAN's own, and all that any of the systems hears.
-_RATE = 22050
-_LONGEST_S = 24 * 3600.0
+# The rate of GTZAN. No system uses a higher one.
+_SAMPLE_RATE = 22050
+_MAX_RECORDING_S = 24 * 3600.0
 _PEAK_DB = -1.0
 _FADE_MS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Cutting:
-    """How recordings are cut.
+class ClipSpec:
+    """How recordings are cut into clips.
 
     Attributes:
-        seconds: of every clip; what is left at the end of a recording is shorter and left out.
-        level_db: root mean square of every clip relative to full scale, lower where a peak would exceed -1 dB.
-        most: clips of one recording, spread evenly from its beginning; all if None.
+        seconds: Length of every clip. A shorter rest at the end of a recording is dropped.
+        level_db: Root mean square of every clip in dB relative to full scale; lower if a peak would exceed -1 dB.
+        max_clips: Clips per recording, spread evenly over it; None for all.
     """
 
     seconds: float = 30.0
     level_db: float = -20.0
-    most: int | None = None
+    max_clips: int | None = None
 
 
-def cut_folder(root: Path, to: Path, cutting: Cutting, ffmpeg: Ffmpeg) -> Iterator[Path]:
-    """Cut all recordings below ``root`` into ``<to>/<their folder>/<their name>.<number>.flac``.
+def cut_folder(root: Path, to: Path, spec: ClipSpec, ffmpeg: Ffmpeg) -> Iterator[Path]:
+    """Cut all recordings below ``root`` into clips ``<to>/<subfolder>/<file name>.<number>.flac``.
 
-    Clips that are there already are not made again, so that it can be interrupted at any moment. A file that ffmpeg
-    cannot read, and silence, give no clips.
+    Existing clips are kept, so an interrupted run can be repeated. Silent clips, and files that ffmpeg cannot read,
+    are skipped.
 
     Args:
-        root: a folder of recordings per genre.
-        to: folder of the clips, made if need be.
-        cutting: how.
-        ffmpeg: reads the recordings and writes the clips.
+        root: A folder of recordings per genre.
+        to: Folder for the clips; created if missing.
+        spec: Length, level and number of the clips.
+        ffmpeg: Decodes the recordings and encodes the clips.
 
     Yields:
-        Every clip that is there now, in order.
+        The path of every clip that exists now, in order.
 
     Raises:
-        DataError: if a clip cannot be written.
+        DataError: If a clip cannot be written.
     """
     AudioSegment.converter = str(ffmpeg.path)
     decoder = FfmpegDecoder(ffmpeg)
     for recording in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
         folder = to / recording.parent.relative_to(root)
         try:
-            for number, samples in _cuts(recording, decoder, cutting):
+            for number, samples in _chosen_chunks(recording, decoder, spec):
                 path = folder / f"{recording.name}.{number:03}.flac"
                 clip = _segment(samples)
                 if not math.isfinite(clip.dBFS):
                     continue
                 if not path.exists():
-                    _write(clip, path, cutting)
+                    _write(clip, path, spec)
                 yield path
         except (OSError, ServiceError) as error:
-            _log.warning("%s gives no more clips: %s", recording, error)
+            _log.warning("Skipping the rest of %s: %s", recording, error)
 
 
-def _cuts(recording: Path, decoder: FfmpegDecoder, cutting: Cutting) -> Iterator[tuple[int, Samples]]:
-    """The chosen clips with their numbers, one at a time in memory."""
-    length = round(cutting.seconds * _RATE)
+def _chosen_chunks(recording: Path, decoder: FfmpegDecoder, spec: ClipSpec) -> Iterator[tuple[int, Samples]]:
+    """Yield the number and the samples of every chosen clip; only one is in memory at a time."""
+    length = round(spec.seconds * _SAMPLE_RATE)
     chosen = None
-    if cutting.most is not None:
-        n_clips = sum(1 for _ in _whole_pieces(recording, decoder, length))
-        n_chosen = min(n_clips, cutting.most)
+    if spec.max_clips is not None:
+        n_clips = sum(1 for _ in _whole_chunks(recording, decoder, length))
+        n_chosen = min(n_clips, spec.max_clips)
         chosen = {i * n_clips // n_chosen for i in range(n_chosen)}
-    for number, piece in enumerate(_whole_pieces(recording, decoder, length)):
+    for number, chunk in enumerate(_whole_chunks(recording, decoder, length)):
         if chosen is None or number in chosen:
-            yield number, piece
+            yield number, chunk
 
 
-def _whole_pieces(recording: Path, decoder: FfmpegDecoder, length: int) -> Iterator[Samples]:
-    with decoder.open(recording, sample_rate=_RATE, max_duration_s=_LONGEST_S) as decoding:
-        for piece in pieces(decoding.blocks(), length):
-            if len(piece) == length:
-                yield piece
+def _whole_chunks(recording: Path, decoder: FfmpegDecoder, length: int) -> Iterator[Samples]:
+    with decoder.open(recording, sample_rate=_SAMPLE_RATE, max_duration_s=_MAX_RECORDING_S) as decoding:
+        for chunk in equal_chunks(decoding.blocks(), length):
+            if len(chunk) == length:
+                yield chunk
         decoding.summary()
 
 
 def _segment(samples: Samples) -> AudioSegment:
     rounded = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2")
-    return AudioSegment(rounded.tobytes(), sample_width=2, frame_rate=_RATE, channels=1)
+    return AudioSegment(rounded.tobytes(), sample_width=2, frame_rate=_SAMPLE_RATE, channels=1)
 
 
-def _write(clip: AudioSegment, path: Path, cutting: Cutting) -> None:
-    gain = min(cutting.level_db - clip.dBFS, _PEAK_DB - clip.max_dBFS)
+def _write(clip: AudioSegment, path: Path, spec: ClipSpec) -> None:
+    gain = min(spec.level_db - clip.dBFS, _PEAK_DB - clip.max_dBFS)
     levelled = clip.apply_gain(gain).fade_in(_FADE_MS).fade_out(_FADE_MS)
     unfinished = path.with_name(path.name + ".unfinished")
     try:

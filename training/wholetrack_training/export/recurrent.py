@@ -1,8 +1,8 @@
-"""GRU and LSTM as one ONNX node each, in the form that onnxruntime's CUDA provider keeps on the GPU.
+"""Export of GRU and LSTM layers as one ONNX node each, in the form that onnxruntime's CUDA provider runs on the GPU.
 
-The exporter's own way computes the shape of the initial state at run time, which is a node for the CPU, and unrolls the
-layer over time to find out what comes out. Here a layer is replaced by an operation of ours before the export: opaque
-to the exporter, its shape known, and translated to the node below.
+PyTorch's exporter computes the shape of the initial state at run time, which is a node for the CPU, and unrolls the
+layer over time to infer its output. Here each layer is replaced before the export by a custom operator, which is opaque
+to the exporter, has a known output shape, and is translated to a single node.
 """
 
 from __future__ import annotations
@@ -15,24 +15,22 @@ import torch
 from onnxscript.onnx_opset import opset18
 from torch import Tensor, nn
 
-# onnxscript's values are symbolic, whatever the types of its functions say.
+from wholetrack_training.errors import ExportError
+
+# The type annotations of onnxscript's operators do not match the symbolic values that they accept.
 op: Any = opset18
 _Value = TypeVar("_Value")
 
-# For each of the ONNX node's gates, which of PyTorch's it is. PyTorch orders those of a GRU reset, update, new, ONNX
-# update, reset, new; those of an LSTM input, forget, cell, output, ONNX input, output, forget, cell.
+# For each gate of the ONNX node, the index of the gate in PyTorch. The gates of a GRU are reset, update, new in PyTorch
+# and update, reset, new in ONNX; those of an LSTM input, forget, cell, output and input, output, forget, cell.
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
 
-class ExportError(Exception):
-    """The exported network is not what the service could serve."""
-
-
 def with_single_nodes(network: nn.Module) -> nn.Module:
-    """A copy of a network that exports each of its GRU and LSTM layers as one node.
+    """Return a copy of a network that exports each of its GRU and LSTM layers as one node.
 
     Raises:
-        ExportError: if a layer has more than one level, no biases, or time as its first axis.
+        ExportError: If a layer is stacked, has no biases, or has time as its first axis.
     """
     replaced = copy.deepcopy(network)
     for module in list(replaced.modules()):
@@ -46,7 +44,7 @@ class _SingleNode(nn.Module):
     def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
         if layer.mode not in _GATES or layer.num_layers != 1 or not layer.bias or not layer.batch_first:
-            raise ExportError("only a GRU or LSTM of one level with biases, batch first, is translated")
+            raise ExportError("only a GRU or LSTM with one layer, biases and batch_first=True can be exported")
         self.kind = layer.mode
         directions = ("", "_reverse") if layer.bidirectional else ("",)
         self.weights = nn.ParameterList(
@@ -61,7 +59,7 @@ class _SingleNode(nn.Module):
 
 @torch.library.custom_op("wholetrack::recurrent", mutates_args=())
 def _recurrent(x: Tensor, weights: list[Tensor], kind: str) -> Tensor:
-    raise NotImplementedError(f"{kind} is only to be exported: {len(weights)} weights, {x.shape}")
+    raise NotImplementedError(f"{kind} can only be exported, not run: {len(weights)} weights, input {x.shape}")
 
 
 @_recurrent.register_fake
@@ -96,4 +94,4 @@ def _translate(x: _Value, weights: Sequence[Any], kind: str) -> Any:  # noqa: AN
 RECURRENT_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.wholetrack.recurrent.default: _translate,
 }
-"""For the exporter's ``custom_translation_table``."""
+"""The ``custom_translation_table`` for the exporter."""

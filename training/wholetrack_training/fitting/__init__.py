@@ -1,1 +1,1 @@
-"""Fitting a network and evaluating it, in runs that can be stopped and resumed."""
+"""Training and evaluation of a network, in runs that can be interrupted and continued."""

@@ -1,4 +1,4 @@
-"""How good a network is on tracks it never saw: per window, per track, per genre, and whether it knows itself."""
+"""Evaluation of a network on tracks that it was not trained on: per window, per track, per genre, and calibration."""
 
 from __future__ import annotations
 
@@ -12,26 +12,36 @@ from numpy.typing import NDArray
 from wholetrack.aggregation.confidence import mean_peak
 from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.contracts import AudioSpec, FeatureSpec, WindowScores, WindowSpec
-from wholetrack.features.normalise import normalise
-from wholetrack_training.data.grid import window_at, window_starts
-from wholetrack_training.data.tracks import Track, TrackSet
+from wholetrack_training.data.tracks import TrackSet
+from wholetrack_training.data.windows import cut_windows
 
 Classify = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Normalised windows ``[N, frames, n_mels]`` to probabilities ``[N, n_labels]`` or ``[N, steps, n_labels]``."""
+"""Maps normalised windows ``[N, frames, n_mels]`` to probabilities ``[N, n_labels]`` or ``[N, steps, n_labels]``."""
 
 _CALIBRATION_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Figures of one network on one set of tracks; all in [0, 1] but the counts.
+    """Figures of one network on one set of tracks; all but the counts and the loss are in [0, 1].
 
     Attributes:
-        confusion: tracks by true (row) and predicted (column) genre, by summed score.
-        ece: expected calibration error of the track's leading share (Guo et al. 2017), ten bins.
-        truth: the true genre of every track.
-        shares: every track's share of each genre in the summed score, to four decimals.
-        peaks: the mean of the highest probabilities of every track's windows, to four decimals.
+        n_tracks: Number of tracks.
+        n_windows: Number of windows; a step of a network that classifies every step counts as a window.
+        window_accuracy: Share of the windows that are classified correctly.
+        window_macro_f1: Unweighted mean over the genres of the F1 score of the windows.
+        track_accuracy_summed: Share of the tracks that are classified correctly by summed score.
+        track_accuracy_voted: The same by majority vote.
+        track_macro_f1_summed: Unweighted mean over the genres of the F1 score of the tracks by summed score.
+        track_macro_f1_voted: The same by majority vote.
+        top2: Share of the tracks whose genre is among the first two by summed score.
+        top3: Share of the tracks whose genre is among the first three.
+        ece: Expected calibration error of the leading share of each track (Guo et al. 2017), ten bins.
+        window_loss: Mean negative log-probability of the true genre over all windows.
+        confusion: Number of tracks by true (row) and predicted (column) genre, by summed score.
+        truth: True genre of every track, as an index.
+        shares: Share of each genre in the summed score of every track, to four decimals, ``[n_tracks][n_labels]``.
+        peaks: Mean of the highest probability of each window of every track, to four decimals.
     """
 
     n_tracks: int
@@ -52,37 +62,36 @@ class Evaluation:
     peaks: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures by name, for JSON."""
+        """Return all figures by name, for JSON."""
         return asdict(self)
-
-
-def cut_windows(track: Track, features: FeatureSpec, windows: WindowSpec, audio: AudioSpec) -> NDArray[np.float32]:
-    """The normalised windows of one track on the serving grid, ``[n_windows, frames, n_mels]``."""
-    starts = window_starts(len(track.frames), features, windows, audio)
-    cut = np.stack([window_at(track.frames, start, windows.frames) for start in starts])
-    return normalise(cut, features.normalisation)
 
 
 def evaluate(
     tracks: TrackSet, classify: Classify, *, features: FeatureSpec, windows: WindowSpec, audio: AudioSpec
 ) -> Evaluation:
-    """Classify all windows of all tracks and count; a step with a belief of its own counts as a window."""
-    answers = [classify(cut_windows(track, features, windows, audio)) for track in tracks.tracks]
-    probabilities = [answer.reshape(-1, answer.shape[-1]) for answer in answers]
+    """Classify all windows of all tracks and compute the figures."""
+    outputs = [classify(cut_windows(track, features, windows, audio)) for track in tracks.tracks]
+    probabilities = [output.reshape(-1, output.shape[-1]) for output in outputs]
     return evaluate_scores(probabilities, [track.genre for track in tracks.tracks], tracks.labels)
 
 
 def evaluate_scores(
     probabilities: Sequence[NDArray[np.float32]], truth: Sequence[int], labels: Sequence[str]
 ) -> Evaluation:
-    """Count, given the probabilities of each track's windows and each track's genre."""
+    """Compute the figures from the probabilities of windows.
+
+    Args:
+        probabilities: For each track the probabilities of its windows, ``[n_windows, n_labels]``.
+        truth: Genre of each track, as an index into ``labels``.
+        labels: Genres in label order.
+    """
     n_labels = len(labels)
     summed, voted, confidences, ranks, shares = [], [], [], [], []
     for scores, genre in zip(probabilities, truth, strict=True):
-        heard = WindowScores(np.zeros(len(scores)), scores, np.zeros(len(scores), dtype=np.bool_))
-        by_sum = summed_score(heard, labels)
+        track = WindowScores(np.zeros(len(scores)), scores, np.zeros(len(scores), dtype=np.bool_))
+        by_sum = summed_score(track, labels)
         summed.append(labels.index(by_sum.ranked[0].genre))
-        voted.append(labels.index(majority_vote(heard, labels).ranked[0].genre))
+        voted.append(labels.index(majority_vote(track, labels).ranked[0].genre))
         confidences.append(by_sum.share)
         share_of = {entry.genre: round(entry.share, 4) for entry in by_sum.ranked}
         shares.append(tuple(share_of[label] for label in labels))
@@ -116,7 +125,12 @@ def evaluate_scores(
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width, weighted by their tracks."""
+    """Return the mean gap between confidence and accuracy over bins of equal width, weighted by number of tracks.
+
+    Args:
+        confidence: Confidence of each track in [0, 1], ``[n_tracks]``.
+        correct: Whether each track is classified correctly, ``[n_tracks]``.
+    """
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     gaps = [
         np.count_nonzero(bins == b) * abs(confidence[bins == b].mean() - correct[bins == b].mean())
@@ -134,7 +148,7 @@ def _accuracy(confusion: NDArray[np.int_]) -> float:
 
 
 def _macro_f1(confusion: NDArray[np.int_]) -> float:
-    """Unweighted mean over the genres that occur, as true or as predicted."""
+    """Return the unweighted mean of F1 over the genres that occur as true or predicted genre."""
     hits = np.diag(confusion)
     occurrences = confusion.sum(axis=0) + confusion.sum(axis=1)
     present = occurrences > 0

@@ -1,10 +1,10 @@
-"""A training run on disk: what it was asked, how far it is, and how it was judged.
+"""A training run on disk: its specification, its checkpoint, its network and its evaluation.
 
 <run>/run.json          data, split, seed, system and recipe
-<run>/checkpoint.pt     everything needed to go on, rewritten after each epoch
-<run>/teacher-1/        the same of the first network that it learns from, if there are any
-<run>/network.pt        the finished network
-<run>/evaluation.json   figures on tracks it never saw
+<run>/checkpoint.pt     state of the training, rewritten after each epoch
+<run>/teacher-1/        the same for the first teacher network, if there are any
+<run>/network.pt        the trained network
+<run>/evaluation.json   figures on the test tracks, and the course of the training
 """
 
 from __future__ import annotations
@@ -18,24 +18,30 @@ import torch
 from torch import nn
 
 from wholetrack_training.data.splits import Protocol, Split
-from wholetrack_training.data.tracks import DataError, TrackSet
+from wholetrack_training.data.tracks import TrackSet
+from wholetrack_training.errors import DataError
+from wholetrack_training.files import write_json
+from wholetrack_training.fitting.classifier import classifier
 from wholetrack_training.fitting.evaluation import Evaluation, evaluate
-from wholetrack_training.fitting.fitting import Fit, classifier
-from wholetrack_training.systems import SYSTEMS
+from wholetrack_training.fitting.trainer import Trainer
 from wholetrack_training.systems.recipe import Recipe
+from wholetrack_training.systems.registry import SYSTEMS
+
+TRAINING_FIGURES = ("epochs", "best_epoch", "minutes", "history")
+"""Figures in ``evaluation.json`` that describe the training, not the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a run was asked to do.
+    """What a run trains on and how its tracks are split; together with a recipe it determines the network.
 
     Attributes:
-        data: name of the data set, for the record.
-        protocol: how the tracks were divided.
-        part: number of the random split or of the fold.
-        seed: of the training.
-        labels: genres, in label order.
-        split: names of the tracks on each side.
+        data: Name of the data set.
+        protocol: How the tracks were split.
+        part: Number of the random split or of the fold.
+        seed: Seed of the training.
+        labels: Genres in label order.
+        split: Names of the tracks on each side.
     """
 
     data: str
@@ -47,17 +53,20 @@ class RunSpec:
 
 
 class Run:
-    """A folder that holds one training."""
+    """A folder with one training run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def fit(self, tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Evaluation | None:
-        """Train, or go on, and judge by the split's test tracks, if it has any.
+        """Train a network, or continue, and evaluate it on the test tracks.
+
+        Returns:
+            The evaluation; None if the split has no test tracks.
 
         Raises:
-            DifferentRunError: if the folder holds a training of something else.
-            DataError: if a side of the split is empty that must not be.
+            DifferentRunError: If the folder holds another run.
+            DataError: If a side of the split that the run needs is empty.
         """
         needed = {
             "train": True,
@@ -68,9 +77,9 @@ class Run:
             if is_needed and not getattr(spec.split, side):
                 raise DataError(f"there are too few tracks: none is left for {side}")
         train, validation = tracks.named(spec.split.train), tracks.named(spec.split.validation)
-        fits = [
-            Fit(
-                recipe.changed({"schedule.teachers": 0, "schedule.taught": 0.0}),
+        teachers = [
+            Trainer(
+                recipe.changed({"schedule.teachers": 0, "schedule.distillation": 0.0}),
                 train,
                 validation,
                 seed=spec.seed + number,
@@ -78,40 +87,26 @@ class Run:
             )
             for number in range(1, recipe.schedule.teachers + 1)
         ]
-        teachers = [teaching.run() for teaching in fits]
-        fit = Fit(recipe, train, validation, seed=spec.seed, folder=self.folder, teachers=teachers)
+        taught_by = [teacher.run() for teacher in teachers]
+        trainer = Trainer(recipe, train, validation, seed=spec.seed, folder=self.folder, teachers=taught_by)
         write_json(self.folder / "run.json", {**asdict(spec), "system": recipe.system, "recipe": recipe.as_dict()})
-        network = fit.run()
+        network = trainer.run()
         torch.save(network.state_dict(), self.folder / "network.pt")
         training = {
-            "epochs": fit.progress.epoch,
-            "best_epoch": fit.progress.best_epoch,
-            "minutes": round(sum(one.progress.seconds for one in (*fits, fit)) / 60, 1),
-            "history": fit.progress.history,
+            "epochs": trainer.progress.epoch,
+            "best_epoch": trainer.progress.best_epoch,
+            "minutes": round(sum(one.progress.seconds for one in (*teachers, trainer)) / 60, 1),
+            "history": trainer.progress.history,
         }
-        return self._judge(tracks, network, training)
+        return self._evaluate(tracks, network, training)
 
     def evaluate(self, tracks: TrackSet) -> Evaluation | None:
-        """Judge the finished network once more by the test tracks of its spec, if there are any."""
-        written = self.figures()
-        training = {key: written[key] for key in ("epochs", "best_epoch", "minutes", "history")}
-        return self._judge(tracks, self.network(), training)
-
-    def _judge(self, tracks: TrackSet, network: nn.Module, training: dict[str, Any]) -> Evaluation | None:
-        recipe, judged = self.recipe(), None
-        if test := self.spec().split.test:
-            judged = evaluate(
-                tracks.named(test),
-                classifier(network),
-                features=recipe.features,
-                windows=recipe.windows,
-                audio=recipe.audio,
-            )
-        write_json(self.folder / "evaluation.json", {**(judged.as_dict() if judged else {}), **training})
-        return judged
+        """Evaluate the trained network again on the test tracks; None if the split has none."""
+        figures = self.figures()
+        return self._evaluate(tracks, self.network(), {name: figures[name] for name in TRAINING_FIGURES})
 
     def spec(self) -> RunSpec:
-        """What the run was asked."""
+        """Return the specification of the run."""
         document = self._read("run.json")
         del document["system"], document["recipe"]
         split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
@@ -119,30 +114,42 @@ class Run:
         return RunSpec(**document, protocol=protocol, labels=labels, split=split)
 
     def recipe(self) -> Recipe:
-        """The recipe it followed."""
+        """Return the recipe of the run."""
         document = self._read("run.json")
         return SYSTEMS[document["system"]].from_dict(document["recipe"])
 
     def network(self) -> nn.Module:
-        """The finished network, in evaluation mode."""
+        """Return the trained network in evaluation mode."""
         network = self.recipe().network(len(self.spec().labels))
-        network.load_state_dict(torch.load(self.folder / "network.pt", weights_only=True))
+        path = self.folder / "network.pt"
+        if not path.is_file():
+            raise self._unfinished(path.name)
+        network.load_state_dict(torch.load(path, weights_only=True))
         return network.eval()
 
     def figures(self) -> dict[str, Any]:
-        """How it was judged, as written when it ended."""
+        """Return the figures of the evaluation and of the training, as written at the end of the run."""
         return self._read("evaluation.json")
+
+    def _evaluate(self, tracks: TrackSet, network: nn.Module, training: dict[str, Any]) -> Evaluation | None:
+        recipe, found = self.recipe(), None
+        if test := self.spec().split.test:
+            found = evaluate(
+                tracks.named(test),
+                classifier(network),
+                features=recipe.features,
+                windows=recipe.windows,
+                audio=recipe.audio,
+            )
+        write_json(self.folder / "evaluation.json", {**(found.as_dict() if found else {}), **training})
+        return found
 
     def _read(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         if not path.is_file():
-            raise DataError(f"{self.folder} holds no finished run: {name} is missing")
+            raise self._unfinished(name)
         document: dict[str, Any] = json.loads(path.read_text())
         return document
 
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON file that is either complete or not there."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(document, indent=2) + "\n")
-    unfinished.replace(path)
+    def _unfinished(self, name: str) -> DataError:
+        return DataError(f"{self.folder} does not hold a finished run: {name} is missing")

@@ -1,1 +1,1 @@
-"""From a finished run to a published bundle: publish, model card, quantisation."""
+"""Bundles for the service: publishing them, refreshing their figures and cards, and quantising their networks."""

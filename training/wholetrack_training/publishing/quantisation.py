@@ -1,8 +1,8 @@
-"""The same network in integers of 8 bits, which a CPU multiplies several at a time, and what that costs in accuracy.
+"""Quantisation of a bundle's network to 8-bit integers for CPUs, and its cost in accuracy.
 
-Convolutions and products are quantised (Jacob et al. 2018, arXiv:1712.05877): weights by output channel to 7 bits, so
-that no processor's 16-bit sums overflow, activations to 8 bits by the range they take on windows that the network
-learned from. The GRU and everything between stays in float32.
+Convolutions and matrix products are quantised (Jacob et al. 2018, arXiv:1712.05877): weights per output channel to 7
+bits, so that 16-bit sums do not overflow on any processor, and activations to 8 bits over their range on windows of the
+training tracks. The GRU and everything else stays in float32.
 """
 
 from __future__ import annotations
@@ -26,61 +26,70 @@ from wholetrack.inference.bundle import CARD_FILE, Bundle, load_bundle
 from wholetrack.inference.session import open_session
 from wholetrack.settings import DeviceChoice, Precision, Settings
 from wholetrack_training.data.tracks import Track, TrackSet
-from wholetrack_training.export.recurrent import ExportError
-from wholetrack_training.fitting.evaluation import Classify, cut_windows, evaluate_scores
-from wholetrack_training.fitting.runs import write_json
-from wholetrack_training.publishing.model_card import with_int8
+from wholetrack_training.data.windows import cut_windows
+from wholetrack_training.errors import PublishingError
+from wholetrack_training.files import write_json
+from wholetrack_training.fitting.evaluation import Classify, evaluate_scores
+from wholetrack_training.publishing.model_card import CARD_TEXT_FILE, with_int8
 
-# The accuracy that may be lost, of windows or of tracks: within it, float32 and int8 name as many genres rightly.
-_MOST_LOST = 0.005
-# Beyond what was measured here: other processors sum in another order, and a number at the edge falls otherwise.
-_GOLDEN_SLACK = 0.02
-_QUANTISED = ("Conv", "MaxPool", "MatMul", "Gemm")
+# Loss in accuracy of windows or tracks up to which int8 counts as equally accurate.
+_MAX_LOSS = 0.005
+# Added to the measured deviation from the golden. Other processors sum in another order, so a value halfway between two
+# integers may be rounded the other way.
+_GOLDEN_MARGIN = 0.02
+_QUANTISED_OPERATORS = ("Conv", "MaxPool", "MatMul", "Gemm")
 _FIGURES = ("window_accuracy", "track_accuracy_summed", "track_accuracy_voted", "track_macro_f1_summed", "ece")
 
 
-def add_int8(folder: Path, judges: Sequence[Path], tracks: TrackSet) -> Int8Spec:
-    """Put a network in integers into a published bundle, if nothing is lost by it.
+def add_int8(folder: Path, evaluated: Sequence[Path], tracks: TrackSet) -> Int8Spec:
+    """Add a quantised network to a published bundle, provided that its accuracy is not lower.
 
     Args:
-        folder: of the bundle.
-        judges: folders of bundles of the same recipe, each quantised in the same way and judged on the tracks that it
-            never saw; the bundle itself if it has such tracks.
-        tracks: the data set of all of them.
+        folder: Folder of the bundle.
+        evaluated: Folders of bundles of the same recipe. Each is quantised in the same way and evaluated on the tracks
+            that it was not trained on. May be the bundle itself if it has such tracks.
+        tracks: The data set of all of them.
 
     Returns:
-        What the bundle's card now says, figures included.
+        The new part of the bundle's contract, with the figures.
 
     Raises:
-        ExportError: if the judges have no unseen tracks or are of another recipe, or int8 names fewer genres rightly.
+        PublishingError: If the evaluated bundles have another recipe or no unseen tracks, or int8 is less accurate.
+        StartupError: If a folder does not hold a bundle.
     """
-    served, judging = load_bundle(folder), [load_bundle(judge) for judge in judges]
-    if any(_contract(bundle) != _contract(served) for bundle in judging):
-        raise ExportError(f"the networks that judge int8 are not of the recipe of {folder}")
-    compared = _compare(judging, tracks)
+    published, others = load_bundle(folder), [load_bundle(path) for path in evaluated]
+    if any(_contract(bundle) != _contract(published) for bundle in others):
+        raise PublishingError(f"the networks for the evaluation of int8 do not have the recipe of {folder}")
+    compared = _compare(others, tracks)
     for name in ("window_accuracy", "track_accuracy_summed"):
-        lost = compared["float32"][name] - compared["int8"][name]
-        if lost > _MOST_LOST:
-            raise ExportError(f"int8 loses {100 * lost:.1f} points of {name}: the bundle stays as it is")
-    bundle = _quantised(served, tracks)
+        loss = compared["float32"][name] - compared["int8"][name]
+        if loss > _MAX_LOSS:
+            raise PublishingError(f"int8 loses {100 * loss:.1f} points of {name}; the bundle was not changed")
+    bundle = _quantised(published, tracks)
     golden = bundle.golden
-    off = float(np.abs(_classifier(bundle, Precision.INT8)(golden.windows) - golden.probabilities).max())
+    deviation = float(np.abs(_classifier(bundle, Precision.INT8)(golden.windows) - golden.probabilities).max())
     assert bundle.int8
     spec = Int8Spec(
-        sha256=hashlib.sha256(bundle.int8).hexdigest(), tolerance=round(off + _GOLDEN_SLACK, 4), metrics=compared
+        sha256=hashlib.sha256(bundle.int8).hexdigest(), tolerance=round(deviation + _GOLDEN_MARGIN, 4), metrics=compared
     )
-    card = served.card.model_copy(update={"int8": spec})
+    card = published.card.model_copy(update={"int8": spec})
     (folder / spec.file).write_bytes(bundle.int8)
-    text = folder / "CARD.md"
+    text = folder / CARD_TEXT_FILE
     text.write_text(with_int8(text.read_text(), spec))
-    # Last, so that whoever is killed here leaves a bundle without int8, or with it.
+    # Written last: until then the bundle is one without int8.
     write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
     load_bundle(folder)
     return spec
 
 
 def quantise(network: bytes, windows: NDArray[np.float32], *, input_name: str) -> bytes:
-    """An ONNX network in integers, by the ranges that its activations take on ``windows [n, frames, n_mels]``."""
+    """Return a quantised copy of an ONNX network.
+
+    Args:
+        network: The ONNX file.
+        windows: Normalised windows for measuring the range of the activations, ``[n, frames, n_mels]``.
+        input_name: Name of the network's input.
+    """
     with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stdout(io.StringIO()):
         source, prepared, target = (Path(directory, name) for name in ("source.onnx", "prepared.onnx", "int8.onnx"))
         source.write_bytes(network)
@@ -95,7 +104,7 @@ def quantise(network: bytes, windows: NDArray[np.float32], *, input_name: str) -
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,
-            op_types_to_quantize=list(_QUANTISED),
+            op_types_to_quantize=list(_QUANTISED_OPERATORS),
         )
         model = onnx.load(target)
     model.producer_name, model.producer_version = "wholetrack", ""
@@ -103,64 +112,65 @@ def quantise(network: bytes, windows: NDArray[np.float32], *, input_name: str) -
     return content
 
 
-class _Windows(CalibrationDataReader):  # type: ignore[misc] # the package is not typed
+class _Windows(CalibrationDataReader):  # type: ignore[misc] # onnxruntime is not typed
     def __init__(self, windows: NDArray[np.float32], input_name: str) -> None:
         self._inputs = ({input_name: windows[i : i + 1]} for i in range(len(windows)))
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next window by itself, None behind the last."""
+        """Return the next window, in a batch of one; None after the last."""
         return next(self._inputs, None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """What both networks say of the windows of one track."""
+class _Comparison:
+    """The probabilities of both networks for the windows of one track, ``[n_windows, n_labels]``."""
 
     genre: int
     float32: NDArray[np.float32]
     int8: NDArray[np.float32]
 
     @property
-    def same_answer(self) -> bool:
+    def same_genre(self) -> bool:
         return bool(self.float32.sum(0).argmax() == self.int8.sum(0).argmax())
 
 
-def _compare(judging: Sequence[Bundle], tracks: TrackSet) -> dict[str, dict[str, float]]:
-    """Figures of both on all unseen tracks together, and how far they differ."""
-    heard = [found for bundle in judging for found in _hear(bundle, tracks)]
-    if not heard:
-        raise ExportError("the networks that judge int8 have no tracks that they never saw")
-    truth = [found.genre for found in heard]
-    float32 = evaluate_scores([found.float32 for found in heard], truth, tracks.labels).as_dict()
-    int8 = evaluate_scores([found.int8 for found in heard], truth, tracks.labels).as_dict()
-    differences = np.concatenate([np.abs(found.float32 - found.int8) for found in heard])
+def _compare(bundles: Sequence[Bundle], tracks: TrackSet) -> dict[str, dict[str, float]]:
+    """Return the figures of both precisions over all unseen tracks, and how much the probabilities differ."""
+    found = [comparison for bundle in bundles for comparison in _compare_tracks(bundle, tracks)]
+    if not found:
+        raise PublishingError("the networks for the evaluation of int8 have no tracks that they were not trained on")
+    truth = [one.genre for one in found]
+    float32 = evaluate_scores([one.float32 for one in found], truth, tracks.labels).as_dict()
+    int8 = evaluate_scores([one.int8 for one in found], truth, tracks.labels).as_dict()
+    differences = np.concatenate([np.abs(one.float32 - one.int8) for one in found])
     return {
         "float32": {name: round(float32[name], 4) for name in _FIGURES},
         "int8": {name: round(int8[name], 4) for name in _FIGURES},
         "between": {
-            "tracks": len(heard),
-            "same_answer": round(float(np.mean([found.same_answer for found in heard])), 4),
+            "tracks": len(found),
+            "same_answer": round(float(np.mean([one.same_genre for one in found])), 4),
             "mean_difference": round(float(differences.mean()), 4),
             "largest_difference": round(float(differences.max()), 4),
         },
     }
 
 
-def _hear(bundle: Bundle, tracks: TrackSet) -> Iterator[_Heard]:
+def _compare_tracks(bundle: Bundle, tracks: TrackSet) -> Iterator[_Comparison]:
+    """Classify the tracks that the bundle's network was not trained on, in both precisions."""
     both = _quantised(bundle, tracks)
     float32, int8 = _classifier(both, Precision.FLOAT32), _classifier(both, Precision.INT8)
     for track in tracks.named(bundle.card.trained_on["never_seen"]).tracks:
         windows = _windows(bundle, track)
-        yield _Heard(track.genre, _beliefs(float32, windows), _beliefs(int8, windows))
+        yield _Comparison(track.genre, _rows(float32, windows), _rows(int8, windows))
 
 
 def _quantised(bundle: Bundle, tracks: TrackSet) -> Bundle:
-    """The bundle with its network in integers, too, by a window from the middle of every track it learned from."""
-    never = set(bundle.card.trained_on["never_seen"])
-    learned = [_windows(bundle, track) for track in tracks.tracks if track.name not in never]
-    middles = np.stack([windows[len(windows) // 2] for windows in learned])
+    """Return the bundle with a quantised network, calibrated on a window from the middle of every training track."""
+    unseen = set(bundle.card.trained_on["never_seen"])
+    training = [_windows(bundle, track) for track in tracks.tracks if track.name not in unseen]
+    middles = np.stack([windows[len(windows) // 2] for windows in training])
     int8 = quantise(bundle.onnx, middles, input_name=bundle.card.onnx.input)
-    # Its golden is what is yet to be found out: anything passes.
+    # The deviation from the golden is yet to be measured, so any deviation passes the test of the session.
     spec = Int8Spec(sha256=hashlib.sha256(int8).hexdigest(), tolerance=1.0, metrics={})
     return replace(bundle, int8=int8, card=bundle.card.model_copy(update={"int8": spec}))
 
@@ -179,10 +189,10 @@ def _windows(bundle: Bundle, track: Track) -> NDArray[np.float32]:
     return cut_windows(track, bundle.card.features, bundle.card.windows, bundle.card.audio)
 
 
-def _beliefs(classify: Classify, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``[n_beliefs, n_labels]``, a step of a window being a belief of its own."""
-    answers = classify(windows)
-    return answers.reshape(-1, answers.shape[-1])
+def _rows(classify: Classify, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities ``[n, n_labels]``; each step of a network that classifies every step is a row."""
+    probabilities = classify(windows)
+    return probabilities.reshape(-1, probabilities.shape[-1])
 
 
 def _contract(bundle: Bundle) -> tuple[object, ...]:

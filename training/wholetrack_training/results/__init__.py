@@ -1,1 +1,1 @@
-"""Records of runs, and what is made of them: report, plots, baseline, robustness, calibration, filter sounds."""
+"""Records of finished runs, and what follows from them: tables, plots, calibration, robustness, comparisons."""

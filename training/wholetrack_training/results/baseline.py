@@ -1,8 +1,7 @@
-"""What no network needs: a support vector machine on statistics of timbre, the baseline that Campana et al. state."""
+"""The baseline: a support vector machine on statistics of timbre, as reported by Campana et al."""
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,29 +16,28 @@ from sklearn.svm import SVC
 
 from wholetrack.contracts import FeatureSpec
 from wholetrack.features.mel import mel_edges
-from wholetrack_training.data.grid import window_at, window_starts
-from wholetrack_training.data.tracks import DataError, TrackSet
+from wholetrack_training.data.tracks import TrackSet
+from wholetrack_training.data.windows import window_at, window_starts
+from wholetrack_training.errors import DataError
 from wholetrack_training.fitting.evaluation import evaluate_scores
 from wholetrack_training.fitting.runs import RunSpec
-from wholetrack_training.results.records import Record
+from wholetrack_training.results.records import BASELINE, Record, Training, today
 from wholetrack_training.systems.recipe import Recipe
 
-NAME = "timbre-svm"
-"""Under which its records lie."""
 _N_MFCC = 20
 _ROLLOFF = 0.85
 _PENALTIES = (1.0, 10.0, 100.0)
 
 
 def timbre(windows: NDArray[np.float32], features: FeatureSpec) -> NDArray[np.float64]:
-    """Statistics of timbral texture (Tzanetakis and Cook 2002), from mel bands in place of the spectrum.
+    """Compute statistics of timbral texture (Tzanetakis and Cook 2002) from mel bands instead of the spectrum.
 
-    Cepstral coefficients, centroid, spread, rolloff, flatness and flux of each frame; of each its mean and deviation
-    over the window, and the deviation of its change from frame to frame.
+    Each frame has cepstral coefficients, centroid, spread, rolloff, flatness and flux. The statistics of each are its
+    mean and standard deviation over the window, and the standard deviation of its change from frame to frame.
 
     Args:
-        windows: log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
-        features: where the bands lie.
+        windows: Log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
+        features: Where the bands lie.
 
     Returns:
         ``[n_windows, 75]``.
@@ -59,15 +57,15 @@ def timbre(windows: NDArray[np.float32], features: FeatureSpec) -> NDArray[np.fl
 
 
 def fit_baseline(tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Record:
-    """Train the machine and judge it, its penalty chosen on the validation tracks.
+    """Train the baseline, with its penalty chosen on the validation tracks, and evaluate it on the test tracks.
 
     Args:
-        tracks: the whole set.
-        spec: who learns and who is judged by.
-        recipe: of a system with the same features and windows.
+        tracks: The whole set.
+        spec: How the tracks are split.
+        recipe: Of a system with the same features and windows.
 
     Raises:
-        DataError: if a side of the split is empty.
+        DataError: If a side of the split is empty.
     """
     for side, names in asdict(spec.split).items():
         if not names:
@@ -76,43 +74,45 @@ def fit_baseline(tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Record:
     sides = {side: tracks.named(names) for side, names in asdict(spec.split).items()}
     described = {side: [_described(track.frames, recipe) for track in own.tracks] for side, own in sides.items()}
     truth = {side: [track.genre for track in own.tracks] for side, own in sides.items()}
-    machines = [_machine(penalty, described["train"], truth["train"]) for penalty in _PENALTIES]
+    machines = [_fitted(penalty, described["train"], truth["train"]) for penalty in _PENALTIES]
     best = max(machines, key=lambda machine: _accuracy(machine, described["validation"], truth["validation"]))
-    judged = evaluate_scores([_scores(best, rows) for rows in described["test"]], truth["test"], tracks.labels)
+    figures = evaluate_scores([_scores(best, rows) for rows in described["test"]], truth["test"], tracks.labels)
     vectors = best[-1].support_vectors_
     minutes = round((time.monotonic() - began) / 60, 1)
     return Record(
-        date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        date=today(),
         data=spec.data,
         protocol=spec.protocol,
         part=spec.part,
         seed=spec.seed,
         labels=tracks.labels,
         tracks={side: len(own) for side, own in sides.items()},
-        system=NAME,
+        system=BASELINE,
         recipe={"windows": recipe.windows.model_dump(mode="json"), "penalty": best[-1].C},
         parameters=vectors.size,
-        # Of a window: its distance to every support vector, and the sum over them for every pair of genres.
+        # Per window: the distance to every support vector, and the sum over them for every pair of genres.
         mflop_per_window=round((3 * vectors.size + 2 * best[-1].dual_coef_.size) / 1e6, 1),
-        figures=judged.as_dict(),
-        training={"epochs": 0, "best_epoch": 0, "minutes": minutes, "history": []},
+        figures=figures,
+        training=Training(epochs=0, best_epoch=0, minutes=minutes, history={}),
     )
 
 
 def _described(frames: NDArray[np.float32], recipe: Recipe) -> NDArray[np.float64]:
+    """Return the statistics of all windows of a track, ``[n_windows, 75]``."""
     starts = window_starts(len(frames), recipe.features, recipe.windows, recipe.audio)
     return timbre(np.stack([window_at(frames, start, recipe.windows.frames) for start in starts]), recipe.features)
 
 
-def _machine(penalty: float, described: Sequence[NDArray[np.float64]], truth: Sequence[int]) -> Pipeline:
+def _fitted(penalty: float, described: Sequence[NDArray[np.float64]], truth: Sequence[int]) -> Pipeline:
     machine = make_pipeline(StandardScaler(), SVC(C=penalty))
     return machine.fit(np.concatenate(described), np.repeat(truth, [len(rows) for rows in described]))
 
 
 def _scores(machine: Pipeline, described: NDArray[np.float64]) -> NDArray[np.float32]:
-    """What stands in for probabilities, ``[n_windows, n_labels]``; of two genres there is one decision."""
+    """Return the softmax of the decision values in place of probabilities, ``[n_windows, n_labels]``."""
     decisions = machine.decision_function(described)
     if decisions.ndim == 1:
+        # For two genres there is a single decision value.
         decisions = np.stack((-decisions, decisions), axis=1)
     scores: NDArray[np.float32] = softmax(decisions, axis=1).astype(np.float32)
     return scores

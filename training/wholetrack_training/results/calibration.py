@@ -1,4 +1,4 @@
-"""What held-out tracks say of a network: how sure its answers are, and how undecided it is about music at most."""
+"""Calibration on held-out tracks: a temperature for the confidence, and a limit for music that a model knows."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from wholetrack.aggregation.confidence import tempered
 from wholetrack_training.fitting.evaluation import expected_calibration_error
 from wholetrack_training.results.records import Record
 
-_LOWEST, _HIGHEST = 0.1, 10.0
-_SMALLEST = 1e-6
-_REFUSED = 0.01
+_MIN_TEMPERATURE, _MAX_TEMPERATURE = 0.1, 10.0
+_MIN_SHARE = 1e-6
+_REJECTED_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A temperature and what it does.
+    """A temperature and its effect.
 
     Attributes:
-        temperature: fitted to the tracks of all records.
-        ece_before: expected calibration error of the bare shares, over all tracks.
-        ece_after: the same with each record's tracks at the temperature fitted to the others: what a temperature is
-            worth on tracks that it was not chosen by.
+        temperature: Fitted to the tracks of all records.
+        ece_before: Expected calibration error of the leading shares without a temperature, over all tracks.
+        ece_after: The same with the tracks of each record at the temperature fitted to the other records, which
+            estimates the error on new tracks.
     """
 
     temperature: float
@@ -38,10 +38,10 @@ def calibrate(records: Sequence[Record]) -> Calibration:
     """Fit a temperature to the test tracks of several runs.
 
     Args:
-        records: at least two, of tracks that do not overlap: the artist-filtered folds.
+        records: At least two, with disjoint test tracks: the artist-filtered folds.
     """
     shares = [_shares(record) for record in records]
-    truths = [np.array(record.figures["truth"]) for record in records]
+    truths = [np.array(record.figures.truth) for record in records]
     after = []
     for held_out in range(len(records)):
         rest = [i for i in range(len(records)) if i != held_out]
@@ -57,11 +57,11 @@ def calibrate(records: Sequence[Record]) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """Where the music that a model knows ends.
+    """The limit between music that a model knows and everything else.
 
     Attributes:
-        least_peak: all but one in a hundred held-out tracks are at least so decided.
-        outside: share of tracks taken for something else, each record's by the limit chosen on the others.
+        least_peak: The mean highest probability of the windows that 99 % of the held-out tracks reach.
+        outside: Share of the tracks that are rejected, those of each record by the limit chosen on the others.
     """
 
     least_peak: float
@@ -69,41 +69,41 @@ class Domain:
 
 
 def find_domain(records: Sequence[Record]) -> Domain:
-    """Choose the limit on the test tracks of several runs; what is no music plays no part in it.
+    """Choose the limit on the test tracks of several runs; sounds that are not music are not used for it.
 
     Args:
-        records: at least two, of tracks that do not overlap: the artist-filtered folds.
+        records: At least two, with disjoint test tracks: the artist-filtered folds.
     """
-    peaks = [np.array(record.figures["peaks"]) for record in records]
+    peaks = [np.array(record.figures.peaks) for record in records]
     outside = []
     for held_out, own in enumerate(peaks):
         rest = np.concatenate([other for i, other in enumerate(peaks) if i != held_out])
-        outside.append(own < np.quantile(rest, _REFUSED))
+        outside.append(own < np.quantile(rest, _REJECTED_SHARE))
     return Domain(
-        least_peak=round(float(np.quantile(np.concatenate(peaks), _REFUSED)), 4),
+        least_peak=round(float(np.quantile(np.concatenate(peaks), _REJECTED_SHARE)), 4),
         outside=round(float(np.concatenate(outside).mean()), 4),
     )
 
 
 def fit_temperature(shares: NDArray[np.float64], truth: NDArray[np.int_]) -> float:
-    """The temperature with the greatest likelihood of the true genres.
+    """Return the temperature that maximises the likelihood of the true genres.
 
     Args:
-        shares: ``[n_tracks, n_labels]``.
-        truth: ``[n_tracks]``.
+        shares: Share of each genre, ``[n_tracks, n_labels]``.
+        truth: True genre, ``[n_tracks]``.
     """
 
     def loss(log_temperature: float) -> float:
         of_truth = tempered(shares, float(np.exp(log_temperature)))[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(of_truth, _SMALLEST)).mean())
+        return float(-np.log(np.maximum(of_truth, _MIN_SHARE)).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
-    return float(np.exp(found.x))
+    bounds = (np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def _shares(record: Record) -> NDArray[np.float64]:
-    # Rounded for the record: without a floor a genre's share of zero could never come back.
-    shares = np.maximum(np.array(record.figures["shares"], dtype=np.float64), _SMALLEST)
+    # Records have four decimals. Without a minimum no temperature could raise a share that was rounded to zero.
+    shares = np.maximum(np.array(record.figures.shares, dtype=np.float64), _MIN_SHARE)
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
 

@@ -1,12 +1,11 @@
-"""What an answer survives: real clips re-encoded, filtered, compressed, transposed, stretched and moved.
+"""Robustness: accuracy on clips that were re-encoded, filtered, compressed, transposed, stretched or shifted.
 
-Every clip is judged by the network of the artist-filtered fold that never heard its artist, through the service's own
-pipeline, from a file that ffmpeg made of the clip.
+ffmpeg makes a perturbed file of every clip. The service's own pipeline classifies it with the network of the
+artist-filtered fold that was not trained on the clip's artist.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import subprocess
 import tempfile
@@ -21,24 +20,25 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.settings import DeviceChoice, Settings
 from wholetrack.startup import build_pipeline
 from wholetrack_training.data.splits import Protocol
-from wholetrack_training.data.tracks import DataError, TrackSet
+from wholetrack_training.data.tracks import TrackSet
+from wholetrack_training.errors import DataError
+from wholetrack_training.results.records import today
 
 _log = logging.getLogger(__name__)
 
-CLEAN = "as it is"
-TELEPHONE = "telephone, 8 kHz"
+ORIGINAL = "original"
 _SEMITONE = 2 ** (1 / 12)
-_RATE = 22050
+_SAMPLE_RATE = 22050
 
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """What ffmpeg does to a clip.
+    """How ffmpeg changes a clip.
 
     Attributes:
-        filters: of the audio, in ffmpeg's notation; none if empty.
-        suffix: of the file that is made.
-        encoding: arguments that choose codec and rate.
+        filters: Audio filters in ffmpeg's syntax; empty for none.
+        suffix: File name suffix, which selects the container.
+        encoding: Arguments for ffmpeg that select codec and bit rate.
     """
 
     filters: str = ""
@@ -47,7 +47,7 @@ class Perturbation:
 
 
 def _pitch(factor: float) -> str:
-    return f"asetrate={round(_RATE * factor)},aresample={_RATE},atempo={1 / factor:.6f}"
+    return f"asetrate={round(_SAMPLE_RATE * factor)},aresample={_SAMPLE_RATE},atempo={1 / factor:.6f}"
 
 
 def _tilt(gain_db: float) -> str:
@@ -56,33 +56,35 @@ def _tilt(gain_db: float) -> str:
 
 
 PERTURBATIONS: Mapping[str, Perturbation] = {
-    CLEAN: Perturbation(),
+    ORIGINAL: Perturbation(),
     "mp3, 64 kb/s": Perturbation(suffix="mp3", encoding=("-c:a", "libmp3lame", "-b:a", "64k")),
     "opus, 24 kb/s": Perturbation(suffix="opus", encoding=("-c:a", "libopus", "-b:a", "24k", "-ar", "48000")),
-    TELEPHONE: Perturbation("highpass=300,lowpass=3400,aresample=8000", "wav", ("-c:a", "pcm_mulaw")),
+    "telephone, 8 kHz": Perturbation("highpass=300,lowpass=3400,aresample=8000", "wav", ("-c:a", "pcm_mulaw")),
     "low-pass, 6 kHz": Perturbation("lowpass=6000,lowpass=6000"),
     "high-pass, 150 Hz": Perturbation("highpass=150,highpass=150"),
-    "tilted by 6 dB to the treble": Perturbation(_tilt(3)),
-    "tilted by 6 dB to the bass": Perturbation(_tilt(-3)),
-    "compressed": Perturbation("acompressor=threshold=-30dB:ratio=6:attack=5:release=80:makeup=8,alimiter=limit=0.9"),
+    "spectrum tilted 6 dB towards the treble": Perturbation(_tilt(3)),
+    "spectrum tilted 6 dB towards the bass": Perturbation(_tilt(-3)),
+    "dynamic range compression": Perturbation(
+        "acompressor=threshold=-30dB:ratio=6:attack=5:release=80:makeup=8,alimiter=limit=0.9"
+    ),
     "12 dB louder": Perturbation("volume=12dB,alimiter=limit=0.98:level=false"),
-    "12 dB softer": Perturbation("volume=-12dB"),
+    "12 dB quieter": Perturbation("volume=-12dB"),
     "a semitone up": Perturbation(_pitch(_SEMITONE)),
     "a semitone down": Perturbation(_pitch(1 / _SEMITONE)),
     "5 % faster": Perturbation("atempo=1.05"),
     "5 % slower": Perturbation("atempo=0.95"),
-    "half a second later": Perturbation("atrim=start=0.5,asetpts=PTS-STARTPTS"),
+    "first half second removed": Perturbation("atrim=start=0.5,asetpts=PTS-STARTPTS"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
-    """Share of the clips whose summed score names the right genre, under each perturbation.
+    """Share of the clips whose genre by summed score is correct, for each perturbation.
 
     Attributes:
-        date: of the measurement.
-        clips: how many were judged.
-        accuracy: by name of the perturbation.
+        date: Date of the measurement, ISO 8601.
+        clips: Number of clips.
+        accuracy: Share of the clips by name of the perturbation.
     """
 
     date: str
@@ -90,21 +92,21 @@ class Robustness:
     accuracy: dict[str, float]
 
     def as_dict(self) -> dict[str, object]:
-        """All of it, for JSON."""
+        """Return all fields, for JSON."""
         return asdict(self)
 
 
 def measure(folds: FoldModels, tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) -> Robustness:
-    """Judge all clips under all perturbations.
+    """Classify all clips under all perturbations.
 
     Args:
-        folds: one network for each fold.
-        tracks: the data set that they learned from.
-        music: folder below which the tracks' audio lies.
-        ffmpeg: makes the files.
+        folds: One network per fold.
+        tracks: The data set that the networks were trained on.
+        music: Folder that the tracks' audio paths are relative to.
+        ffmpeg: Makes the perturbed files.
 
     Raises:
-        DataError: if no clip belongs to a fold.
+        DataError: If no track has both audio and a fold.
     """
     clips = [track for track in tracks.tracks if track.audio and track.fold in folds.names]
     if not clips:
@@ -112,24 +114,24 @@ def measure(folds: FoldModels, tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) ->
     accuracy = {}
     with tempfile.TemporaryDirectory() as folder:
         for title, perturbation in PERTURBATIONS.items():
-            right = 0
+            n_correct = 0
             for clip in clips:
                 file = Path(folder) / f"clip.{perturbation.suffix}"
-                make(ffmpeg, music / str(clip.audio), perturbation, file)
+                perturb(ffmpeg, music / str(clip.audio), perturbation, file)
                 found = folds.pipeline.predict(file, model=folds.names[clip.fold], max_duration_s=60)
-                right += found.summed_score.genre == tracks.labels[clip.genre]
-            accuracy[title] = round(right / len(clips), 4)
-            _log.info("%s: %d of %d right", title, right, len(clips))
-    return Robustness(dt.datetime.now(tz=dt.UTC).date().isoformat(), len(clips), accuracy)
+                n_correct += found.summed_score.genre == tracks.labels[clip.genre]
+            accuracy[title] = round(n_correct / len(clips), 4)
+            _log.info("%s: %d of %d correct", title, n_correct, len(clips))
+    return Robustness(today(), len(clips), accuracy)
 
 
 @dataclass(frozen=True, slots=True)
 class FoldModels:
-    """The networks of the artist-filtered folds, served side by side.
+    """The networks of the artist-filtered folds, loaded into one pipeline.
 
     Attributes:
-        pipeline: that serves them.
-        names: of the model that never heard the artists of a fold, by its number.
+        pipeline: The pipeline.
+        names: For each fold, the name of the model that was not trained on its artists.
     """
 
     pipeline: Pipeline
@@ -137,16 +139,16 @@ class FoldModels:
 
     @classmethod
     @contextmanager
-    def serving(cls, models: Path) -> Iterator[FoldModels]:
-        """Serve all bundles of a folder.
+    def loaded_from(cls, models: Path) -> Iterator[FoldModels]:
+        """Load all bundles of a folder, and close the pipeline at the end of the ``with`` block.
 
         Raises:
-            StartupError: if there is none, or one cannot be served.
-            DataError: if one was not trained on a fold.
+            StartupError: If a bundle cannot be loaded.
+            DataError: If there is no bundle, or one was not trained on an artist-filtered fold.
         """
         names = sorted(path.parent.parent.name for path in models.glob(f"*/*/{CARD_FILE}"))
         if not names:
-            raise DataError(f"{models} holds no bundle")
+            raise DataError(f"{models} does not contain a bundle")
         pipeline = build_pipeline(Settings(models_dir=models, default_model=names[0], device=DeviceChoice.CPU))
         try:
             trained = {name: pipeline.model(name).card.trained_on for name in names}
@@ -158,7 +160,7 @@ class FoldModels:
             pipeline.close()
 
 
-def make(ffmpeg: Ffmpeg, clip: Path, perturbation: Perturbation, to: Path) -> None:
+def perturb(ffmpeg: Ffmpeg, clip: Path, perturbation: Perturbation, to: Path) -> None:
     """Write a perturbed copy of a clip."""
     filters = ("-af", perturbation.filters) if perturbation.filters else ()
     command = [str(ffmpeg.path), "-v", "error", "-nostdin", "-y", "-i", str(clip), *filters, *perturbation.encoding]

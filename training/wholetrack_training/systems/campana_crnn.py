@@ -1,8 +1,8 @@
-"""A CRNN on windows of 30 to 1 s that do not overlap, majority vote and top-K (Campana, Liturri, Padovano).
+"""A CRNN on windows of 30 to 1 s without overlap, majority vote and top-K (Campana, Liturri, Padovano).
 
-The network is that of Nasrullah and Zhao (2019). Every training track comes three times: as it is, its pitch shifted,
-and with white noise, from recordings by librosa and from precomputed spectrograms on their mel bands. Pitch factor and
-noise factor are 1 in the paper, which we read as a semitone and as noise 20 dB below the music.
+The network is that of Nasrullah and Zhao (2019). Every training track is used three times: unchanged, with its pitch
+shifted, and with white noise. librosa does this to recordings; precomputed spectrograms are changed on their mel bands.
+Pitch factor and noise factor are 1 in the paper, which we interpret as a semitone and as noise 20 dB below the music.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from torch import Tensor, nn
 from wholetrack.contracts import AudioSpec, FeatureSpec, RelativeToMax, WindowSpec
 from wholetrack_training.data.audio_augmentation import VERSIONS
 from wholetrack_training.systems.augmentation import add_white_noise, shift_pitch
-from wholetrack_training.systems.batches import SlicedRecipe
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, MAX_PRECOMPUTED_S, gtzan_features
 from wholetrack_training.systems.layers import as_image, as_sequence
-from wholetrack_training.systems.recipe import (
-    GTZAN_AUDIO,
-    LONGEST_PRECOMPUTED_S,
-    Schedule,
-    Source,
-    gtzan_features,
-    window_frames,
-)
+from wholetrack_training.systems.recipe import Source, window_frames
+from wholetrack_training.systems.schedule import Schedule
+from wholetrack_training.systems.sliced_recipe import SlicedRecipe
 
 _WINDOW_S = 3.0
 _CHANNELS = (64, 128, 128, 128, 128)
@@ -37,7 +32,7 @@ _NORMALISATION = RelativeToMax(range_db=80.0)
 
 
 class CampanaNetwork(nn.Module):
-    """Windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``."""
+    """Maps windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``."""
 
     def __init__(self, *, pool_frames: tuple[int, ...], n_labels: int) -> None:
         super().__init__()
@@ -59,7 +54,7 @@ class CampanaNetwork(nn.Module):
         self.classify = nn.Linear(_HIDDEN, n_labels)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits of each window, from the second GRU's last state."""
+        """Return the logits of each window, from the last state of the second GRU."""
         x, _ = self.first(as_sequence(self.blocks(as_image(windows))))
         x, _ = self.second(x)
         logits: Tensor = self.classify(self.dropout(x[:, -1]))
@@ -68,13 +63,13 @@ class CampanaNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CampanaCrnn(SlicedRecipe):
-    """Adam at a constant rate, early stopping after ten epochs without improvement.
+    """Adam with a constant learning rate; early stopping after ten epochs without improvement.
 
     Attributes:
-        pool_frames: by how much each block divides the frames.
-        versions: of every recording, where there are recordings.
-        semitones: by how much the shifted third of precomputed tracks is shifted.
-        noise_db: level of the noise in the noisy third of precomputed tracks, relative to the music.
+        pool_frames: Factor by which each block reduces the number of frames.
+        versions: Augmented copies of every recording; empty for precomputed spectrograms.
+        semitones: Pitch shift of a third of the slices of precomputed tracks.
+        noise_db: Level of the noise in another third of these slices, relative to the music.
     """
 
     system = "campana-crnn"
@@ -86,18 +81,21 @@ class CampanaCrnn(SlicedRecipe):
     noise_db: float = -20.0
 
     @property
-    def least_frames(self) -> int:
-        """One after all pools."""
+    def min_frames(self) -> int:
+        """The shortest window that leaves one frame after all pools."""
         return prod(self.pool_frames)
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> CampanaCrnn:
-        """94 frames of 128 bands at 16 kHz for 3 s; 39 precomputed, with one halving of time less."""
+        """Return the published system: 94 frames of 128 bands for 3 s of audio at 16 kHz.
+
+        Precomputed spectrograms have 39 frames in 3 s, so the last block does not halve the number of frames.
+        """
         length_s = window_s or _WINDOW_S
         if source is Source.PRECOMPUTED:
-            length_s = min(length_s, LONGEST_PRECOMPUTED_S)
+            length_s = min(length_s, MAX_PRECOMPUTED_S)
             audio, features = GTZAN_AUDIO, gtzan_features(_NORMALISATION)
-            # As many steps reach the GRU as from the authors' input: two of 3 s, one of 1 s.
+            # The GRU gets as many steps as with the authors' input: two for 3 s, one for 1 s.
             pool_frames = (2, 2, 2, 2, 1) if length_s > 1 else (2, 2, 2, 1, 1)
         else:
             audio, features, pool_frames = AudioSpec(sample_rate=16000), _FROM_AUDIO, (2, 2, 2, 2, 2)
@@ -117,16 +115,20 @@ class CampanaCrnn(SlicedRecipe):
         )
 
     def network(self, n_labels: int) -> CampanaNetwork:
-        """The CRNN."""
+        """Return a new CRNN."""
         return CampanaNetwork(pool_frames=self.pool_frames, n_labels=n_labels)
 
     @property
-    def sound_versions(self) -> tuple[str, ...]:
-        """Both, from recordings."""
+    def audio_versions(self) -> tuple[str, ...]:
+        """Both augmentations of :mod:`.audio_augmentation` for recordings, none for precomputed spectrograms."""
         return self.versions
 
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Of precomputed tracks a third as it is, a third shifted, a third noisy: in three epochs their one."""
+        """Return slices of precomputed tracks at random unchanged, pitch shifted or with noise, normalised.
+
+        One epoch of the authors, with three versions of every slice, thus corresponds to three epochs here. Augmented
+        copies of recordings are slices of their own and are only normalised.
+        """
         if self.versions:
             return self.normalised(slices)
         version = rng.integers(3, size=len(slices))

@@ -1,4 +1,4 @@
-"""A belief that follows the music (deepsound 2016): convolutions over time, an LSTM, a softmax at every step."""
+"""A network that classifies every step of a clip (deepsound 2016): convolutions over time, an LSTM, a softmax."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wholetrack.contracts import FeatureSpec, RelativeToMax, Unchanged, WindowSpec
-from wholetrack_training.systems.batches import SlicedRecipe
-from wholetrack_training.systems.recipe import (
-    GTZAN_AUDIO,
-    LONGEST_PRECOMPUTED_S,
-    Schedule,
-    Source,
-    gtzan_features,
-    window_frames,
-)
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, MAX_PRECOMPUTED_S, gtzan_features
+from wholetrack_training.systems.recipe import Source, window_frames
+from wholetrack_training.systems.schedule import Schedule
+from wholetrack_training.systems.sliced_recipe import SlicedRecipe
 
 _WINDOW_S = 30.0
 _FILTERS, _WIDTH, _LAYERS = 256, 5, 3
@@ -27,14 +22,14 @@ _RANGE_DB = 80.0
 
 
 class DeepsoundNetwork(nn.Module):
-    """Windows ``[N, frames, n_mels]`` to a belief per step, logits ``[N, frames // 8, n_labels]``.
+    """Maps windows ``[N, frames, n_mels]`` to the logits of every step, ``[N, frames // 8, n_labels]``.
 
     Args:
-        n_mels: bands of the windows.
-        hidden: units of the LSTM.
-        log_range: natural logarithms over which windows in [0, 1] are spread again, as the authors' are; 0 if they
-            are logarithms already.
-        n_labels: genres.
+        n_mels: Bands of the windows.
+        hidden: Units of the LSTM.
+        log_range: Range in natural logarithms to which windows in [0, 1] are scaled, because the authors' input is
+            logarithmic; 0 if the windows are logarithms already.
+        n_labels: Number of genres.
     """
 
     def __init__(self, *, n_mels: int, hidden: int, log_range: float, n_labels: int) -> None:
@@ -51,7 +46,7 @@ class DeepsoundNetwork(nn.Module):
         self.classify = nn.Linear(hidden, n_labels)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits at each step; a step knows what came before it."""
+        """Return the logits of each step, which depend on that step and the ones before it."""
         if self.log_range:
             windows = (windows - 0.5) * self.log_range
         x = self.layers(windows.transpose(1, 2)).transpose(1, 2).float()
@@ -62,30 +57,33 @@ class DeepsoundNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepsoundCrnn(SlicedRecipe):
-    """The whole clip as one sequence, RMSprop, no augmentation; the mean of the beliefs is what is learned.
+    """The whole clip as one sequence, RMSprop, no augmentation; the loss is that of the mean over all steps.
 
     Attributes:
-        hidden: units of the LSTM.
-        log_range: natural logarithms in the range of a normalised window; 0 where it is not normalised.
+        hidden: Units of the LSTM.
+        log_range: Range of a normalised window in natural logarithms; 0 if windows are not normalised.
     """
 
     system = "deepsound-crnn"
-    summary = "convolutions over time and an LSTM with a belief at every step (deepsound 2016)"
+    summary = "Convolutions over time and an LSTM that classifies every step (deepsound 2016)"
 
     hidden: int = 256
     log_range: float = 0.0
 
     @property
-    def least_frames(self) -> int:
-        """One step."""
+    def min_frames(self) -> int:
+        """The frames of one step."""
         return int(2**_LAYERS)
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> DeepsoundCrnn:
-        """646 frames from audio, in natural logarithm; 377 precomputed, in dB relative to the maximum."""
+        """Return the published system: 646 frames for 30 s of audio, natural logarithm.
+
+        Precomputed spectrograms have 377 frames in dB relative to the maximum.
+        """
         if source is Source.PRECOMPUTED:
             features, log_range = gtzan_features(RelativeToMax(range_db=_RANGE_DB)), _RANGE_DB / 10 * math.log(10)
-            length_s = min(window_s or _WINDOW_S, LONGEST_PRECOMPUTED_S)
+            length_s = min(window_s or _WINDOW_S, MAX_PRECOMPUTED_S)
         else:
             features, log_range, length_s = _FROM_AUDIO, 0.0, window_s or _WINDOW_S
         return cls(
@@ -105,13 +103,13 @@ class DeepsoundCrnn(SlicedRecipe):
         )
 
     def network(self, n_labels: int) -> DeepsoundNetwork:
-        """The CRNN."""
+        """Return a new CRNN."""
         return DeepsoundNetwork(
             n_mels=self.features.n_mels, hidden=self.hidden, log_range=self.log_range, n_labels=n_labels
         )
 
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """As they are."""
+        """Return the slices normalised and otherwise unchanged."""
         del rng
         return self.normalised(slices)
 

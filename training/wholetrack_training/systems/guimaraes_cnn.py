@@ -1,4 +1,4 @@
-"""A plain CNN on 1.5 s windows with half overlap, flip and cutout, majority vote (Guimaraes 2018)."""
+"""A plain CNN on 1.5 s windows that overlap by half, with flip and cutout, and majority vote (Guimaraes 2018)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wholetrack.contracts import FeatureSpec, RelativeToMax, WindowSpec
-from wholetrack_training.systems.batches import SlicedRecipe
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, gtzan_features
 from wholetrack_training.systems.layers import as_image, pooled
-from wholetrack_training.systems.recipe import GTZAN_AUDIO, Schedule, Source, gtzan_features, window_frames
+from wholetrack_training.systems.recipe import Source, window_frames
+from wholetrack_training.systems.schedule import Schedule
+from wholetrack_training.systems.sliced_recipe import SlicedRecipe
 
 _WINDOW_S, _OVERLAP = 1.5, 0.5
 _CHANNELS = (16, 32, 64, 128, 256)
@@ -23,7 +25,7 @@ _NORMALISATION = RelativeToMax(range_db=80.0)
 
 
 class GuimaraesNetwork(nn.Module):
-    """Windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``."""
+    """Maps windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``."""
 
     def __init__(
         self, *, pool_bands: tuple[int, ...], pool_frames: tuple[int, ...], size: tuple[int, int], n_labels: int
@@ -51,24 +53,24 @@ class GuimaraesNetwork(nn.Module):
         )
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits of each window."""
+        """Return the logits of each window."""
         logits: Tensor = self.classify(self.blocks(as_image(windows)))
         return logits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuimaraesCnn(SlicedRecipe):
-    """Every window flipped in time, and cut out, with probability 0.5; Adam, rate reduced on a plateau.
+    """Flip in time and cutout, each with probability 0.5; Adam, learning rate reduced on a plateau.
 
     Attributes:
-        pool_bands: by how much each block divides the bands.
-        pool_frames: by how much each block divides the frames.
-        flip: probability of turning a window round in time.
-        cutout: probability of erasing three bands and four frames.
+        pool_bands: Factor by which each block reduces the number of bands.
+        pool_frames: Factor by which each block reduces the number of frames.
+        flip: Probability that a window is reversed in time.
+        cutout: Probability that three bands and four frames of a window are set to the floor.
     """
 
     system = "guimaraes-cnn"
-    summary = "plain CNN on 1.5 s windows, majority vote (Guimaraes 2018)"
+    summary = "Plain CNN on 1.5 s windows, majority vote (Guimaraes 2018)"
 
     pool_bands: tuple[int, ...] = (2, 2, 2, 2, 2)
     pool_frames: tuple[int, ...]
@@ -76,13 +78,16 @@ class GuimaraesCnn(SlicedRecipe):
     cutout: float = 0.5
 
     @property
-    def least_frames(self) -> int:
-        """One after all pools."""
+    def min_frames(self) -> int:
+        """The shortest window that leaves one frame after all pools."""
         return prod(self.pool_frames)
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> GuimaraesCnn:
-        """130 frames of 128 bands from audio, 20 precomputed, which the fifth pool leaves alone."""
+        """Return the published system: 130 frames of 128 bands from audio.
+
+        Precomputed spectrograms have 20 frames, so the fifth pool does not reduce them.
+        """
         length_s = window_s or _WINDOW_S
         if source is Source.PRECOMPUTED:
             features, pool_frames = gtzan_features(_NORMALISATION), (2, 2, 2, 2, 1)
@@ -103,7 +108,7 @@ class GuimaraesCnn(SlicedRecipe):
         )
 
     def network(self, n_labels: int) -> GuimaraesNetwork:
-        """The CNN."""
+        """Return a new CNN."""
         return GuimaraesNetwork(
             pool_bands=self.pool_bands,
             pool_frames=self.pool_frames,
@@ -112,18 +117,18 @@ class GuimaraesCnn(SlicedRecipe):
         )
 
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Flipped and cut out at random."""
-        return cut_out(turn(self.normalised(slices), self.flip, rng), self.cutout, rng)
+        """Return the slices normalised, some of them flipped or with cutout."""
+        return cut_out(flip_time(self.normalised(slices), self.flip, rng), self.cutout, rng)
 
 
-def turn(windows: NDArray[np.float32], probability: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Turn some windows round in time."""
-    turned = rng.random(len(windows)) < probability
-    return np.where(turned[:, None, None], windows[:, ::-1], windows)
+def flip_time(windows: NDArray[np.float32], probability: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Reverse each window ``[N, frames, n_mels]`` in time with a probability."""
+    flipped = rng.random(len(windows)) < probability
+    return np.where(flipped[:, None, None], windows[:, ::-1], windows)
 
 
 def cut_out(windows: NDArray[np.float32], probability: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Put three random bands and four random frames of some normalised windows to the floor."""
+    """Set three random bands and four random frames of each normalised window to zero with a probability."""
     n_windows, n_frames, n_mels = windows.shape
     chosen = np.flatnonzero(rng.random(n_windows) < probability)
     changed = windows.copy()

@@ -1,7 +1,8 @@
-"""Divide and conquer (Hilsdorf 2023): a CRNN on 3 s slices, its raw class scores summed over the track.
+"""Divide and conquer (Hilsdorf 2023): a CRNN on 3 s slices whose raw class scores are summed over the track.
 
-The article names the idea (convolutions and max pooling squeeze frequency to one and keep time, then a GRU, after Choi
-et al. 2017) and the size, about 400,000 parameters; the widths below are ours and give 398,000.
+The article gives the structure (convolutions and max pooling reduce the frequency axis to one and keep the time axis,
+then a GRU, after Choi et al. 2017) and the size, about 400,000 parameters. The widths below are ours and result in
+398,000.
 """
 
 from __future__ import annotations
@@ -14,27 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wholetrack.contracts import FeatureSpec, MinMax, WindowSpec
-from wholetrack_training.systems.batches import SlicedRecipe
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, MAX_PRECOMPUTED_S, gtzan_features
 from wholetrack_training.systems.layers import as_image, as_sequence, pooled
-from wholetrack_training.systems.recipe import (
-    GTZAN_AUDIO,
-    LONGEST_PRECOMPUTED_S,
-    Schedule,
-    Source,
-    gtzan_features,
-    window_frames,
-)
+from wholetrack_training.systems.recipe import Source, window_frames
+from wholetrack_training.systems.schedule import Schedule
+from wholetrack_training.systems.sliced_recipe import SlicedRecipe
 
 _WINDOW_S, _SLICE_HOP_S, _TRACK_HOP_S = 3.0, 2.0, 1.0
 _CHANNELS = (32, 64, 128, 128)
 _HIDDEN = 168
 _DROPOUT = 0.25
-# SLAPP's non_zero_min_max, on librosa's dB with its top_db of 80.
+# non_zero_min_max of SLAPP, on dB values from librosa with its top_db of 80.
 _MIN_MAX = MinMax(range_db=80.0, low=0.001, high=1.001)
 
 
 class HilsdorfNetwork(nn.Module):
-    """Windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``; ``pools`` divide the bands, time stays whole."""
+    """Maps windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``; only the bands are pooled."""
 
     def __init__(self, *, pools: tuple[int, ...], n_mels: int, n_labels: int) -> None:
         super().__init__()
@@ -54,7 +50,7 @@ class HilsdorfNetwork(nn.Module):
         self.classify = nn.Linear(_HIDDEN, n_labels)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits of each window, from the GRU's last state."""
+        """Return the logits of each window, from the last state of the GRU."""
         x, _ = self.gru(as_sequence(self.blocks(as_image(windows))))
         logits: Tensor = self.classify(x[:, -1])
         return logits
@@ -62,23 +58,26 @@ class HilsdorfNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HilsdorfCrnn(SlicedRecipe):
-    """14 slices per track, 1 s of overlap, Adam, early stopping; a track is judged every second.
+    """14 slices per track that overlap by 1 s, Adam, early stopping; a track is classified every second.
 
     Attributes:
-        pools: by how much each block divides the bands; together all of them.
+        pools: Factor by which each block reduces the number of bands; their product is the number of bands.
     """
 
     system = "hilsdorf-crnn"
-    summary = "divide and conquer CRNN, summed scores (Hilsdorf 2023)"
+    summary = "Divide-and-conquer CRNN, summed scores (Hilsdorf 2023)"
 
     pools: tuple[int, ...]
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> HilsdorfCrnn:
-        """130 x 100 values from audio, 39 x 128 precomputed; the 30 s variant has one window per clip."""
+        """Return the published system: windows of 130 x 100 values from audio, 39 x 128 precomputed.
+
+        The 30 s variant has one window per clip.
+        """
         length_s = window_s or _WINDOW_S
         if source is Source.PRECOMPUTED:
-            length_s = min(length_s, LONGEST_PRECOMPUTED_S)
+            length_s = min(length_s, MAX_PRECOMPUTED_S)
             features, pools = gtzan_features(_MIN_MAX), (4, 4, 4, 2)
         else:
             features, pools = _FROM_AUDIO, (2, 5, 5, 2)
@@ -98,11 +97,11 @@ class HilsdorfCrnn(SlicedRecipe):
         )
 
     def network(self, n_labels: int) -> HilsdorfNetwork:
-        """The CRNN."""
+        """Return a new CRNN."""
         return HilsdorfNetwork(pools=self.pools, n_mels=self.features.n_mels, n_labels=n_labels)
 
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """As they are: their overlap is the only augmentation."""
+        """Return the slices normalised and otherwise unchanged; their overlap is the only augmentation."""
         del rng
         return self.normalised(slices)
 

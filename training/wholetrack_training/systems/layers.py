@@ -1,4 +1,4 @@
-"""Layers that more than one of the networks is made of."""
+"""Layers that several of the networks share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs channels by what the whole window sounds like (Hu et al. 2018)."""
+    """Scales each channel by a gate computed from the means of all channels (Hu et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -21,30 +21,30 @@ class SqueezeExcite(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Mean over time, weighted by what each moment has to say."""
+    """Mean over time with learned weights."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.score = nn.Linear(features, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, time, features]`` to ``[N, features]``."""
+        """Pool ``[N, time, features]`` to ``[N, features]``."""
         weight = torch.softmax(self.score(x), dim=1)
         return (x * weight).sum(1)
 
 
 def as_image(windows: Tensor) -> Tensor:
-    """Windows ``[N, frames, n_mels]`` as one channel of bands and frames, ``[N, 1, n_mels, frames]``."""
+    """Return windows ``[N, frames, n_mels]`` as images with one channel, ``[N, 1, n_mels, frames]``."""
     return windows.transpose(1, 2).unsqueeze(1).contiguous(memory_format=torch.channels_last)
 
 
 def as_sequence(x: Tensor) -> Tensor:
-    """``[N, channels, bands, frames]`` as a sequence over time, ``[N, frames, channels * bands]``, in float32."""
+    """Return ``[N, channels, bands, frames]`` as a sequence ``[N, frames, channels * bands]`` in float32."""
     return x.flatten(1, 2).transpose(1, 2).float()
 
 
 def pooled(length: int, pools: tuple[int, ...]) -> int:
-    """What is left of an axis after max pooling, each pool dropping an incomplete rest."""
+    """Return the length of an axis after max pooling; each pool drops an incomplete remainder."""
     for pool in pools:
         length //= pool
     return length

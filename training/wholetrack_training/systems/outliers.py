@@ -1,7 +1,7 @@
-"""Sounds that are no music, from which a network learns to say that it does not know: arithmetic, and speech.
+"""Sounds that are not music, synthesised, for training a network to be undecided about them.
 
-Outlier exposure (Hendrycks et al. 2019): they are trained on with every genre equally likely. None of them is a
-recording; the noises, tones and voices by which a model is judged afterwards are others.
+This is outlier exposure (Hendrycks et al. 2019): their target is the same share for every genre. None of them is a
+recording. The noises, tones and voices that a model is tested with afterwards are different ones.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from wholetrack.contracts import AudioSpec, FeatureSpec
 from wholetrack.features.logmel import LogMel
+from wholetrack_training.errors import RecipeError
 from wholetrack_training.systems.speech import FEATURES, speech_frames
 
 Samples = NDArray[np.float64]
 _Rng = np.random.Generator
 
 _SECONDS = 6
-_EACH = 24
+_PER_KIND = 24
 _SEED = 20_261_121
 
 
 def _coloured_noise(rng: _Rng, time: Samples) -> Samples:
-    """Noise whose spectrum falls by 0 to 9 dB an octave, steady or swelling."""
+    """Noise whose spectrum falls by 0 to 9 dB per octave, steady or with a periodic change of level."""
     spectrum = np.fft.rfft(rng.standard_normal(len(time)))
     slope = rng.choice([0.0, rng.uniform(0, 1.5)])
     spectrum[1:] /= np.arange(1, len(spectrum)) ** slope
@@ -34,7 +35,7 @@ def _coloured_noise(rng: _Rng, time: Samples) -> Samples:
 
 
 def _band_noise(rng: _Rng, time: Samples) -> Samples:
-    """Noise between two frequencies: wind, hiss, a radio between stations."""
+    """Noise between two frequencies, such as wind, hiss or a radio between stations."""
     spectrum = np.fft.rfft(rng.standard_normal(len(time)))
     frequencies = np.fft.rfftfreq(len(time), time[1])
     low, high = np.sort(np.exp(rng.uniform(np.log(50), np.log(10_000), 2)))
@@ -43,7 +44,7 @@ def _band_noise(rng: _Rng, time: Samples) -> Samples:
 
 
 def _tones(rng: _Rng, time: Samples) -> Samples:
-    """One to three steady or sliding sines."""
+    """One to three sines of constant or gliding frequency."""
     sound = np.zeros_like(time)
     for _ in range(rng.integers(1, 4)):
         start, slide = np.exp(rng.uniform(np.log(60), np.log(8000))), rng.choice([0.0, rng.uniform(-0.3, 0.3)])
@@ -52,7 +53,7 @@ def _tones(rng: _Rng, time: Samples) -> Samples:
 
 
 def _hum(rng: _Rng, time: Samples) -> Samples:
-    """The mains and machines: harmonics of one low frequency with a little noise."""
+    """Harmonics of one low frequency with a little noise, such as mains hum or a machine."""
     base = rng.choice([50.0, 60.0, rng.uniform(25, 180)])
     harmonics = np.arange(1, rng.integers(2, 40))
     levels = rng.uniform(0, 1, len(harmonics)) / harmonics ** rng.uniform(0.3, 1.5)
@@ -61,11 +62,11 @@ def _hum(rng: _Rng, time: Samples) -> Samples:
 
 
 def _clicks(rng: _Rng, time: Samples) -> Samples:
-    """Clicks, drops and ticks at regular or irregular times."""
+    """Clicks, drips and ticks at regular or irregular intervals."""
     impulses, period = np.zeros_like(time), rng.uniform(0.05, 1.0)
     n_clicks = int(time[-1] / period) + 1
-    moments = period * (np.arange(n_clicks) + rng.choice([0, 0.3]) * rng.standard_normal(n_clicks))
-    impulses[(moments / time[1]).astype(np.intp) % len(time)] = 1
+    times = period * (np.arange(n_clicks) + rng.choice([0, 0.3]) * rng.standard_normal(n_clicks))
+    impulses[(times / time[1]).astype(np.intp) % len(time)] = 1
     ring, decay = np.exp(rng.uniform(np.log(200), np.log(6000))), rng.uniform(30, 400)
     click = np.exp(-decay * time) * np.sin(2 * np.pi * ring * time)
     sound = np.fft.irfft(np.fft.rfft(impulses) * np.fft.rfft(click), len(time))
@@ -82,33 +83,47 @@ KINDS: dict[str, Callable[[_Rng, Samples], Samples]] = {
 
 
 def outlier(kind: str, rng: _Rng, *, sample_rate: int, seconds: float) -> NDArray[np.float32]:
-    """One such sound, peak at half of full scale."""
+    """Synthesise one sound.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+        rng: Source of randomness.
+        sample_rate: In Hz.
+        seconds: Length of the sound.
+
+    Returns:
+        Samples with a peak of half of full scale, ``[n_samples]``.
+    """
     time = np.arange(int(seconds * sample_rate)) / sample_rate
     sound = KINDS[kind](rng, time)
     scaled: NDArray[np.float32] = (0.5 * sound / np.abs(sound).max()).astype(np.float32)
     return scaled
 
 
-@cache
 def outlier_frames(audio: AudioSpec, features: FeatureSpec, *, speech: bool = False) -> tuple[NDArray[np.float32], ...]:
-    """Log-mel frames of 24 sounds of each kind, and of voices, always the same, each ``[n_frames, n_mels]``.
+    """Return log-mel frames of 24 sounds of each kind and of voices, each ``[n_frames, n_mels]``, always the same.
 
     Args:
-        audio: of the recipe.
-        features: of the recipe.
-        speech: with the 240 voices of :mod:`wholetrack_training.systems.speech`.
+        audio: Sample rate, from the recipe.
+        features: Feature parameters, from the recipe.
+        speech: Whether to include the 240 voices of :mod:`wholetrack_training.systems.speech`.
 
     Raises:
-        ValueError: if speech is asked for in other features than those in which it is kept.
+        RecipeError: If speech is requested in other features than the stored ones.
     """
     if speech and features.model_copy(update={"normalisation": FEATURES.normalisation}) != FEATURES:
-        raise ValueError("speech is kept in the features of gtzan-mel.npz only: set speech=false for others")
+        raise RecipeError("speech is only available in the features of gtzan-mel.npz: set speech=false for others")
+    return (*_synthetic_frames(audio, features), *(speech_frames() if speech else ()))
+
+
+@cache
+def _synthetic_frames(audio: AudioSpec, features: FeatureSpec) -> tuple[NDArray[np.float32], ...]:
     rng = np.random.default_rng(_SEED)
     log_mel = LogMel(features, audio.sample_rate)
     found = []
     for kind in KINDS:
-        for _ in range(_EACH):
+        for _ in range(_PER_KIND):
             stream = log_mel.stream()
             sound = outlier(kind, rng, sample_rate=audio.sample_rate, seconds=_SECONDS)
             found.append(np.concatenate((stream.push(sound), stream.finish())))
-    return (*found, *(speech_frames() if speech else ()))
+    return tuple(found)

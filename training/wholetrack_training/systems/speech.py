@@ -1,7 +1,8 @@
-"""Speech as an example of what is no music: frames of many voices of espeak-ng, stored in ``speech.npz``.
+"""Speech as an example of a sound that is not music: frames of many voices of espeak-ng, stored in ``speech.npz``.
 
 ``python -m wholetrack_training.systems.speech`` regenerates the file; nothing else needs espeak-ng
-(https://github.com/espeak-ng). The English, German, French and Spanish voices are left out: models are judged by them.
+(https://github.com/espeak-ng). The English, German, French and Spanish voices are left out because models are tested
+with them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from wholetrack.contracts import Unchanged
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.features.logmel import LogMel
-from wholetrack_training.systems.recipe import GTZAN_AUDIO, gtzan_features
+from wholetrack_training.files import write_npz
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, gtzan_features
 
 FEATURES = gtzan_features(Unchanged())
 FILE = Path(__file__).with_name("speech.npz")
 _CLIPS, _SECONDS, _SEED = 240, 6, 20_261_121
-# As in gtzan-mel.npz: 256 levels, 80 dB down from a clip's maximum.
+# As in gtzan-mel.npz: 256 levels for the 80 dB below a clip's maximum.
 _RANGE_DB, _LEVELS = 80.0, 256
 LANGUAGES = (
     *("af", "bs", "ca", "cs", "cy", "da", "eo", "et", "eu", "fi", "ga", "hr", "hu", "id", "is", "it", "la", "lt"),
@@ -55,28 +57,28 @@ _SENTENCES = (
 
 @cache
 def speech_frames() -> NDArray[np.float32]:
-    """Log-mel frames in dB of six seconds of each voice, on the grid of ``gtzan-mel.npz``, ``[n_clips, 78, 128]``."""
-    with np.load(FILE) as archive:
+    """Return log-mel frames of six seconds of each voice, in dB, as in ``gtzan-mel.npz``, ``[n_clips, 78, 128]``."""
+    with np.load(FILE, allow_pickle=False) as archive:
         levels = archive["levels"]
     return np.asarray(levels.astype(np.float32) * (_RANGE_DB / (_LEVELS - 1)) - _RANGE_DB)
 
 
 def speak(rng: np.random.Generator, to: Path) -> None:
-    """Write what one voice says of some sentences, in one of many languages' sounds, at its own pace and pitch.
+    """Write a WAV file of some sentences, spoken with the voice of a random language at a random speed and pitch.
 
     Raises:
-        FileNotFoundError: if espeak-ng is not installed.
+        FileNotFoundError: If espeak-ng is not installed.
     """
     voice, variant = rng.choice(LANGUAGES), rng.choice(_VARIANTS)
     text = " ".join(rng.choice(_SENTENCES, size=4, replace=False))
     voice = f"{voice}+{variant}" if variant else voice
-    pace, pitch = rng.integers(110, 250), rng.integers(10, 95)
-    command = ["espeak-ng", "-v", voice, "-s", str(pace), "-p", str(pitch), "-w", str(to), text]
+    speed, pitch = rng.integers(110, 250), rng.integers(10, 95)
+    command = ["espeak-ng", "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", str(to), text]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def heard(recording: Path, decoder: FfmpegDecoder) -> NDArray[np.uint8]:
-    """Frames of the first six seconds, in levels below their maximum, ``[78, 128]``."""
+def quantised_frames(recording: Path, decoder: FfmpegDecoder) -> NDArray[np.uint8]:
+    """Return the frames of the first six seconds, in levels below their maximum, ``[78, 128]``."""
     rate = GTZAN_AUDIO.sample_rate
     with decoder.open(recording, sample_rate=rate, max_duration_s=600) as decoding:
         samples = np.concatenate(list(decoding.blocks()))[: _SECONDS * rate]
@@ -87,14 +89,14 @@ def heard(recording: Path, decoder: FfmpegDecoder) -> NDArray[np.uint8]:
 
 
 def main() -> None:
-    """Make the file anew."""
+    """Generate ``speech.npz``."""
     rng, decoder = np.random.default_rng(_SEED), FfmpegDecoder(find_ffmpeg())
     with tempfile.TemporaryDirectory() as folder:
         spoken, clips = Path(folder) / "spoken.wav", []
         for _ in range(_CLIPS):
             speak(rng, spoken)
-            clips.append(heard(spoken, decoder))
-    np.savez_compressed(FILE, levels=np.stack(clips))
+            clips.append(quantised_frames(spoken, decoder))
+    write_npz(FILE, {"levels": np.stack(clips)})
 
 
 if __name__ == "__main__":

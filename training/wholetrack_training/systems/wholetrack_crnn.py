@@ -1,4 +1,4 @@
-"""wholetrack's own CRNN: convolutions that squeeze frequency to one, a GRU over time, two ways of pooling it."""
+"""wholetrack's own CRNN: convolutions over frequency and time, a GRU over time, attention and mean pooling."""
 
 from __future__ import annotations
 
@@ -15,41 +15,35 @@ from wholetrack.features.normalise import normalise
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.systems.augmentation import (
     Augmentation,
-    change_colour,
-    do_damage,
+    degrade,
     mask,
     mix_style,
     mix_up,
+    random_eq,
     random_window,
 )
-from wholetrack_training.systems.batches import one_hot
+from wholetrack_training.systems.gtzan import GTZAN_AUDIO, gtzan_features
 from wholetrack_training.systems.layers import AttentionPool, SqueezeExcite, as_image, as_sequence
 from wholetrack_training.systems.outliers import outlier_frames
-from wholetrack_training.systems.recipe import (
-    GTZAN_AUDIO,
-    Batch,
-    Recipe,
-    Schedule,
-    Source,
-    gtzan_features,
-    window_frames,
-)
+from wholetrack_training.systems.recipe import Batch, Recipe, Source, window_frames
+from wholetrack_training.systems.schedule import Schedule
+from wholetrack_training.systems.sliced_recipe import one_hot
 
 
 @dataclass(frozen=True, slots=True)
 class CrnnShape:
-    """Widths and pools of the network.
+    """Layer sizes and options of the network.
 
     Attributes:
-        channels: of each convolution block.
-        pool_bands: by how much each block divides the number of mel bands.
-        pool_frames: by how much each block divides the number of frames.
-        hidden: units of the GRU in each direction.
-        dropout: before the last layer; a quarter of it behind each block.
-        centred: hear each window a second time without the mean of every band over time, and with it without what a
-            recording's equaliser adds to all of it.
-        deaf_bands: so many of the highest bands are heard as the one below them. Above 10 kHz GTZAN's files tell by
-            which encoder they came, and with it the genre: re-encoded pop became metal.
+        channels: Channels of each convolution block.
+        pool_bands: Factor by which each block reduces the number of mel bands.
+        pool_frames: Factor by which each block reduces the number of frames.
+        hidden: Units of the GRU in each direction.
+        dropout: Dropout before the last layer; a quarter of it after each block.
+        centred: Add a second input channel from which the mean of every band over time is subtracted. This removes a
+            constant equalisation of the recording.
+        masked_top_bands: Replace this many of the highest bands by the band below them. Above 10 kHz the files of
+            GTZAN reveal their encoder, and with it the genre: re-encoded pop was classified as metal.
     """
 
     channels: tuple[int, ...] = (24, 40, 64, 112, 160)
@@ -58,24 +52,22 @@ class CrnnShape:
     hidden: int = 64
     dropout: float = 0.4
     centred: bool = False
-    deaf_bands: int = 0
+    masked_top_bands: int = 0
 
 
 class Crnn(nn.Module):
-    """Windows ``[N, frames, n_mels]``, normalised, to logits ``[N, n_labels]``."""
+    """Maps normalised windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``."""
 
     def __init__(self, shape: CrnnShape, *, n_mels: int, n_labels: int) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
-        self.centred, self.deaf_bands = shape.centred, shape.deaf_bands
+        self.centred, self.masked_top_bands = shape.centred, shape.masked_top_bands
         inputs, bands = 2 if shape.centred else 1, n_mels
-        for i, (channels, divide_bands, divide_frames) in enumerate(
+        for i, (channels, pool_bands, pool_frames) in enumerate(
             zip(shape.channels, shape.pool_bands, shape.pool_frames, strict=True)
         ):
-            # The first block halves the bands by its stride: at full height it would cost more than all others.
-            stride, pool = (
-                ((divide_bands, 1), (1, divide_frames)) if i == 0 else ((1, 1), (divide_bands, divide_frames))
-            )
+            # The first block halves the bands by its stride. At full height it would cost more than all the others.
+            stride, pool = ((pool_bands, 1), (1, pool_frames)) if i == 0 else ((1, 1), (pool_bands, pool_frames))
             blocks += [
                 nn.Conv2d(inputs, channels, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(channels),
@@ -84,7 +76,7 @@ class Crnn(nn.Module):
                 nn.MaxPool2d(pool) if pool != (1, 1) else nn.Identity(),
                 nn.Dropout(shape.dropout / 4),
             ]
-            inputs, bands = channels, bands // divide_bands
+            inputs, bands = channels, bands // pool_bands
         self.blocks = nn.Sequential(*blocks)
         self.gru = nn.GRU(inputs * bands, shape.hidden, bidirectional=True, batch_first=True)
         self.attention = AttentionPool(2 * shape.hidden)
@@ -92,11 +84,11 @@ class Crnn(nn.Module):
         self.classify = nn.Linear(4 * shape.hidden, n_labels)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits of each window."""
+        """Return the logits of each window."""
         x = as_image(windows)
-        if self.deaf_bands:
-            heard = x[:, :, : -self.deaf_bands]
-            x = torch.cat((heard, heard[:, :, -1:].expand(-1, -1, self.deaf_bands, -1)), dim=2)
+        if self.masked_top_bands:
+            kept = x[:, :, : -self.masked_top_bands]
+            x = torch.cat((kept, kept[:, :, -1:].expand(-1, -1, self.masked_top_bands, -1)), dim=2)
         if self.centred:
             x = torch.cat((x, x - x.mean(3, keepdim=True)), dim=1)
         x, _ = self.gru(as_sequence(self.blocks(x)))
@@ -107,18 +99,18 @@ class Crnn(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholetrackCrnn(Recipe):
-    """3 s windows from anywhere in a track; tempo, pitch, colour, masks and mixtures against so few tracks.
+    """3 s windows from random positions, strongly augmented because there are few tracks.
 
     Attributes:
-        shape: of the network.
-        augmentation: how far windows are changed.
-        windows_per_track: drawn in each epoch.
-        outliers: how many windows of every batch are no music, with every genre as likely as any other.
-        speech: whether voices of espeak-ng are among them.
+        shape: Layer sizes and options of the network.
+        augmentation: How strongly windows are changed.
+        windows_per_track: Windows drawn from each track per epoch.
+        outliers: Windows of every batch that are not music; their target is the same share for every genre.
+        speech: Whether voices of espeak-ng are among the outliers.
     """
 
     system = "wholetrack-crnn"
-    summary = "CRNN with squeeze-and-excitation, attention and mean over time"
+    summary = "CRNN with squeeze-and-excitation, attention and mean pooling over time"
 
     shape: CrnnShape = field(default_factory=CrnnShape)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -128,7 +120,7 @@ class WholetrackCrnn(Recipe):
 
     @classmethod
     def of(cls, source: Source, *, window_s: float | None = None) -> WholetrackCrnn:
-        """The same for both sources: its features are those of the precomputed spectrograms."""
+        """Return the recipe; it is the same for both sources, with the features of the precomputed spectrograms."""
         del source
         features, length_s = gtzan_features(RelativeToMax(range_db=60.0)), window_s or 3.0
         return cls(
@@ -152,38 +144,38 @@ class WholetrackCrnn(Recipe):
                 frames=window_frames(features, GTZAN_AUDIO, length_s),
                 last_window="align_to_end",
             ),
-            shape=CrnnShape(centred=True, deaf_bands=6),
-            augmentation=Augmentation(style=0.5, damage=0.15),
+            shape=CrnnShape(centred=True, masked_top_bands=6),
+            augmentation=Augmentation(style=0.5, degradation=0.15),
             outliers=4,
             speech=True,
         )
 
     def network(self, n_labels: int) -> Crnn:
-        """The CRNN."""
+        """Return a new CRNN."""
         return Crnn(self.shape, n_mels=self.features.n_mels, n_labels=n_labels)
 
     @property
-    def knows_outliers(self) -> bool:
-        """If some windows of every batch are no music."""
+    def uses_outliers(self) -> bool:
+        """Whether some windows of every batch are not music."""
         return self.outliers > 0
 
     def batches_per_epoch(self, tracks: TrackSet) -> int:
-        """As many windows of every track."""
+        """Return the number of batches that hold ``windows_per_track`` windows of every track."""
         return math.ceil(len(tracks) * self.windows_per_track / self.schedule.batch)
 
     def batches(self, tracks: TrackSet, rng: np.random.Generator) -> Iterator[Batch]:
-        """Windows from random positions, each track as often as any other."""
+        """Yield augmented windows from random positions, equally many of each track."""
         batch, change = self.schedule.batch, self.augmentation
         outliers = outlier_frames(self.audio, self.features, speech=self.speech) if self.outliers else ()
         order = rng.permutation(np.repeat(np.arange(len(tracks)), self.windows_per_track))
         for begin in range(0, len(order), batch):
             chosen = [tracks.tracks[i] for i in order[begin : begin + batch]]
-            no_music = [outliers[i] for i in rng.integers(len(outliers), size=self.outliers)] if outliers else []
-            frames = [*(track.frames for track in chosen), *no_music]
+            not_music = [outliers[i] for i in rng.integers(len(outliers), size=self.outliers)] if outliers else []
+            frames = [*(track.frames for track in chosen), *not_music]
             cut = np.stack([random_window(whole, self.windows.frames, change, rng) for whole in frames])
-            heard = do_damage(change_colour(cut, change, rng), change, rng)
-            windows = normalise(heard, self.features.normalisation)
+            changed = degrade(random_eq(cut, change, rng), change, rng)
+            windows = normalise(changed, self.features.normalisation)
             n_labels = len(tracks.labels)
-            undecided = np.full((len(no_music), n_labels), 1 / n_labels, dtype=np.float32)
+            undecided = np.full((len(not_music), n_labels), 1 / n_labels, dtype=np.float32)
             targets = np.concatenate((one_hot([track.genre for track in chosen], n_labels), undecided))
             yield mix_up(mask(mix_style(windows, change, rng), change, rng), targets, change, rng)

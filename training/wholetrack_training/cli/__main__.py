@@ -1,0 +1,5 @@
+"""``python -m wholetrack_training.cli``."""
+
+from wholetrack_training.cli.app import main
+
+main()

@@ -1,0 +1,105 @@
+"""Export of a trained network to ONNX, in a form that every execution provider runs entirely on its device."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from onnxscript import optimizer
+from torch import nn
+
+from wholetrack_training.errors import ExportError
+from wholetrack_training.export.recurrent import RECURRENT_TRANSLATIONS, with_single_nodes
+
+INPUT = "windows"
+OUTPUT = "logits"
+OPSET = 18
+
+# Size in bytes up to which the optimiser folds constants: everything. The weights of a GRU matter most, because a
+# provider packs them once only if they are constants.
+_NO_LIMIT = 1 << 30
+
+# onnxruntime's CUDA provider runs these on the CPU, and also a GRU that computes its reset gate in the older order.
+_CPU_ONLY = frozenset({"Shape", "Loop", "Scan", "If", "STFT", "DFT", "NonZero"})
+
+
+def export_onnx(network: nn.Module, *, frames: int, n_mels: int) -> bytes:
+    """Export a network with a dynamic batch size.
+
+    Args:
+        network: Maps windows ``[N, frames, n_mels]`` to logits ``[N, n_labels]``, in float32.
+        frames: Frames per window.
+        n_mels: Mel bands per frame.
+
+    Returns:
+        The ONNX file, without the exporter's metadata, which contains source paths of this machine.
+
+    Raises:
+        ExportError: If the graph has a node that the CUDA provider would run on the CPU.
+    """
+    network = with_single_nodes(network).eval()
+    example = torch.zeros((2, frames, n_mels))
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            custom_translation_table=RECURRENT_TRANSLATIONS,
+        )
+    assert program is not None
+    model = optimizer.optimize(program.model_proto, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    _strip_metadata(model)
+    onnx.checker.check_model(model, full_check=True)
+    _check_nodes(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter: it prints its progress, and warns of its own deprecated code and of optional packages."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    for part in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        *model.graph.initializer,
+    ):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    model.producer_name, model.producer_version = "wholetrack", ""
+
+
+def _check_nodes(model: onnx.ModelProto) -> None:
+    found = {node.op_type for node in model.graph.node} & _CPU_ONLY
+    if found:
+        raise ExportError(f"the graph has nodes that the CUDA provider runs on the CPU: {sorted(found)}")
+    for node in model.graph.node:
+        if node.op_type in ("GRU", "LSTM"):
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if attributes.get("layout", 0) != 0 or (node.op_type == "GRU" and attributes["linear_before_reset"] != 1):
+                raise ExportError("a GRU or LSTM must have layout 0, and a GRU linear_before_reset 1")
