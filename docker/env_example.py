@@ -25,35 +25,36 @@ _INTRODUCTION = """\
 
 # Variables of the Compose files: name, default and description.
 COMPOSE = (
-    ("WHOLETRACK_PUBLISHED_PORT", "8000", "Port of this machine for the service, or for the proxy in front of it."),
-    ("WHOLETRACK_PUBLISHED_GPU_PORT", "8001", "Port of this machine for the service on a GPU (--profile gpu)."),
+    ("WHOLETRACK_PUBLISHED_PORT", "8000", "Port on this machine for the service, or for the proxy in front of it."),
+    ("WHOLETRACK_PUBLISHED_GPU_PORT", "8001", "Port on this machine for the service on a GPU (--profile gpu)."),
     (
         "WHOLETRACK_GPU",
         "0",
         "GPU of this machine, by index or id (--profile gpu). In the container it is always device 0.",
     ),
-    ("WHOLETRACK_CPUS", "0", "Number of CPUs that a container of the service may use; 0 for all."),
-    ("WHOLETRACK_MEMORY", "4g", "Memory limit of a container of the service, including uploads in progress."),
-    ("WHOLETRACK_UPLOADS_SIZE", "2g", "Maximum size of all uploads in progress, which are part of that memory."),
+    ("WHOLETRACK_CPUS", "0", "Number of CPUs that each container of the service may use; 0 for all."),
+    ("WHOLETRACK_MEMORY", "4g", "Memory limit of each container of the service, including uploads in progress."),
+    ("WHOLETRACK_UPLOADS_SIZE", "2g", "Maximum total size of uploads in progress, which count towards that memory."),
     (
         "WHOLETRACK_STOP_GRACE_PERIOD",
         "45s",
         "Time after which a container that does not stop is killed. It must exceed WHOLETRACK_SHUTDOWN_TIMEOUT_S. The "
-        "proxy has timeouts in docker/haproxy.cfg that must match it and WHOLETRACK_REQUEST_TIMEOUT_S.",
+        "timeouts of the proxy in docker/haproxy.cfg must match it and WHOLETRACK_REQUEST_TIMEOUT_S.",
     ),
     ("WHOLETRACK_MODELS", "models", "Folder on this machine with further bundles to serve (-f docker/models.yml)."),
     (
         "WHOLETRACK_KEYS_FILE",
         "keys.toml",
-        "File of API keys (-f docker/keys.yml), created by `wholetrack key NAME`. It must be readable by user 10001.",
+        "File with the API keys (-f docker/keys.yml); `wholetrack key NAME` prints its entries. It must be readable by "
+        "user 10001.",
     ),
     (
         "WHOLETRACK_METRICS_KEY_FILE",
         "/dev/null",
         "File with the API key that Prometheus uses to read the metrics. It must be readable by the user nobody.",
     ),
-    ("WHOLETRACK_PROMETHEUS_PORT", "9090", "Port of this machine for Prometheus (--profile observe)."),
-    ("WHOLETRACK_GRAFANA_PORT", "3000", "Port of this machine for Grafana (--profile observe)."),
+    ("WHOLETRACK_PROMETHEUS_PORT", "9090", "Port on this machine for Prometheus (--profile observe)."),
+    ("WHOLETRACK_GRAFANA_PORT", "3000", "Port on this machine for Grafana (--profile observe)."),
 )
 
 _WIDTH = 118

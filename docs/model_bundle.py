@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes ``docs/model-bundle.md``, the reference of ``model.json``, from the schema that the service validates.
+"""Write ``docs/model-bundle.md``, the reference for ``model.json``, from the schema that the service validates.
 
-``python docs/model_bundle.py`` writes the page, ``python docs/model_bundle.py --check`` fails if it is out of date.
+``python docs/model_bundle.py`` writes the page, and ``python docs/model_bundle.py --check`` fails if it is out of date.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PAGE = Path(__file__).with_name("model-bundle.md")
 _INTRODUCTION = """\
 # Model bundles
 
-A bundle is a folder with everything that decides a prediction. The service serves any bundle that satisfies the
-contract below. It refuses to start with one that does not, and says what is wrong.
+A bundle is a folder with everything that determines a prediction. The service serves any bundle that satisfies the
+contract below. If a bundle does not, the service refuses to start and reports what is wrong.
 
 ```
 models/<name>/<version>/
@@ -28,25 +28,25 @@ models/<name>/<version>/
     model.json        the contract: labels, audio, features, windows, inputs and outputs
     golden.npz        input windows and the outputs that the network must return for them
     model.int8.onnx   the network in 8-bit integers, for CPUs (optional)
-    CARD.md           the model card for people: training data, metrics, limits
+    CARD.md           the model card, for people to read: training data, metrics, limitations
 ```
 
 The default bundle is part of the package. In a checkout, all bundles below `models/` are served.
-`WHOLETRACK_MODELS_DIR` adds a folder of your own. Of each name the newest version is served; of equal versions, the one
-in your folder.
+`WHOLETRACK_MODELS_DIR` adds a folder of your own. The newest version of each name is served; if the versions are equal,
+the one in your folder.
 
 At start-up the service checks the schema version, the SHA-256 of every file, and the names and shapes of the network's
 inputs and outputs. It then runs the golden windows on the device in use and compares the outputs.
 `wholetrack-train publish` writes complete bundles.
 
-`golden.npz` holds two float32 arrays: `windows`, `[n, frames, n_mels]`, normalised; and `probabilities`, `[n, labels]`,
-or `[n, steps, labels]` for a network with several steps per window.
+`golden.npz` contains two float32 arrays: the normalised `windows`, `[n, frames, n_mels]`; and `probabilities`,
+`[n, labels]`, or `[n, steps, labels]` for a network with several steps per window.
 
 This page is generated from the schema by `python docs/model_bundle.py`."""
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     schema = ModelCard.model_json_schema()
     parts = [_INTRODUCTION, *_section("model.json", schema)]
     for name in _references(schema, schema["$defs"]):
@@ -66,7 +66,7 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
 
 
 def _references(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
-    """Names of the definitions, in the order in which a reader meets them."""
+    """Yield the names of the definitions, in the order in which they are first mentioned."""
     for field in schema["properties"].values():
         for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ())]:
             if "$ref" in option:

@@ -19,7 +19,7 @@ class Cancellation:
 
     @property
     def reason(self) -> ServiceError | None:
-        """Why the track was cancelled; None if it was not."""
+        """Why the track was cancelled; None if it has not been."""
         return self._reason
 
     def cancel(self, reason: ServiceError) -> None:

@@ -40,7 +40,7 @@ class RelativeToMax(Spec):
 
 
 class MinMax(Spec):
-    """The range of the window, clipped ``range_db`` below its maximum, scaled to ``low`` to ``high``.
+    """Level clipped ``range_db`` below the maximum of the window, with the remaining range scaled to [low, high].
 
     A constant window becomes ``low``.
     """
@@ -60,7 +60,7 @@ class Unchanged(Spec):
 
 
 Normalisation = Annotated[RelativeToMax | MinMax | Unchanged, Field(discriminator="kind")]
-"""Normalisation of the network's input. It reads one window at a time, so a window never depends on another one."""
+"""Normalisation of the network's input. It is computed per window, so that a window never depends on another one."""
 
 
 class FeatureSpec(Spec):
@@ -84,7 +84,7 @@ class FeatureSpec(Spec):
     power: Literal[1, 2] = Field(default=2, description="1 for magnitude, 2 for power.")
     log: Literal["db", "ln"] = Field(default="db", description="10 log10, or the natural logarithm.")
     floor: float = Field(gt=0, description="Lower bound of the mel values, applied before the logarithm.")
-    normalisation: Normalisation = Field(description="Applied to each window by itself.")
+    normalisation: Normalisation = Field(description="Applied to each window separately.")
 
     @model_validator(mode="after")
     def _one_grid(self) -> FeatureSpec:
@@ -131,7 +131,9 @@ class OnnxSpec(Spec):
     input: str = Field(description="Name of the input.")
     shape: tuple[str, int, int] = Field(description="Shape of the input: name of the batch axis, frames, mel bands.")
     output: str = Field(description="Name of the output.")
-    yields: Literal["logits", "probabilities"] = Field(description="Whether the service applies a softmax.")
+    yields: Literal["logits", "probabilities"] = Field(
+        description="Meaning of the output; the service applies a softmax to logits."
+    )
     opset: int = Field(description="Version of the ONNX operator set.")
     steps: int | None = Field(
         default=None,
@@ -146,7 +148,7 @@ class GoldenSpec(Spec):
 
     file: str = Field(default="golden.npz", description="File name within the bundle.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
-    tolerance: float = Field(gt=0, description="Largest accepted difference of a probability.")
+    tolerance: float = Field(gt=0, description="Largest accepted difference in a probability.")
 
 
 class Int8Spec(Spec):
@@ -154,20 +156,22 @@ class Int8Spec(Spec):
 
     file: str = Field(default="model.int8.onnx", description="File name within the bundle.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
-    tolerance: float = Field(gt=0, description="Largest accepted difference of a golden probability.")
-    metrics: dict[str, Any] = Field(description="Loss of accuracy on tracks that were not used for training.")
+    tolerance: float = Field(gt=0, description="Largest accepted difference from a golden probability.")
+    metrics: dict[str, Any] = Field(
+        description="Accuracy in float32 and in int8 on tracks that were not used for training; not interpreted."
+    )
 
 
 class CalibrationSpec(Spec):
     """Temperature scaling: the confidence is the largest of the shares raised to ``1 / temperature`` and normalised."""
 
-    temperature: float = Field(gt=0, description="Below 1 sharpens the shares, above 1 flattens them.")
+    temperature: float = Field(gt=0, description="Values below 1 sharpen the shares; values above 1 flatten them.")
 
 
 class DomainSpec(Spec):
-    """When a recording counts as in domain: the mean of the windows' largest probabilities reaches ``least_peak``."""
+    """A recording is in domain if the mean of its windows' largest probabilities is at least ``least_peak``."""
 
-    least_peak: float = Field(gt=0, lt=1, description="Threshold of the mean largest probability.")
+    least_peak: float = Field(gt=0, lt=1, description="Threshold for the mean of the largest probabilities.")
 
 
 class ModelCard(Spec):
@@ -195,7 +199,7 @@ class ModelCard(Spec):
         default=None, description="Calibration of the confidence. Without it, the confidence is the share of the genre."
     )
     domain: DomainSpec | None = Field(
-        default=None, description="Threshold of in_domain. Without it, in_domain is null."
+        default=None, description="Threshold for in_domain. Without it, in_domain is null."
     )
     int8: Int8Spec | None = Field(default=None, description="The quantised network, if there is one.")
 
@@ -217,7 +221,7 @@ class ModelCard(Spec):
 
     @property
     def step_s(self) -> float:
-        """Seconds that one row of scores covers: a window, or a step if there are several per window."""
+        """Length in seconds of what one row of scores covers: a window, or a step if there are several per window."""
         return self.windows.window_s / (self.onnx.steps or 1)
 
 
@@ -226,10 +230,10 @@ class StreamInfo:
     """Properties of the decoded audio stream, as container and decoder report them.
 
     Attributes:
-        codec: ffmpeg's name of the codec, such as ``mp3`` or ``pcm_s16le``.
-        container: ffmpeg's name of the container, such as ``mp3``, ``ogg`` or ``mov,mp4,m4a,3gp,3g2,mj2``.
+        codec: ffmpeg's name for the codec, such as ``mp3`` or ``pcm_s16le``.
+        container: ffmpeg's name for the container, such as ``mp3``, ``ogg`` or ``mov,mp4,m4a,3gp,3g2,mj2``.
         sample_rate_hz: sample rate of the file, before resampling.
-        channels: number of channels of the file, before the mix to mono.
+        channels: number of channels of the file, before mixing to mono.
     """
 
     codec: str
@@ -239,7 +243,7 @@ class StreamInfo:
 
 
 class WarningCode(StrEnum):
-    """Something that a client should know about a prediction that succeeded."""
+    """Something that may affect a prediction, although it succeeded."""
 
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
@@ -262,8 +266,8 @@ class WindowScores:
 
     Attributes:
         start_s: start of each window, in seconds, ``[n_windows]``.
-        probabilities: of each label, ``[n_windows, n_labels]``; uniform for a silent window.
-        silent: windows of digital silence, which carry no vote, ``[n_windows]``.
+        probabilities: probability of each label, ``[n_windows, n_labels]``; uniform for a silent window.
+        silent: whether each window is digital silence and has no vote, ``[n_windows]``.
     """
 
     start_s: NDArray[np.float64]

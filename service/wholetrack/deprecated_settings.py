@@ -21,7 +21,7 @@ def read_former_names(source: PydanticBaseSettingsSource) -> PydanticBaseSetting
     """Return a source that reads the former variable names as if they were the current ones.
 
     Args:
-        source: reads environment variables or a ``.env`` file.
+        source: a source that reads environment variables or a ``.env`` file.
     """
     if not isinstance(source, EnvSettingsSource):
         raise TypeError(f"{source!r} does not read variables")

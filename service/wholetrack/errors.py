@@ -45,9 +45,10 @@ class ServiceError(Exception):
     """An error that is reported to the client.
 
     Attributes:
-        kind: its entry in the table.
-        detail: a sentence that says what to do. It never contains a path or the output of another program.
-        retry_after_s: when a retry may succeed, in seconds; None if a retry will not help.
+        kind: entry of the error in the table.
+        detail: one or two sentences that say what happened or what to do. They never contain a path or the output of
+            another program.
+        retry_after_s: time after which a retry may succeed, in seconds; None if a retry will not help.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: int | None = None) -> None:

@@ -13,7 +13,7 @@ _TIMEOUT_S = 4.0
 
 
 def main(port: int) -> int:
-    """Request ``/readyz`` from a port of this machine and print the status of the response.
+    """Request ``/readyz`` on a port of this machine and print the status of the response.
 
     Returns:
         The exit status: 0 if the service is ready, or if it responds but requires an API key for ``/readyz``; else 1.

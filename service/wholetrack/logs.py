@@ -13,16 +13,16 @@ _FIELDS = "%(asctime)s %(levelname)s %(name)s %(message)s %(correlation_id)s"
 _RENAMED = {"asctime": "time", "levelname": "level", "name": "logger", "correlation_id": "request_id"}
 
 
-def configure_logs(*, level: str, form: Literal["json", "text"]) -> None:
+def configure_logs(*, level: str, log_format: Literal["json", "text"]) -> None:
     """Send the log records of this process to standard error.
 
     Args:
         level: the lowest severity to write, such as ``info``.
-        form: one JSON object or one line of text per record.
+        log_format: one JSON object or one line of text per record.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(CorrelationIdFilter(default_value=None))
-    if form == "json":
+    if log_format == "json":
         handler.setFormatter(JsonFormatter(_FIELDS, rename_fields=_RENAMED))
     else:
         handler.setFormatter(

@@ -1,4 +1,4 @@
-"""The complete route of a track from a file to its prediction. No other module knows all stages.
+"""Takes a track through all stages, from a file to its prediction. No other module runs all stages.
 
 HTTP, the command line and the tests call :meth:`Pipeline.predict`. A call runs in the caller's thread; the engine's
 workers classify the first windows while the rest of the file is still being decoded.
@@ -85,11 +85,11 @@ class Pipeline:
 
     Args:
         decoder: opens recordings.
-        models: by name.
-        default_model: name of the model for requests that name none.
+        models: the served models by name.
+        default_model: name of the model for requests that do not name one.
         tracks_at_once: number of tracks that are decoded at the same time.
         tracks_open: number of tracks that may have started and not finished; each of them holds a decoder.
-        max_windows: limit per recording; each step counts for models that yield several steps per window.
+        max_windows: limit per recording; for models that yield several steps per window, each step counts.
     """
 
     def __init__(
@@ -143,12 +143,12 @@ class Pipeline:
             path: a file in any accepted format.
             model: name of a served model; None for the default model.
             hop_s: distance between window starts in seconds, from one frame to a window; None for the model's default.
-            max_duration_s: limit on the length of the recording.
+            max_duration_s: limit on the length of the recording, in seconds.
             weight: share of decoding and inference relative to a track of weight 1.
             cancellation: stops the work from another thread.
 
         Raises:
-            ServiceError: any kind that concerns a recording, its parameters or the device.
+            ServiceError: of any kind that concerns a recording, its parameters or the device.
         """
         served = self.model(model)
         grid = served.grid(hop_s)
@@ -173,7 +173,7 @@ class Pipeline:
             The normalised windows of the whole track, silent ones included, ``[n_windows, frames, n_mels]``.
 
         Raises:
-            ServiceError: as :meth:`predict`.
+            ServiceError: as for :meth:`predict`.
         """
         served = self.model(model)
         track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation())

@@ -94,13 +94,13 @@ class Settings(BaseSettings):
     )
     cpu_batch: PositiveInt = Field(
         default=16,
-        description="Maximum number of windows per batch on the CPU. Larger batches no longer fit into the CPU caches.",
+        description="Maximum number of windows per batch on the CPU. Larger batches do not fit in the CPU caches.",
     )
     cpu_precision: Precision = Field(
         default=Precision.FLOAT32,
         description="Precision on the CPU: float32, or int8, which classifies about twice as many windows per second. "
-        "With int8 the probabilities of a window differ, but genres and accuracy hardly do (the bundle's CARD.md has "
-        "the numbers). A bundle without an int8 network runs in float32.",
+        "With int8 the probabilities of a window differ, but genres and accuracy hardly change (the bundle's CARD.md "
+        "has the figures). A bundle without an int8 network runs in float32.",
     )
     cuda_batch: PositiveInt = Field(
         default=256,
@@ -148,18 +148,18 @@ class Settings(BaseSettings):
         default_factory=lambda: available_cpus() == len(os.sched_getaffinity(0)),
         description="Pin each ffmpeg process to the CPU with the fewest ffmpeg processes of this service, which takes "
         "less CPU time to decode the same audio. Turn it off if several instances share the same CPUs. Default: on, "
-        "unless a quota limits the process to a part of the machine.",
+        "unless a quota limits the process to part of the machine.",
     )
     tracks_open: PositiveInt = Field(
         default_factory=lambda: 16 * available_cpus(),
-        description="Number of tracks that may be open at the same time. Open tracks take turns at decoding, so that a "
+        description="Number of tracks that may be open at the same time. Open tracks take turns decoding, so that a "
         "song does not wait for a long mix to finish. Each holds a decoder and its windows, about 15 MiB. Default: 16 "
         "per CPU.",
     )
     max_requests: PositiveInt = Field(
         default=64,
-        description="Maximum number of predictions admitted at the same time, including those that wait. Further "
-        "requests get a 429.",
+        description="Maximum number of predictions admitted at the same time, including those that are waiting. "
+        "Further requests get a 429.",
     )
 
     cache_mb: NonNegativeInt = Field(
@@ -195,7 +195,7 @@ class Settings(BaseSettings):
 
     otlp_endpoint: str | None = Field(
         default=None,
-        description="URL to which OpenTelemetry spans of requests are sent by OTLP over HTTP, such as "
+        description="URL to which OpenTelemetry spans of requests are sent with OTLP over HTTP, such as "
         "http://127.0.0.1:4318/v1/traces. Needs the extra `tracing`, which `make serve` and the images include. Unset: "
         "no spans.",
     )
@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     max_windows: PositiveInt = Field(
         default=20_000,
         description="Maximum number of windows of a recording; a longer one needs a larger hop_s. For a model that "
-        "yields several steps per window, each step counts. Three hours have 10,800 windows at a hop of one second.",
+        "yields several steps per window, each step counts. Three hours are 10,800 windows at a hop of one second.",
     )
     max_connections: PositiveInt = Field(
         default=512,

@@ -29,8 +29,8 @@ _log = logging.getLogger(__name__)
 _EXIT_GRACE_S = 1.0
 
 # glibc gives threads separate malloc arenas, up to eight per processor, and does not return the memory of an arena when
-# its thread ends: restarting the workers of a device for a minute left 282 MiB behind, and 33 MiB with two arenas. With
-# 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB against 3.50 and 400, in one run.
+# its thread ends: restarting the workers of a device for a minute left 282 MiB behind, or 33 MiB with two arenas. With
+# 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB, compared with 3.50 and 400, in one run.
 _ARENAS = 2
 _M_ARENA_MAX = -8
 
@@ -42,7 +42,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         StartupError: if something is missing or does not work; the message says what to change.
     """
     limit_malloc_arenas()
-    # The matrix products of one track are small. Run tracks in parallel, not the products.
+    # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
@@ -74,7 +74,7 @@ def limit_malloc_arenas() -> bool:
 
 
 def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
-    """Start the sandbox of ffmpeg and check that it has the layers that the settings require."""
+    """Start ffmpeg's sandbox and check that it has the layers that the settings require."""
     cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
     choice = settings.sandbox
     decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)
@@ -83,7 +83,7 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     if choice is not SandboxChoice.OFF and (missing := "; ".join(missing_layers(layers))):
         if choice is SandboxChoice.REQUIRED:
             raise StartupError(f"WHOLETRACK_SANDBOX is set to required, but this machine does not support {missing}")
-        _log.warning("the sandbox of ffmpeg lacks these layers: %s", missing)
+        _log.warning("ffmpeg's sandbox lacks these layers: %s", missing)
     return decoder
 
 
@@ -105,7 +105,7 @@ def _served(bundle: Bundle, settings: Settings) -> ServedModel:
 
 
 def _on_unrecoverable(is_default: bool, name: str, failure: Failure) -> None:  # noqa: FBT001 - bound by partial
-    """End the process where only a new one can help; otherwise serve the other models.
+    """End the process if only a new one can help; otherwise keep serving the other models.
 
     A model that always raises must not end the service unless it is the default, because clients choose the model. A
     thread that hangs in a driver cannot be ended, and a lost CUDA context cannot be restored.

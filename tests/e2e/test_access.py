@@ -135,7 +135,7 @@ def test_logs_name_the_key_of_a_request_but_contain_no_secret(closed: Server) ->
         assert secret not in get(closed, "/v1/models", bearer("secret-guess-of-a-key")).text
 
 
-def test_the_key_command_creates_entries_for_the_file_of_keys(tmp_path: Path) -> None:
+def test_the_key_command_creates_entries_for_the_key_file(tmp_path: Path) -> None:
     created = subprocess.run(
         [sys.executable, "-m", "wholetrack", "key", "carol"], cwd=PROJECT, capture_output=True, text=True, check=True
     )
@@ -166,7 +166,7 @@ def test_the_key_command_creates_entries_for_the_file_of_keys(tmp_path: Path) ->
         check=False,
     )
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].startswith("wholetrack: invalid file of API keys")
+    assert refused.stderr.splitlines()[-1].startswith(f"wholetrack: the API key file {file} is invalid")
 
 
 def test_responses_have_security_headers(closed: Server, song: bytes) -> None:

@@ -60,9 +60,9 @@ def wav(*, rate: int = _RATE, channels: int = 1, bits: int = 16, before: bytes =
         times: how often the noise is repeated.
     """
     block = channels * bits // 8
-    form = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
+    fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
     data = _NOISE * times
-    body = before + b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    body = before + b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WAVE" + body
 
 

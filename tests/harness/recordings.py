@@ -110,8 +110,8 @@ def wav_bytes(samples: NDArray[np.float32], rate: int, *, stated_bytes: int | No
     channels = 1 if samples.ndim == 1 else samples.shape[1]
     content = samples.astype("<f4").tobytes()
     stated = len(content) if stated_bytes is None else stated_bytes
-    form = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
-    riff = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", stated)
+    fmt = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4, channels * 4, 32)
+    riff = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", stated)
     return b"RIFF" + struct.pack("<I", len(riff) + stated) + riff + content
 
 

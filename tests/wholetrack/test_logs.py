@@ -11,18 +11,18 @@ import pytest
 _FORGED = "/x\n2026-11-25 INFO service: all is well \x1b[31m\x85\u2028 é"
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_a_record_is_one_line_whatever_it_contains(form: str) -> None:
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_record_is_one_line_whatever_it_contains(log_format: str) -> None:
     program = f"""
 import logging
 from wholetrack.logs import configure_logs
-configure_logs(level="info", form={form!r})
+configure_logs(level="info", log_format={log_format!r})
 logging.getLogger("wholetrack").info("request for %s", {_FORGED!r})
 """
     written = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stderr
     (line,) = written.splitlines()
     assert line.isprintable()
-    if form == "json":
+    if log_format == "json":
         assert json.loads(line)["message"] == f"request for {_FORGED}"
     else:
         assert line.endswith(r"request for /x\n2026-11-25 INFO service: all is well \x1b[31m\x85\u2028 é")

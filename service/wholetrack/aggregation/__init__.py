@@ -1,4 +1,4 @@
-"""From the scores of all windows to the result for the whole track.
+"""Turns the scores of all windows into the result for the whole track.
 
-``window_scores`` collects the scores, ``ranking`` and ``sections`` summarise them, ``confidence`` rates the result.
+``window_scores`` collects the scores, ``ranking`` and ``sections`` summarise them, and ``confidence`` rates the result.
 """

@@ -24,7 +24,7 @@ def in_domain(scores: WindowScores, domain: DomainSpec | None) -> bool | None:
     """Return whether a recording resembles the music that the model was trained on. A silent track does not.
 
     Returns:
-        None if the model was not trained to recognise what is out of domain.
+        None if the model was not trained to recognise recordings that are out of domain.
     """
     if domain is None:
         return None
@@ -46,7 +46,7 @@ def tempered(shares: NDArray[np.float64], temperature: float) -> NDArray[np.floa
 
     Args:
         shares: ``[n, n_labels]``, rows sum to 1.
-        temperature: below 1 sharpens, above 1 flattens.
+        temperature: values below 1 sharpen the shares; values above 1 flatten them.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(shares) / temperature

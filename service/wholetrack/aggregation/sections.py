@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wholetrack.contracts import Section, WindowScores
 
-# A change of genre costs six nats of log-likelihood, about what three consecutive windows with 0.9 against 0.1 gain.
+# A change of genre costs six nats of log-likelihood, about the gain of three consecutive windows at 0.9 against 0.1.
 # Without a cost, single outliers would divide a song into dozens of sections.
 _CHANGE_COST_NATS = 6.0
 _MIN_PROBABILITY = 1e-6
@@ -24,8 +24,8 @@ def sections(scores: WindowScores, labels: Sequence[str], *, window_s: float, du
     centres of the windows on its two sides. Silent parts belong to no section.
 
     Args:
-        scores: of all windows, in chronological order.
-        labels: of the columns of ``scores.probabilities``.
+        scores: scores of all windows, in chronological order.
+        labels: genre of each column of ``scores.probabilities``.
         window_s: length of a window, in seconds.
         duration_s: length of the track, in seconds.
 

@@ -1,4 +1,4 @@
-"""From the outputs of the network to scores per window, or per step if the network yields several per window."""
+"""Turns the network's outputs into scores per window, or per step if the network yields several per window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wholetrack.contracts import ModelCard, WindowScores
 
 
 class WindowLog:
-    """Start times and silence of the windows of a track, kept while the network classifies those with sound."""
+    """Start times and silence of a track's windows, kept while the network classifies those with sound."""
 
     def __init__(self) -> None:
         self._start_s: list[NDArray[np.float64]] = []
@@ -27,8 +27,8 @@ class WindowLog:
         """Combine the outputs for the windows with sound and uniform probabilities for the silent ones.
 
         Args:
-            outputs: of the windows that are not silent, ``[n, *card.output_shape]``.
-            card: of the model.
+            outputs: outputs for the windows that are not silent, ``[n, *card.output_shape]``.
+            card: contents of the model's ``model.json``.
         """
         silent = np.concatenate(self._silent)
         probabilities = np.full((len(silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
@@ -42,14 +42,14 @@ def window_scores(
 ) -> WindowScores:
     """Return the scores of every window, or of every step if the network yields several per window.
 
-    Where windows overlap, the steps of the earlier window count: its recurrent layers have seen more of the track than
-    those of a window that has just begun. A window adds no step if it ends before the next whole step has passed.
+    Where windows overlap, the steps of the earlier window are used, because its recurrent layers have seen more of the
+    track than those of a window that has just begun. A window adds no step if it ends before the next whole step.
 
     Args:
         start_s: start of each window, in seconds, ``[n_windows]``.
         outputs: ``[n_windows, *card.output_shape]``.
-        silent: windows that carry no vote, ``[n_windows]``.
-        card: of the model.
+        silent: whether each window is silent and has no vote, ``[n_windows]``.
+        card: contents of the model's ``model.json``.
     """
     if card.onnx.steps is None:
         return WindowScores(start_s, outputs, silent)
@@ -58,7 +58,7 @@ def window_scores(
     kept = np.zeros(step_start_s.shape, dtype=np.bool_)
     covered_until = -np.inf
     for i in range(len(start_s)):
-        # Half a step of tolerance: windows lie on the grid of frames, not on that of steps.
+        # Half a step of tolerance, because windows lie on the grid of frames, not on the grid of steps.
         kept[i] = step_start_s[i] > covered_until - step_s / 2
         if kept[i, -1]:
             covered_until = step_start_s[i, -1] + step_s

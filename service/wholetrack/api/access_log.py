@@ -22,12 +22,12 @@ class InFlight:
         self._none.set()
 
     def begin(self) -> None:
-        """Count one more request."""
+        """Count a request that has arrived."""
         self._count += 1
         self._none.clear()
 
     def end(self) -> None:
-        """Count one request less."""
+        """Count a request whose response is complete."""
         self._count -= 1
         if self._count == 0:
             self._none.set()

@@ -28,12 +28,12 @@ class Admission:
         clock: returns the current time in seconds.
 
     Attributes:
-        under_way: number of predictions admitted and not yet finished.
+        in_progress: number of predictions admitted and not yet finished.
         draining: whether all new predictions are rejected because the service is shutting down.
     """
 
     def __init__(self, limit: int, *, grace_s: float = _GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
-        self.under_way = 0
+        self.in_progress = 0
         self.draining = False
         self._limit = limit
         self._slots = asyncio.Semaphore(limit)
@@ -59,19 +59,19 @@ class Admission:
             self._n_rejected += 1
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self.under_way} predictions are in progress. Try again after the time in the Retry-After header.",
+                f"{self.in_progress} predictions are in progress. Try again after the time in the Retry-After header.",
                 retry_after_s=self._retry_after_s(),
             )
         began = self._last_admitted = self._clock()
-        self.under_way += 1
-        if self.under_way < self._limit:
-            # A slot was to spare, so no rejected client is still waiting to retry.
+        self.in_progress += 1
+        if self.in_progress < self._limit:
+            # There is a slot to spare, so no rejected client is still waiting to retry.
             self._n_rejected = 0
         try:
             yield
         finally:
             self._slots.release()
-            self.under_way -= 1
+            self.in_progress -= 1
             self._recent_durations.append(self._clock() - began)
             self._n_rejected = max(0, self._n_rejected - 1)
 
@@ -83,11 +83,11 @@ class Admission:
             return False
 
     def _retry_after_s(self) -> int:
-        """Estimate the seconds until a slot is free for the client that was rejected last.
+        """Estimate the time in seconds until a slot is free for the client that was rejected last.
 
         With all slots in use, a prediction finishes every ``duration / limit`` seconds on average (Little's law), and
-        every rejected client needs one slot. A service that is stuck frees no slots: the interval is at least the time
-        since the last admission.
+        every rejected client needs one slot. A service that is stuck frees no slots, so the interval is at least the
+        time since the last admission.
         """
         if not self._recent_durations:
             return _DEFAULT_RETRY_S

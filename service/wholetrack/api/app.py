@@ -28,12 +28,12 @@ from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 
-# For requests that were cancelled at shutdown to send their responses.
+# Time for requests that were cancelled at shutdown to send their responses.
 _SHUTDOWN_GRACE_S = 10.0
 # A UUID with or without hyphens. Any other request id from a client is replaced.
 _REQUEST_ID = re.compile("[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\\1){3}[0-9A-Fa-f]{12}")
 
-_DESCRIPTION = """Predicts the music genre of a whole recording, when it changes, and how sure the model is.
+_DESCRIPTION = """Predicts the music genre of a whole recording, where the genre changes, and how sure the model is.
 
 `curl -F file=@song.mp3 http://127.0.0.1:8000/v1/predict`
 
@@ -44,12 +44,13 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     """Create the application around a pipeline.
 
     Args:
-        pipeline: ready to predict; it is closed when the application shuts down.
-        settings: of the service.
-        admission: limits the predictions in progress; whoever drains the application sets ``admission.draining``.
+        pipeline: predicts the tracks; it is closed when the application shuts down.
+        settings: settings of the service.
+        admission: limits the predictions in progress. To drain the application, the server sets
+            ``admission.draining``.
 
     Raises:
-        StartupError: if the API keys or the tracing cannot be set up.
+        StartupError: if API keys or tracing cannot be set up.
     """
 
     @asynccontextmanager

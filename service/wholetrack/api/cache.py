@@ -20,7 +20,7 @@ class CacheKey:
 
     Attributes:
         sha256: SHA-256 of the recording, in hexadecimal.
-        model: name and version.
+        model: name and version of the model.
         hop_s: the requested hop in seconds; None for the model's default.
     """
 

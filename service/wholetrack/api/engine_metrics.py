@@ -98,6 +98,6 @@ def _latest_memory(snapshots: _Snapshots) -> dict[str, GpuMemory]:
     for _, _, counts in snapshots:
         for device, device_counts in counts.devices.items():
             memory = device_counts.memory
-            if memory and (device not in latest or memory.asked_at > latest[device].asked_at):
+            if memory and (device not in latest or memory.measured_at > latest[device].measured_at):
                 latest[device] = memory
     return latest

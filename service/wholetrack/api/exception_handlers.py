@@ -20,7 +20,7 @@ from wholetrack.errors import ErrorKind, ServiceError
 
 _log = logging.getLogger(__name__)
 
-# The machine is out of disk space, file descriptors, memory or processes, for now.
+# The machine is temporarily out of disk space, file descriptors, memory or processes.
 _OUT_OF_RESOURCES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
@@ -106,7 +106,7 @@ def _from_http_exception(error: HTTPException) -> ServiceError:
 
 
 def _from_os_error(error: OSError) -> ServiceError:
-    """Return the error to respond with when the machine is out of a resource; raise any other error again."""
+    """Return the error to respond with if the machine is out of a resource; re-raise any other error."""
     if error.errno not in _OUT_OF_RESOURCES:
         raise error
     _log.error("out of resources: %s", os.strerror(error.errno))

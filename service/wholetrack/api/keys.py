@@ -1,4 +1,4 @@
-"""API keys: authentication, and a rate, a concurrency limit and a weight for each key.
+"""API keys: authentication, and a rate limit, a concurrency limit and a weight for each key.
 
 A key is 32 random bytes, so it cannot be guessed from its SHA-256, and an unsalted hash is safe to store. Only hashes
 are kept. A presented key is compared with all of them in constant time.
@@ -37,7 +37,7 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key.")
 
 
 class KeySpec(BaseModel):
-    """The entry of one key in the file of keys."""
+    """The entry of one key in the key file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,8 +54,8 @@ class Key:
     """One API key and its limits. Not thread-safe: for use on the event loop only.
 
     Attributes:
-        identifier: its name in the logs.
-        digest: its SHA-256.
+        identifier: name of the key in the logs.
+        digest: SHA-256 of the key.
         weight: the share of the machine that its tracks get, relative to tracks of weight 1.
     """
 
@@ -65,7 +65,7 @@ class Key:
         self.weight = spec.weight
         self._requests_per_minute = spec.requests_per_minute or settings.key_requests_per_minute
         self._max_concurrent = spec.concurrent or settings.key_concurrent
-        self._under_way = 0
+        self._in_progress = 0
         self._limiter = _rate_limiter() if self._requests_per_minute else None
 
     def count_request(self) -> None:
@@ -95,17 +95,18 @@ class Key:
         Raises:
             ServiceError: ``overloaded`` if the limit is reached.
         """
-        if self._max_concurrent is not None and self._under_way >= self._max_concurrent:
+        if self._max_concurrent is not None and self._in_progress >= self._max_concurrent:
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key has {self._under_way} predictions in progress, which is its limit. Wait for one to finish.",
+                f"This key has {self._in_progress} predictions in progress, which is its limit. Wait for one to "
+                "finish.",
                 retry_after_s=1,
             )
-        self._under_way += 1
+        self._in_progress += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._in_progress -= 1
 
 
 class Keys:
@@ -116,7 +117,7 @@ class Keys:
 
     @classmethod
     def load(cls, settings: Settings) -> Keys | None:
-        """Load the keys from the settings and from the file of keys; return None if neither is configured.
+        """Load the keys from the settings and from the key file; return None if neither is configured.
 
         Raises:
             StartupError: if a key is malformed, the file cannot be read, or no key is found.
@@ -193,10 +194,10 @@ def _from_file(path: Path) -> dict[str, KeySpec]:
     try:
         return _FILE_FORMAT.validate_python(tomllib.loads(path.read_text()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise StartupError(f"cannot read the file of API keys: {error}") from error
+        raise StartupError(f"cannot read the API key file: {error}") from error
     except ValidationError as error:
         complaints = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise StartupError(f"invalid file of API keys {path}: {complaints}") from error
+        raise StartupError(f"the API key file {path} is invalid: {complaints}") from error
 
 
 def _rate_limiter() -> RateLimiter:

@@ -91,11 +91,11 @@ class OneFileForm:
         _, options = parse_options_header(self._disposition)
         if options.get(b"name") != _FIELD:
             raise _malformed(
-                "The only form field is 'file'. Send parameters such as top_k in the query string of the URL."
+                "The only accepted form field is 'file'. Send parameters such as top_k in the query string of the URL."
             )
         self._n_files += 1
         if self._n_files > 1:
-            raise _malformed("The request contains more than one file. Send each file in a request of its own.")
+            raise _malformed("The request contains more than one file. Send each file in its own request.")
         name = options.get(b"filename", b"").decode("utf-8", errors="replace")
         self._filename = name[:_MAX_FILENAME] or None
 

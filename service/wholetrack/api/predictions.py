@@ -33,7 +33,7 @@ class Predictions:
         pipeline: predicts the tracks.
         settings: limits, and the size of the cache.
         admission: limits how many predictions are in progress.
-        metrics: counts them.
+        metrics: counts the predictions.
         tracing: creates their spans.
         folder: a private folder for uploads.
     """

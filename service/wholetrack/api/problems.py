@@ -25,13 +25,13 @@ _EXAMPLES = {
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
-    ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds; send a shorter one, or ask the "
+    ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
     "operator to raise max_duration_s.",
     ErrorKind.UNSUPPORTED_MEDIA: "Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm.",
-    ErrorKind.UNDECODABLE_AUDIO: "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a "
+    ErrorKind.UNDECODABLE_AUDIO: "The file looks like audio but cannot be opened: it is truncated or corrupt. Send a "
     "complete file.",
     ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
-    ErrorKind.EMPTY_AUDIO: "The file has no bytes; send a recording.",
+    ErrorKind.EMPTY_AUDIO: "The file is empty. Send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
     ErrorKind.HEADERS_TOO_LARGE: "The headers of the request are too large.",
     ErrorKind.OVERLOADED: "64 predictions are in progress. Try again after the time in the Retry-After header.",
@@ -53,7 +53,7 @@ class Problem(BaseModel):
     )
     title: str = Field(description="Short description of the kind of problem.")
     status: int = Field(description="HTTP status code.")
-    detail: str = Field(description="What happened and what to do about it.")
+    detail: str = Field(description="What happened and, where possible, what to do about it.")
     code: str = Field(description="Stable name of the kind of problem, for use in programs.")
     request_id: str | None = Field(description="Id of the request, also sent in the header X-Request-ID.")
 
@@ -78,7 +78,7 @@ def problem_response(
     Args:
         error: what went wrong.
         headers: additional response headers.
-        request_id: by default the id of the current request.
+        request_id: id of the request; None for the id of the current one.
     """
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
@@ -102,7 +102,7 @@ def error_responses(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:
 
 
 def add_problem_schema(app: FastAPI) -> None:
-    """Add the schema that :func:`error_responses` refers to to the OpenAPI document of an application."""
+    """Add the schema that :func:`error_responses` references to the OpenAPI document of an application."""
     openapi_of_routes = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -110,4 +110,4 @@ def add_problem_schema(app: FastAPI) -> None:
         document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
         return document
 
-    app.openapi = openapi  # type: ignore[method-assign] # the way that FastAPI documents
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it

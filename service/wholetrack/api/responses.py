@@ -23,18 +23,18 @@ from wholetrack.api.schemas import (
 )
 from wholetrack.contracts import Ranking, TrackPrediction, WindowScores
 
-# Six decimals keep a probability exact to 5e-7, and the response for a two-hour mix below a megabyte.
+# With six decimals a probability is exact to 5e-7, and the response for a two-hour mix stays below a megabyte.
 _DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """What the response states about a recording beyond the result of the pipeline.
+    """What the response states about a recording in addition to the result of the pipeline.
 
     Attributes:
         filename: name of the file, if known.
-        sha256: SHA-256 of its bytes, in hexadecimal.
-        n_bytes: its size.
+        sha256: SHA-256 of the file, in hexadecimal.
+        n_bytes: size of the file in bytes.
         began: ``time.monotonic()`` at the start of the request.
         receive_s: time taken to receive the file, in seconds.
     """

@@ -54,13 +54,13 @@ class Track(BaseModel):
     """The recording as it was received."""
 
     filename: str | None = Field(description="Name of the file on the client, if it was sent. Never used as a path.")
-    sha256: str = Field(description="SHA-256 of the received bytes.")
+    sha256: str = Field(description="SHA-256 of the received bytes, in hexadecimal.")
     bytes: int
     codec: str = Field(description="Codec, as ffmpeg calls it.")
     container: str = Field(description="Container format, as ffmpeg calls it.")
     sample_rate_hz: int = Field(description="Sample rate of the file, before resampling.")
-    channels: int = Field(description="Channels of the file, before the mix to mono.")
-    duration_s: float = Field(description="Duration of the decoded audio.")
+    channels: int = Field(description="Number of channels of the file, before mixing to mono.")
+    duration_s: float = Field(description="Duration of the decoded audio, in seconds.")
 
 
 class Model(BaseModel):
@@ -121,7 +121,8 @@ class Prediction(BaseModel):
         "share of the first genre."
     )
     in_domain: bool | None = Field(
-        description="Whether the recording is of the kind that the model was trained on; null if the model cannot tell."
+        description="Whether the recording resembles the music that the model was trained on; null if the model cannot "
+        "tell."
     )
 
 
@@ -135,7 +136,7 @@ class Section(BaseModel):
 
 
 class Windows(BaseModel):
-    """All windows in temporal order. Lists that were not requested are omitted."""
+    """All windows in chronological order. Lists that were not requested are omitted."""
 
     count: int
     silent: list[int] = Field(
@@ -153,7 +154,7 @@ class Timing(BaseModel):
     decode: float = Field(description="Waiting for ffmpeg.")
     features: float = Field(description="Computing the spectrogram and its windows.")
     queue: float = Field(
-        description="Waiting for a slot to decode in, plus the longest time that a window waited for the device."
+        description="Waiting for a decoding slot, plus the longest time that a window waited for the device."
     )
     inference: float = Field(
         description="The track's share of the time that the network ran; the times of parallel threads add up."
@@ -162,14 +163,14 @@ class Timing(BaseModel):
 
 
 class PredictionWarning(BaseModel):
-    """Something to know about a prediction that nevertheless succeeded."""
+    """Something that may affect a prediction, although it succeeded."""
 
     code: WarningCode
     detail: str
 
 
 class PredictionResponse(BaseModel):
-    """The genre of a recording, when it changes, and how sure the model is."""
+    """The genre of a recording, where the genre changes, and how sure the model is."""
 
     track: Track
     model: Model

@@ -25,8 +25,8 @@ _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
 class SecurityHeaders:
     """Middleware that adds security headers to every response.
 
-    Responses are about recordings that may be private, so they are marked as not to be stored by caches. The inline
-    scripts of a page are allowed by their hashes, so that injected scripts do not run.
+    Recordings may be private, so caches are told not to store responses about them. The inline scripts of a page are
+    allowed by their hashes, so that injected scripts do not run.
 
     Args:
         app: the application.

@@ -25,7 +25,7 @@ class Spool:
         max_bytes: maximum size of the recording.
 
     Attributes:
-        path: the file.
+        path: path of the file.
         sha256: hash of the bytes flushed so far.
         n_bytes: number of bytes added so far.
     """

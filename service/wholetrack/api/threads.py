@@ -44,7 +44,7 @@ class PredictionThreads:
 
         Args:
             work: called in a thread, in the context of the request, so that log records carry the request id.
-            request: its body has been read completely.
+            request: a request whose body has been read completely.
             deadline: the time limit of the request.
             cancellation: stops ``work``.
         """

@@ -25,8 +25,8 @@ _NOT_TRACED = r"^[^:]+://[^/]+/(healthz|readyz|metrics|docs|openapi\.json)"
 class Tracing:
     """Creates spans for the parts of a prediction, as children of the span of its request.
 
-    The span of the request is named and attributed by the semantic conventions for HTTP, and continues the trace of a
-    client that sends a trace context (https://www.w3.org/TR/trace-context). Without an endpoint, spans do nothing.
+    The span of the request follows the semantic conventions for HTTP, and continues the trace of a client that sends a
+    trace context (https://www.w3.org/TR/trace-context). Without an endpoint, spans do nothing.
     """
 
     def __init__(self, app: FastAPI, endpoint: str | None) -> None:

@@ -50,11 +50,11 @@ class Upload:
     """A received recording.
 
     Attributes:
-        path: the private file that contains it.
-        filename: its name on the client, if one was sent; never used as a path.
-        sha256: SHA-256 of its bytes, in hexadecimal.
-        n_bytes: its size.
-        receive_s: time taken to receive it, in seconds.
+        path: the private file that contains the recording.
+        filename: name of the file on the client, if one was sent; never used as a path.
+        sha256: SHA-256 of the recording, in hexadecimal.
+        n_bytes: size of the recording in bytes.
+        receive_s: time taken to receive the recording, in seconds.
     """
 
     path: Path
@@ -84,9 +84,9 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
     """Receive the recording in a request body; its file is removed when the block ends.
 
     Args:
-        request: its body is a multipart form whose only part is the file ``file``, or the recording itself.
+        request: a request whose body is a multipart form with the file ``file`` as its only part, or the recording.
         folder: a private folder for the file.
-        limits: on size and rate.
+        limits: limits on size and rate.
 
     Raises:
         ServiceError: ``malformed_request``, ``upload_too_large``, ``request_too_slow`` or ``client_gone``.

@@ -1,1 +1,1 @@
-"""The command line: commands, and how they print their results."""
+"""The command line: its commands, and how they print their results."""

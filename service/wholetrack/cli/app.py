@@ -10,8 +10,8 @@ from wholetrack.cli.packages import missing_packages
 def main() -> None:
     """Run the command line.
 
-    Without onnxruntime, any command exits with status 1 and one sentence. This is checked before anything is imported
-    that needs it.
+    Without onnxruntime, every command exits with status 1 and one sentence. This is checked before any module that
+    needs it is imported.
     """
     if missing_packages("onnxruntime"):
         sys.exit(

@@ -54,10 +54,10 @@ def serve(
     from wholetrack.api.app import create_app
     from wholetrack.server.draining import DrainingServer
 
-    # After shutdown, uvicorn raises the signal that stopped it again. A requested stop should exit with status 0.
+    # After shutdown, uvicorn re-raises the signal that stopped it. A requested stop should exit with status 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _load_settings(host=host, port=port)
-    configure_logs(level=settings.log_level, form=settings.log_format)
+    configure_logs(level=settings.log_level, log_format=settings.log_format)
     warn_about_former_names(Settings)
     with _open_pipeline(settings) as pipeline:
         admission = Admission(settings.max_requests)
@@ -67,7 +67,7 @@ def serve(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Recordings, or folders of recordings.", show_default=False)],
-    form: Annotated[
+    output_format: Annotated[
         Format, typer.Option("--format", help="Output format: a table, one JSON object per line, or CSV.")
     ] = Format.TABLE,
     model: _ModelOption = None,
@@ -78,7 +78,7 @@ def predict(
 ) -> None:
     """Predict the genre of recordings without a server.
 
-    Exits with status 1 if a recording failed; the others are predicted all the same.
+    Exits with status 1 if a recording failed; the others are still predicted.
     """
     settings = _load_command_settings()
     try:
@@ -89,7 +89,7 @@ def predict(
         # Reject options that are invalid for every recording once, instead of once per file.
         pipeline.model(model).grid(hop_s)
         results = predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)
-        all_succeeded = print_predictions(results, form, n_files=len(recordings), top_k=top_k)
+        all_succeeded = print_predictions(results, output_format, n_files=len(recordings), top_k=top_k)
     if not all_succeeded:
         raise typer.Exit(1)
 
@@ -119,7 +119,7 @@ def models() -> None:
 def key(name: Annotated[str, typer.Argument(help="Name of the key in the logs.")]) -> None:
     """Create an API key.
 
-    Prints the key for its owner to standard error, and the entry for the file of keys to standard output.
+    Prints the key for its owner to standard error, and the entry for the key file to standard output.
     """
     from wholetrack.api.keys import new_key
 
@@ -168,7 +168,7 @@ def verify(
 def _load_command_settings() -> Settings:
     """Load the settings for a command other than ``serve``, which logs only warnings, as text."""
     settings = _load_settings()
-    configure_logs(level="warning", form="text")
+    configure_logs(level="warning", log_format="text")
     warn_about_former_names(Settings)
     return settings
 

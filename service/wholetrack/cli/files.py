@@ -25,7 +25,7 @@ class FileResult:
     """The prediction of one file, or the error if it failed.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         began: ``time.monotonic()`` when its processing began.
         outcome: the prediction or the error.
     """
@@ -58,11 +58,11 @@ def predict_files(
     """Predict files in parallel and yield their results in the given order.
 
     Args:
-        pipeline: predicts them.
+        pipeline: predicts the tracks.
         files: paths of recordings.
         model: name of a served model; None for the default.
         hop_s: time between window starts in seconds; None for the model's default.
-        settings: how many at a time, and how long each may be.
+        settings: how many files to predict at the same time, and how long each may be.
     """
 
     def predict(path: Path) -> FileResult:

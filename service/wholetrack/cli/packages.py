@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 
 def missing_packages(*names: str) -> list[str]:
-    """Return those of the named top-level packages that are not installed, without importing any."""
+    """Return the names of the top-level packages that are not installed, without importing any."""
     return [name for name in names if not _is_installed(name)]
 
 

@@ -1,8 +1,8 @@
-"""A reference implementation of decoding and features, made of third-party libraries at every step.
+"""A reference implementation of decoding and features, which uses third-party libraries for every step.
 
 ffmpeg decodes the whole file without filters, pydub reads the result, and librosa resamples it and computes the
-features of each window on its own. The four published systems work in this way. It is eight times as slow as the
-service, whose results are compared with it. Only the positions of windows and frames come from the service.
+features of each window separately, as in the four published systems. It is eight times as slow as the service, whose
+results are compared with it. Only the positions of windows and frames come from the service.
 
 Needs the extra ``verify``.
 """
@@ -34,7 +34,7 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int) -> NDArray[np.float32]
     Args:
         path: the recording.
         ffmpeg: the executable.
-        sample_rate: of the result, in Hz.
+        sample_rate: sample rate of the result, in Hz.
 
     Returns:
         Samples in [-1, 1], ``[n_samples]``.
@@ -55,14 +55,14 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int) -> NDArray[np.float32]
 
 
 def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Divide a recording into windows, and compute the features of each on its own.
+    """Divide a recording into windows, and compute the features of each separately.
 
     Args:
-        samples: at the sample rate of the model, ``[n_samples]``.
-        card: of the model.
+        samples: mono PCM at the sample rate of the model, ``[n_samples]``.
+        card: contents of the model's ``model.json``.
 
     Returns:
-        The starts of the windows in seconds, ``[n_windows]``, and their features, ``[n_windows, n_frames, n_mels]``.
+        The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]``.
     """
     frames = FrameGrid.of(card.features, card.audio.sample_rate)
     grid = WindowGrid.of(card.windows, frames)

@@ -40,12 +40,12 @@ def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         Console(width=10_000).print(table, crop=False, soft_wrap=True)
 
 
-def print_predictions(results: Iterable[FileResult], form: Format, *, n_files: int, top_k: int) -> bool:
+def print_predictions(results: Iterable[FileResult], output_format: Format, *, n_files: int, top_k: int) -> bool:
     """Print predictions as they become available; errors and a progress bar go to standard error.
 
     Args:
-        results: of the files; consumed lazily.
-        form: output format.
+        results: one result per file; consumed lazily.
+        output_format: a table, JSON Lines or CSV.
         n_files: number of results, for the progress bar.
         top_k: number of genres in each ranking.
 
@@ -56,7 +56,7 @@ def print_predictions(results: Iterable[FileResult], form: Format, *, n_files: i
         Format.TABLE: _print_table,
         Format.JSON: _print_json,
         Format.CSV: _print_csv,
-    }[form]
+    }[output_format]
     n_failed = 0
 
     def succeeded() -> _Predictions:

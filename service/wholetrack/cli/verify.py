@@ -19,14 +19,14 @@ _TOLERANCE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How far the service's prediction is from that of the reference implementation.
+    """How much the service's prediction differs from that of the reference implementation.
 
     Attributes:
-        n_windows: number of windows compared; silent ones are not.
+        n_windows: number of windows compared, without the silent ones.
         features: largest difference of a normalised feature, where 1 is the whole range.
         probabilities: largest difference of a probability.
-        genres: genres by summed probability, service first; None if the whole track is silent to the service.
-        seconds: wall times, service first.
+        genres: genres by summed probability, service first; None if the service finds the whole track silent.
+        seconds: wall-clock times in seconds, service first.
     """
 
     n_windows: int
@@ -63,13 +63,13 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
     """Predict a recording with the service and with the reference implementation.
 
     Args:
-        pipeline: of the service; the reference implementation uses its network and its ffmpeg.
+        pipeline: pipeline of the service; the reference implementation uses its network and its ffmpeg.
         path: the recording.
         model: name of a served model; None for the default.
         max_duration_s: a longer recording is rejected.
 
     Raises:
-        ServiceError: if the service cannot predict the recording, or divides it into another number of windows.
+        ServiceError: if the service cannot predict the recording, or divides it into a different number of windows.
     """
     began = time.monotonic()
     prediction = pipeline.predict(path, model=model, max_duration_s=max_duration_s)
@@ -90,7 +90,7 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
             ErrorKind.INTERNAL_ERROR,
             f"The service found {len(features)} windows, the reference implementation {len(reference)}.",
         )
-    # Decoders may disagree by one packet about the end of a lossy file. Its last window is then not comparable.
+    # Decoders may disagree by one packet about the end of a lossy file. The last windows are then not comparable.
     same_length = round(prediction.duration_s * card.audio.sample_rate) == len(samples)
     n_windows = min(len(features), len(reference)) - (not same_length)
     found = prediction.windows

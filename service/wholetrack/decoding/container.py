@@ -14,12 +14,12 @@ _SIGNATURES = re.compile(
     rb"|\x1a\x45\xdf\xa3|\x30\x26\xb2\x75\x8e\x66\xcf\x11|\xff[\xfa-\xfd\xf2-\xf5\xe2\xe3\xf0\xf1\xf8\xf9]",
     re.DOTALL,
 )
-# Archives and documents. One that contains an uncompressed mp3 looks like an mp3 with junk in front of it. The start of
-# an mp3 cannot be required instead: a stream can be cut anywhere.
+# Archives and documents. One that contains an uncompressed mp3 looks like an mp3 preceded by junk. Requiring a file to
+# start like an mp3 would not work instead, because a stream may be cut anywhere.
 _ARCHIVES = re.compile(
     rb"PK\x03\x04|PK\x05\x06|7z\xbc\xaf\x27\x1c|Rar!|\x1f\x8b|BZh|\xfd7zXZ|%PDF|.{257}ustar", re.DOTALL
 )
-# A WAV has a handful of chunks. A file with more than this was made to keep the parser busy.
+# A WAV has a handful of chunks. A file with more than this was crafted to keep the parser busy.
 _MAX_WAV_CHUNKS = 1000
 _UNKNOWN_SIZES = (0, 0xFFFFFFFF)
 _MAX_OGG_PAGE_BYTES = 65_307
@@ -27,7 +27,7 @@ _OGG_HEADER_BYTES = 27
 
 
 def has_accepted_signature(path: Path) -> bool:
-    """Return whether a file starts like one of the accepted containers."""
+    """Return whether a file starts with the signature of an accepted container."""
     with path.open("rb") as file:
         return _SIGNATURES.match(file.read(16)) is not None
 
@@ -41,8 +41,8 @@ def is_archive(path: Path) -> bool:
 def is_truncated(path: Path) -> bool:
     """Return whether a WAV is shorter than its header states, or an Ogg stream has no end.
 
-    ffmpeg computes the duration of these two from the data that is there. Other containers state a duration, which the
-    caller can compare. The result is False for them, and for a WAV whose writer left the size open.
+    ffmpeg computes the duration of these two from the data that is present. Other containers state a duration, which
+    the caller can compare. The result is False for them, and for a WAV whose header does not state the size.
     """
     with path.open("rb") as file:
         magic = file.read(4)

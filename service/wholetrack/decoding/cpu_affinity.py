@@ -1,8 +1,8 @@
 """Which CPU each ffmpeg process is pinned to.
 
 ffmpeg's demuxer, decoder, filters and muxer are threads that pass frames of a few milliseconds to each other. Spread
-over several CPUs, they spend more time on waking each other up than on decoding (measured by
-``python -m bench.decoding``), so all threads of one process share a CPU.
+over several CPUs, they spend more time waking each other up than decoding (measured by ``python -m bench.decoding``),
+so all threads of one process share a CPU.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.protocol import INPUT_FD
 
-# Nothing of the service's environment, which holds secrets. One malloc arena for all threads, because each arena of
+# Nothing from the service's environment, which holds secrets. One malloc arena for all threads, because each arena of
 # glibc reserves 64 MiB of the limited address space.
 _ENVIRONMENT = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"}
 _PIPE_BYTES = 1 << 20
@@ -55,7 +55,7 @@ class DecodedAudio:
     Attributes:
         stream: The audio stream, as the file describes it.
         duration_s: Duration of the decoded audio in seconds.
-        warnings: What may be missing.
+        warnings: Warnings about parts that may be missing.
     """
 
     stream: StreamInfo
@@ -86,7 +86,7 @@ class FfmpegDecoder:
         try:
             self.sandbox = Sandbox(ffmpeg.path, wanted=layers)
         except (LauncherError, OSError) as error:
-            raise StartupError(f"the sandbox of ffmpeg cannot be started: {error}") from error
+            raise StartupError(f"ffmpeg's sandbox cannot be started: {error}") from error
         self._cpus = cpus
 
     def close(self) -> None:
@@ -94,10 +94,10 @@ class FfmpegDecoder:
         self.sandbox.close()
 
     def open(self, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding:
-        """Start to decode a file.
+        """Start decoding a file.
 
         Args:
-            path: A seekable file. It must not change or disappear until the end.
+            path: A seekable file. It must not change or disappear while it is being decoded.
             sample_rate: Sample rate of the output in Hz.
             max_duration_s: Longer recordings are rejected while they are being decoded.
 
@@ -176,7 +176,7 @@ class Decoding:
         return self._pcm.ended
 
     def kill(self) -> None:
-        """Kill ffmpeg, if it still runs."""
+        """Kill ffmpeg if it is still running."""
         self._was_killed = True
         self._process.kill()
 
@@ -197,8 +197,8 @@ class Decoding:
             if self._pcm.n_samples > max_samples:
                 raise ServiceError(
                     ErrorKind.AUDIO_TOO_LONG,
-                    f"The recording is longer than the limit of {self._max_duration_s:g} seconds; "
-                    "send a shorter one, or ask the operator to raise max_duration_s.",
+                    f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
+                    "Send a shorter one, or ask the operator to raise max_duration_s.",
                 )
             yield block
 
@@ -268,7 +268,7 @@ class Decoding:
 
 
 def _read_stderr(process: SandboxedProcess) -> BoundedReader:
-    """Collect the log of a process, or end the process if there is no thread to do so."""
+    """Collect the log of a process in a thread, or end the process if no thread can be started."""
     try:
         return BoundedReader(process.stderr, _STDERR_BYTES)
     except RuntimeError as error:

@@ -12,11 +12,11 @@ from wholetrack.errors import StartupError
 
 # Demuxers by their ffmpeg names: wav and w64, flac, mp3, ogg (vorbis, opus, flac), mov (mp4, m4a), ADTS aac, matroska
 # (webm), aiff, asf (wma). None of them opens another file or URL, as hls, concat, dash, image2 and others do: with
-# those, a playlist renamed to .mp3 reads any file that the service can read.
+# those, a playlist renamed to .mp3 could read any file that the service can read.
 FORMATS = ("wav", "w64", "flac", "mp3", "ogg", "mov", "aac", "matroska", "aiff", "asf")
 
-# Decoders by their ffmpeg names, for the codecs that these containers usually hold. None for images: cover art and
-# video are untrusted input as well, and ffmpeg would decode some of them only to describe them.
+# Decoders by their ffmpeg names, for the codecs that these containers usually hold. There are none for images, because
+# cover art and video are untrusted input as well, and ffmpeg would decode some of them only to describe them.
 CODECS = (
     *("mp3float", "mp3", "mp2float", "mp2", "mp1float", "mp1", "aac", "aac_latm", "alac", "flac", "vorbis", "opus"),
     *("wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms"),
@@ -33,8 +33,8 @@ _MEAN_OF_CHANNELS = "pan=mono|c0<" + "+".join(_CHANNELS.split())
 _TO_FLOAT = "aformat=sample_fmts=fltp"
 
 # Since version 7, ffmpeg passes every frame from thread to thread. Large frames reduce the CPU time of an mp3 by a
-# quarter (0.51 s to 0.39 s for four minutes with 9.0; no change with 5.1). As the first filter, they also reduce the
-# overhead of the filters after it.
+# quarter (0.51 s to 0.39 s for four minutes with 9.0; no change with 5.1). This is the first filter, so that it reduces
+# the overhead of the other filters as well.
 _LARGE_FRAMES = "asetnsamples=n=32768:p=0"
 
 _VERSION = re.compile(r"^ffmpeg version (\S+)")
@@ -46,8 +46,8 @@ class Ffmpeg:
     """An ffmpeg that can be executed.
 
     Attributes:
-        path: The executable.
-        version: Its version, as it reports it.
+        path: Path of the executable.
+        version: Version that the executable reports.
         origin: How it was found: ``setting``, ``PATH`` or ``imageio-ffmpeg``.
     """
 
@@ -64,9 +64,9 @@ class Ffmpeg:
             descriptor: Descriptor of the file in the ffmpeg process. The file must be seekable: an mp4 with its index
                 at the end cannot be read from a pipe. It is not opened by name, because ffmpeg would trust a suffix
                 such as .mp3.
-            sample_rate: Of the output, in Hz. The resampler is soxr, as in librosa. Its signal-to-noise ratio is 73 dB
-                against 35 dB of ffmpeg's default, at the same cost.
-            max_duration_s: Decoding stops one second later.
+            sample_rate: Sample rate of the output in Hz. The resampler is soxr, as in librosa. Its signal-to-noise
+                ratio is 73 dB, compared with 35 dB for ffmpeg's default, at the same cost.
+            max_duration_s: Limit on the duration in seconds. Decoding stops one second later.
             marker: 16 hexadecimal digits and a colon, or an empty string. ffmpeg prints it where it describes a
                 stream; tags of the file can imitate the rest of such a line, but not an unpredictable marker.
         """

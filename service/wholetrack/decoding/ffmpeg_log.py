@@ -1,8 +1,8 @@
 """Parse what ffmpeg writes to stderr at ``-loglevel level+info`` while it decodes one file.
 
 The log is used to classify errors and to describe the stream; it is never passed on to clients. ffmpeg prints the names
-of tags verbatim, including line breaks, so a file can imitate any line of the log. Therefore a description of a stream
-is accepted only with a marker that the file cannot know, and all regular expressions are bounded.
+of tags verbatim, including line breaks, so a file can imitate any line of the log. Therefore the description of a
+stream is accepted only with a marker that the file cannot know, and all regular expressions are bounded.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _AMBISONIC_LAYOUT = re.compile(r"^ambisonic (\d{1,3})(?:\+(.*))?$")
 
 @dataclass(frozen=True, slots=True)
 class FfmpegLog:
-    """The facts that one ffmpeg process logged.
+    """What one ffmpeg process logged.
 
     Attributes:
-        opened: The container was recognised and opened.
-        started: Decoding started and produced its first audio.
+        opened: Whether the container was recognised and opened.
+        started: Whether decoding started and produced its first audio.
         stream: The audio stream, if there is one.
         declared_s: Duration of the audio in seconds, as the file declares it. None if it declares none, if ffmpeg
             estimated it, or if it may be that of another stream.
@@ -72,8 +72,8 @@ class FfmpegLog:
         """Parse a log.
 
         Args:
-            text: All of it, or the part written so far.
-            marker: As given to :meth:`wholetrack.decoding.ffmpeg.Ffmpeg.decode_command`.
+            text: The whole log, or the part written so far.
+            marker: The marker given to :meth:`wholetrack.decoding.ffmpeg.Ffmpeg.decode_command`.
         """
         opened = _INPUT.search(text)
         if not opened:
@@ -86,8 +86,8 @@ class FfmpegLog:
             started=output >= 0,
             stream=_stream(text, opened, marker),
             declared_s=_declared_duration_s(text, opened, marker),
-            # Counted from the input on: ffmpeg's threads log in any order, so errors of the decoder can precede the
-            # description of the output.
+            # Counted from the description of the input onwards: ffmpeg's threads log in any order, so errors of the
+            # decoder can precede the description of the output.
             decode_errors=len(_ERROR.findall(text, opened.end())),
             exit_signal=int(signalled["number"]) if signalled else None,
         )

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from wholetrack.sandbox.limits import Limits
 
-# ffmpeg allocates 10 MiB, and 40 MiB with the stacks of its threads. The index of a ten-hour recording takes 50 MiB
-# more, and one made to exhaust memory takes 600 MiB, in a file of one megabyte.
+# ffmpeg allocates 10 MiB, or 40 MiB including the stacks of its threads. The index of a ten-hour recording takes 50 MiB
+# more, and one crafted to exhaust memory takes 600 MiB, in a file of one megabyte.
 _DATA_BYTES = 256 << 20
 # Includes the executable, which can be 170 MB large.
 _ADDRESS_SPACE_BYTES = 1 << 30
 _OPEN_FILES = 32
 
-# Even a slow CPU decodes a recording in a few hundredths of its duration, but a file can make ffmpeg run forever. So
-# the CPU time that ffmpeg may use grows with the audio that it has decoded.
+# Even a slow CPU decodes a recording in a few hundredths of its duration, but a file can make ffmpeg run forever.
+# Therefore the CPU time that ffmpeg may use grows with the audio that it has decoded.
 _CPU_S = 30.0
 _CPU_S_PER_SECOND = 1 / 20
 

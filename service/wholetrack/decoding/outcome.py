@@ -38,8 +38,8 @@ class Outcome:
         stderr: What it wrote to stderr.
         log: The same, parsed.
         duration_s: Duration of the decoded audio in seconds.
-        was_killed: The service killed it on purpose.
-        has_invalid_samples: It produced samples that are not audio, such as NaN.
+        was_killed: Whether the service killed it on purpose.
+        has_invalid_samples: Whether it produced samples that are not audio, such as NaN.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def track_warnings(outcome: Outcome) -> Iterator[TrackWarning]:
     elif is_truncated(outcome.path):
         yield TrackWarning(
             WarningCode.TRUNCATED,
-            f"The file is cut off after {duration_s:.2f} s. The result covers the audio that it contains.",
+            f"The file is truncated after {duration_s:.2f} s. The result covers the audio that it contains.",
         )
     elif outcome.status != 0 or log.decode_errors or outcome.has_invalid_samples:
         yield TrackWarning(
@@ -107,14 +107,14 @@ def check_sample_rate(log: FfmpegLog) -> None:
     if log.stream is not None and 0 < log.stream.sample_rate_hz < _MIN_SAMPLE_RATE_HZ:
         raise ServiceError(
             ErrorKind.UNSUPPORTED_MEDIA,
-            f"The recording has a sample rate of {log.stream.sample_rate_hz} Hz; send one of at least "
+            f"The recording has a sample rate of {log.stream.sample_rate_hz} Hz. Send one with at least "
             f"{_MIN_SAMPLE_RATE_HZ} Hz.",
         )
 
 
 def decoder_stopped() -> ServiceError:
     """Return the error for a process that could not be started or was stopped from outside."""
-    return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped; try again.", retry_after_s=1)
+    return ServiceError(ErrorKind.INTERNAL_ERROR, "The decoder was stopped. Try again.", retry_after_s=1)
 
 
 def _crashed() -> ServiceError:
@@ -132,7 +132,7 @@ def _not_audio() -> ServiceError:
 def _no_audio(path: Path, log: FfmpegLog) -> ServiceError:
     """Return why a process that was not interrupted produced no audio."""
     if path.stat().st_size == 0:
-        return ServiceError(ErrorKind.EMPTY_AUDIO, "The file has no bytes; send a recording.")
+        return ServiceError(ErrorKind.EMPTY_AUDIO, "The file is empty. Send a recording.")
     if not log.opened:
         return _not_opened(path)
     if log.stream is None:
@@ -142,7 +142,7 @@ def _no_audio(path: Path, log: FfmpegLog) -> ServiceError:
     if log.decode_errors or not log.started:
         return ServiceError(
             ErrorKind.UNDECODABLE_AUDIO,
-            f"The {log.stream.codec} stream could not be decoded: it is cut off or corrupt.",
+            f"The {log.stream.codec} stream could not be decoded: it is truncated or corrupt.",
         )
     return ServiceError(ErrorKind.EMPTY_AUDIO, "The file was opened but its audio stream has no samples.")
 
@@ -151,7 +151,7 @@ def _not_opened(path: Path) -> ServiceError:
     if has_accepted_signature(path):
         return ServiceError(
             ErrorKind.UNDECODABLE_AUDIO,
-            "The file starts like audio but cannot be opened: it is cut off or corrupt. Send a complete file.",
+            "The file looks like audio but cannot be opened: it is truncated or corrupt. Send a complete file.",
         )
     return _not_audio()
 
@@ -164,5 +164,5 @@ def _codec_not_supported(codec: str) -> ServiceError:
         )
     return ServiceError(
         ErrorKind.UNSUPPORTED_MEDIA,
-        f"The file contains {codec} audio, which is not supported; convert it to flac, mp3, ogg or m4a.",
+        f"The file contains {codec} audio, which is not supported. Convert it to flac, mp3, ogg or m4a.",
     )

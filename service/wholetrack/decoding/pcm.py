@@ -12,7 +12,7 @@ from wholetrack.decoding.pipes import read_into
 
 _SAMPLE_BYTES = 4
 _BLOCK_BYTES = 1 << 20
-# Float formats can hold any number. Above this, the power of a mel band overflows float32. Audio stays below 1, or
+# Float formats can hold any number. Above this one, the power of a mel band overflows float32. Audio stays below 1, or
 # below 32,768 if integers were written as floats.
 _MAX_AMPLITUDE = 1e6
 
@@ -25,9 +25,9 @@ class PcmReader:
 
     Attributes:
         n_samples: Number of samples read so far.
-        stalled: The latest block is incomplete because the writer wrote nothing, or too slowly.
-        ended: The latest block is the last one.
-        has_invalid_samples: NaN, infinite or absurdly large samples were read and replaced.
+        stalled: Whether the latest block is incomplete because the writer wrote nothing, or too slowly.
+        ended: Whether the latest block is the last one.
+        has_invalid_samples: Whether NaN, infinite or implausibly large samples were read and replaced.
     """
 
     def __init__(self, pipe: IO[bytes]) -> None:
@@ -52,7 +52,7 @@ class PcmReader:
             yield self._without_invalid_samples(np.frombuffer(buffer, dtype="<f4", count=n_samples))
 
     def _without_invalid_samples(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Replace NaN with silence, and clip infinite and absurdly large samples."""
+        """Replace NaN with silence, and clip infinite and implausibly large samples."""
         if np.abs(block).max(initial=0.0) <= _MAX_AMPLITUDE:
             return block
         self.has_invalid_samples = True

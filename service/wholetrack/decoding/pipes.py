@@ -13,7 +13,7 @@ _CHUNK_BYTES = 8192
 
 
 def read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
-    """Read into ``view`` until it is full, no data arrives for 0.2 seconds, one second is over, or the pipe ends.
+    """Read into ``view`` until it is full, no data arrives for 0.2 seconds, one second has passed, or the pipe ends.
 
     Args:
         pipe: An unbuffered read end.
@@ -38,7 +38,7 @@ class BoundedReader:
 
     Args:
         pipe: The read end; owned by this object.
-        max_bytes: How much to keep. Half of it is for the beginning, half for the end.
+        max_bytes: How much to keep in bytes, half of it from the beginning and half from the end.
 
     Raises:
         RuntimeError: If no thread can be started.

@@ -17,7 +17,7 @@ from wholetrack.errors import ServiceError, StartupError
 
 _RATE = 16000
 _TOLERANCE = 1e-4
-# The resampler treats what lies beyond the ends of the recording in its own way.
+# Near its ends, the output depends on what the resampler assumes beyond the ends of the recording.
 _INNER = slice(200, -200)
 
 
@@ -56,6 +56,6 @@ def _decode(decoder: FfmpegDecoder, wav: bytes) -> NDArray[np.float32]:
 def _stereo_wav(*, left: NDArray[np.float64], right: NDArray[np.float64]) -> bytes:
     """Return a WAV of 32-bit float samples."""
     data = np.stack((left, right), axis=1).astype("<f4").tobytes()
-    form = struct.pack("<HHIIHH", 3, 2, _RATE, _RATE * 8, 8, 32)
-    chunks = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    fmt = struct.pack("<HHIIHH", 3, 2, _RATE, _RATE * 8, 8, 32)
+    chunks = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(chunks)) + chunks

@@ -14,7 +14,7 @@ from wholetrack.contracts import FeatureSpec, WindowSpec
 
 
 def _rounded_quotient(numerator: int, denominator: int) -> int:
-    """Round ``numerator / denominator`` to the nearest integer, and halves up (not to even, as ``round`` does)."""
+    """Round ``numerator / denominator`` to the nearest integer, halves up (not to even, as ``round`` does)."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
@@ -28,7 +28,7 @@ class FrameGrid:
     """Frame ``i`` covers the samples ``[start(i), start(i) + n_fft)``.
 
     Attributes:
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         n_fft: samples per frame.
         rate: frames per second, as an exact fraction.
     """
@@ -66,7 +66,7 @@ class WindowGrid:
     """Window ``k`` consists of the frames ``[start(k), start(k) + spec.frames)``.
 
     Attributes:
-        frames: grid of the frames.
+        frames: positions of the frames.
         spec: length of the windows, and the rules for the last window and for short tracks.
         hop: distance between window starts in seconds, as an exact fraction. Windows start at the nearest frame.
         window_samples: length of a window in samples.
@@ -82,8 +82,8 @@ class WindowGrid:
         """Return the grid of windows for a hop.
 
         Args:
-            spec: windows of the bundle.
-            frames: grid of the bundle's frames.
+            spec: the bundle's windows.
+            frames: positions of the bundle's frames.
             hop_s: distance between window starts in seconds; None for the bundle's default.
 
         Raises:
@@ -110,7 +110,7 @@ class WindowGrid:
         return self.frames.start(first_frame) + self.window_samples <= n_samples
 
     def starts(self, n_samples: int, *, from_window: int = 0) -> Iterator[int]:
-        """Yield the first frame of each window of a track of ``n_samples``, from window ``from_window`` on.
+        """Yield the first frame of each window of a track of ``n_samples``, starting with window ``from_window``.
 
         A track shorter than one window has exactly one window, at frame 0, which the short-track rule fills. If the
         track extends beyond the last whole hop and the rule is ``align_to_end``, there is one more window: the latest

@@ -10,8 +10,8 @@ from wholetrack.features.grid import FrameGrid
 from wholetrack.features.mel import mel_filters
 
 # Frames are transformed in blocks of exactly this size, padded with zeros. Each frame is then computed by the same BLAS
-# kernel however the samples arrive, so that the result does not depend on it by a single bit. A block of 32 frames of
-# 2,048 points (256 KB) fits the second-level cache; 16 and 64 were slower.
+# kernel, so that the result is bit-identical however the samples arrive. A block of 32 frames of 2,048 points (256 KB)
+# fits in the second-level cache; 16 and 64 were slower.
 _BLOCK = 32
 
 # Mel power of the last bit of 16-bit PCM: white noise of +-1 LSB (3e-5 of full scale) gives 4e-8 per band with n_fft
@@ -23,10 +23,10 @@ class LogMel:
     """The features of one bundle. Stateless, and shared by all tracks.
 
     A frame is ``log(max(mel_filters @ |rfft(hann * samples)| ** power, floor))``, in dB (``10 log10``) or as a natural
-    logarithm. The first frame starts at the first sample: frames are not centred, and there is no padding in front.
+    logarithm. The first frame starts at the first sample: frames are not centred, and nothing is padded before them.
 
     Attributes:
-        spec: of the bundle.
+        spec: the bundle's features.
         grid: positions of the frames.
         silence: threshold of silence in the unit of the frames, just above the last bit of 16-bit PCM.
     """

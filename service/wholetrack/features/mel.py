@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 MelScale = Literal["slaney", "htk"]
 
-# Slaney's Auditory Toolbox (1998): linear below 1 kHz (66 2/3 Hz a mel), logarithmic above (27 mels for a factor 6.4).
+# Slaney's Auditory Toolbox (1998): linear below 1 kHz (66 2/3 Hz per mel), logarithmic above it (27 mels per factor of
+# 6.4).
 _LINEAR_HZ_PER_MEL = 200.0 / 3
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _LINEAR_HZ_PER_MEL

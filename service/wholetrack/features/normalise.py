@@ -1,4 +1,4 @@
-"""Normalisation of windows, each independent of all others, so that a result depends on the recording alone."""
+"""Normalisation of windows, each independently of the others, so that a result depends on the recording alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wholetrack.contracts import MinMax, Normalisation, RelativeToMax, Unchanged
 
 
 def normalise(windows: NDArray[np.float32], spec: Normalisation) -> NDArray[np.float32]:
-    """Normalise each window by itself.
+    """Normalise each window separately.
 
     Args:
         windows: log-mel values, ``[n_windows, frames, n_mels]``.

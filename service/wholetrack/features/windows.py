@@ -72,7 +72,7 @@ class WindowCutter:
         """
         self._kept = np.concatenate((self._kept, frames))
         if n_samples < self._grid.window_samples:
-            # short_track "repeat": np.resize repeats the rows from the first on.
+            # The rule "repeat" for short tracks: np.resize repeats the rows, starting with the first.
             self._kept = np.resize(self._kept, (self._grid.spec.frames, self._kept.shape[1]))
         return self._cut(list(self._grid.starts(n_samples, from_window=self._next_window)))
 

@@ -1,4 +1,4 @@
-"""From normalised windows to class probabilities.
+"""Turns normalised windows into class probabilities.
 
 ``bundle`` loads a published model, ``session`` opens it on a device, ``engine`` runs the windows of all tracks in
 shared batches (``queue``, ``batching``, ``worker``, ``supervisor``).

@@ -27,8 +27,8 @@ class Golden:
     """Input windows and the outputs that the network must give for them.
 
     Attributes:
-        windows: normalised, ``[n, frames, n_mels]``.
-        probabilities: ``[n, *card.output_shape]``.
+        windows: normalised windows, ``[n, frames, n_mels]``.
+        probabilities: expected outputs, ``[n, *card.output_shape]``.
     """
 
     windows: NDArray[np.float32]
@@ -91,7 +91,7 @@ def load_bundle(folder: Path) -> Bundle:
     except (OSError, ValueError) as error:
         raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
     if (card.name, card.version) != (folder.parent.name, folder.name):
-        raise StartupError(f"{folder / CARD_FILE} states another name and version: {card.name}/{card.version}")
+        raise StartupError(f"{folder / CARD_FILE} states a different name or version: {card.name}/{card.version}")
     return Bundle(card, onnx, golden, int8)
 
 
@@ -113,12 +113,12 @@ def _read_checked(path: Path, sha256: str) -> bytes:
 def _golden(content: bytes, card: ModelCard) -> Golden:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         if missing := {"windows", "probabilities"} - set(arrays):
-            raise ValueError(f"the golden has no {sorted(missing)}")
+            raise ValueError(f"{card.golden.file} has no {' and no '.join(sorted(missing))}")
         golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
     n_windows = len(golden.windows)
     expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.output_shape)
     if (golden.windows.shape, golden.probabilities.shape) != expected:
-        raise ValueError(f"the golden's arrays do not have the shapes {expected[0]} and {expected[1]}")
+        raise ValueError(f"the arrays in {card.golden.file} do not have the shapes {expected[0]} and {expected[1]}")
     if not len(golden.windows):
-        raise ValueError("the golden has no windows")
+        raise ValueError(f"{card.golden.file} contains no windows")
     return golden

@@ -18,7 +18,7 @@ class DeviceCounts:
         failures: runs that raised an error.
         replacements: workers given up because they hung, died or always raised.
         healthy: whether the device has a worker whose last run succeeded.
-        memory: of a GPU after the last run; None on a CPU.
+        memory: memory of the GPU after the last run; None on a CPU.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
@@ -35,8 +35,8 @@ class EngineCounts:
 
     Attributes:
         devices: counters by device name.
-        waiting: windows that wait for a device.
-        tracks: open tracks.
+        waiting: number of windows that wait for a device.
+        tracks: number of open tracks.
     """
 
     devices: dict[str, DeviceCounts]

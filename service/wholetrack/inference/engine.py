@@ -7,7 +7,7 @@
 
 :mod:`.queue` holds the windows of one track, :mod:`.batching` makes batches of them, :mod:`.worker` runs a session on
 the batches, and :mod:`.supervisor` restarts workers that fail. A track whose queue is full blocks in
-:meth:`TrackQueue.put`, which in turn stops its decoder: memory is bounded, however long the recording.
+:meth:`TrackQueue.put`, which in turn stops its decoder: memory is bounded, however long the recording is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Engine:
         classifiers: sessions of one network that passed their self-test, one for each worker; the same one may be given
             several times. All have the same batch size.
         max_waiting_per_track: number of windows of a track that may wait before its decoder is blocked.
-        hang_s: a run that takes longer counts as hung, in seconds.
+        hang_s: time in seconds after which a run counts as hung.
         reopen: opens a new session in place of a failed one; None to restart workers with the same session.
         on_unrecoverable: called when no device can be used any more, after the engine became unavailable.
         clock: monotonic time in seconds.
@@ -80,7 +80,7 @@ class Engine:
         return any(worker.healthy for worker in self._supervisor.workers)
 
     def counts(self) -> EngineCounts:
-        """A snapshot of what the engine has done, and of what is waiting."""
+        """Return a snapshot of what the engine has done, and of what is waiting."""
         with self._batches.lock:
             healthy = {worker.classifier.device for worker in self._supervisor.workers if worker.healthy}
             devices = {

@@ -17,29 +17,29 @@ class GpuMemory:
     Attributes:
         used: bytes in use by all processes.
         size: total bytes.
-        asked_at: time of the measurement on the monotonic clock, in seconds.
+        measured_at: time of the measurement on the monotonic clock, in seconds.
     """
 
     used: int
     size: int
-    asked_at: float
+    measured_at: float
 
 
 def memory_reader() -> Callable[[], GpuMemory | None]:
     """Return a function that reads the memory of the GPU that the calling thread used last.
 
     ``cuMemGetInfo`` reports on the current CUDA context, which a run of onnxruntime leaves set in its thread. The
-    function returns None where the driver cannot tell.
+    function returns None if the driver does not report it.
 
     Raises:
         OSError: if no driver is installed.
     """
-    ask = getattr(ctypes.CDLL(DRIVER), "cuMemGetInfo_v2", None)
+    get_info = getattr(ctypes.CDLL(DRIVER), "cuMemGetInfo_v2", None)
 
     def read() -> GpuMemory | None:
         free, size = ctypes.c_size_t(), ctypes.c_size_t()
-        if ask is None or ask(ctypes.byref(free), ctypes.byref(size)) != 0:
+        if get_info is None or get_info(ctypes.byref(free), ctypes.byref(size)) != 0:
             return None
-        return GpuMemory(used=size.value - free.value, size=size.value, asked_at=time.monotonic())
+        return GpuMemory(used=size.value - free.value, size=size.value, measured_at=time.monotonic())
 
     return read

@@ -26,7 +26,7 @@ class BatchSlice:
     Attributes:
         track: the queue that the windows came from.
         position: index of the first window within the track.
-        windows: normalised, ``[n, frames, n_mels]``.
+        windows: normalised windows, ``[n, frames, n_mels]``.
     """
 
     track: TrackQueue
@@ -94,7 +94,7 @@ class TrackQueue:
         """Add windows, blocking while too many of this track wait for a device.
 
         Args:
-            windows: normalised, ``[n, frames, n_mels]``.
+            windows: normalised windows, ``[n, frames, n_mels]``.
 
         Raises:
             ServiceError: if the track was abandoned or the device failed.
@@ -148,7 +148,7 @@ class TrackQueue:
 
     @property
     def failed(self) -> bool:
-        """Whether the track has failed, so that its outputs are not needed any more."""
+        """Whether the track has failed, so that its outputs are no longer needed."""
         return self._failure is not None
 
     def fail(self, reason: ServiceError) -> None:
@@ -173,7 +173,7 @@ class TrackQueue:
         return BatchSlice(self, position, taken)
 
     def deliver(self, position: int, probabilities: Probabilities, seconds: float) -> None:
-        """Store the outputs of the windows from ``position`` on. Slices may be delivered in any order."""
+        """Store the outputs for the windows that start at ``position``. Slices may be delivered in any order."""
         self._outputs[position] = probabilities
         self._n_unfinished -= len(probabilities)
         self.inference_s += seconds

@@ -1,4 +1,4 @@
-"""An onnxruntime session on a device that passed its self-test: it reproduced the bundle's golden outputs."""
+"""An onnxruntime session on a device that has passed a self-test: it reproduced the bundle's golden outputs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Session:
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
         precision: number format of the network.
         max_batch: largest number of windows in a run.
-        window_shape: of one window, ``(frames, n_mels)``.
-        output_shape: of one window's output.
-        memory: of the GPU after the last run; None on a CPU.
+        window_shape: shape of one window, ``(frames, n_mels)``.
+        output_shape: shape of the output for one window.
+        memory: memory of the GPU after the last run; None on a CPU.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Session:
         """Classify windows.
 
         Args:
-            windows: normalised, ``[n, frames, n_mels]``, ``n`` at most ``max_batch``.
+            windows: normalised windows, ``[n, frames, n_mels]``, where ``n`` is at most ``max_batch``.
 
         Returns:
             Probabilities, ``[n, *output_shape]``.
@@ -90,7 +90,7 @@ class Session:
             raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {expected}")
 
     def warm_up(self) -> None:
-        """Run every batch size once, so that no request pays for the first run at its size."""
+        """Run every batch size once, so that no request waits for the slow first run at its size."""
         for size in self._batch_sizes if self._padded else [1, self.max_batch]:
             self.run(np.zeros((size, *self.window_shape), dtype=np.float32))
 
@@ -110,7 +110,7 @@ class Session:
         if not worst <= tolerance:
             raise StartupError(
                 f"{bundle.card.name} gives wrong outputs on {self.device} in {self.precision}: a golden probability is "
-                f"off by {worst:.3g}, the tolerance is {tolerance:g}"
+                f"off by {worst:.3g}, and the tolerance is {tolerance:g}"
             )
 
     def shrink_arena(self) -> None:
@@ -218,7 +218,7 @@ def _cuda_session(bundle: Bundle, settings: Settings, number: int) -> Session:
         "device_id": number,
         "gpu_mem_limit": settings.cuda_memory_mb << 20,
         "arena_extend_strategy": "kSameAsRequested",
-        # EXHAUSTIVE takes seconds and gigabytes at each new shape, DEFAULT picks slow algorithms.
+        # EXHAUSTIVE takes seconds and gigabytes at each new shape, and DEFAULT picks slow algorithms.
         "cudnn_conv_algo_search": "HEURISTIC",
         "do_copy_in_default_stream": True,
         # TF32 would change probabilities by 1e-3 against the CPU.
@@ -239,7 +239,7 @@ def _session_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Spinning keeps idle cores busy that decoding needs.
+    # Spinning would keep cores busy that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     return options

@@ -1,12 +1,12 @@
 """Watches the workers of an engine and restarts those that hang, die or always raise.
 
-The policy is the same for all of them. A worker is restarted once, with a session that is opened again. If that fails,
-or if the new worker fails before it has classified a batch, its device is given up: an engine that has another device
-goes on without it; otherwise the engine is unrecoverable and the caller decides, usually by ending the process. A lost
-CUDA context is never restarted, because it needs a new process.
+The policy is the same for all of them. A worker is restarted once, with a reopened session. If that fails, or if the
+new worker fails before it has classified a batch, its device is given up. An engine that has another device continues
+without it. Otherwise the engine is unrecoverable, and the caller decides what to do, usually to end the process. After
+a lost CUDA context no worker is restarted, because a new process is needed.
 
-Restarting inside the process is worth its code: only the tracks whose windows were in the failed batch are lost, where
-ending the process would cut every request in flight and take seconds to load the models again.
+Restarting inside the process is worth the code: only the tracks whose windows were in the failed batch are lost,
+whereas ending the process would abort every request in flight and take seconds to load the models again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 
 Reopen = Callable[[Classifier], Classifier]
 
-# How often per time limit the supervisor looks for workers that hang.
+# How often per time limit the supervisor checks for workers that hang.
 _CHECKS_PER_LIMIT = 4
-# Without a batch that succeeds in between.
+# Restarts without a successful batch in between.
 _MAX_RESTARTS = 1
 # A driver that hangs may also hang while a session is opened.
 _REOPEN_TIMEOUT_S = 60.0
@@ -37,9 +37,9 @@ class Supervisor:
     Args:
         classifiers: one for each worker; the same one several times if they share it.
         batches: where the workers take batches from.
-        counts: by device.
+        counts: counters by device.
         hang_s: time limit of a run, in seconds.
-        reopen: opens a session again on the device of the one given; None to keep using the same one.
+        reopen: reopens a session on its device; None to keep using the same session.
         on_unrecoverable: called once, in the supervisor's thread, when no device is left.
         clock: monotonic time in seconds.
     """
@@ -99,14 +99,14 @@ class Supervisor:
             now = self._clock()
             overslept_s = now - began - interval_s
             if not woken and overslept_s > interval_s:
-                # The whole process was suspended, for example in a paused container. No run hung meanwhile.
+                # The whole process was suspended, for example in a paused container, so no run has hung.
                 for worker in self.workers:
                     worker.excuse(overslept_s)
             if not self._stopping and (failures := self._failures(now)):
                 self._handle(failures)
 
     def _failures(self, now: float) -> dict[Worker, Failure]:
-        """Workers that cannot continue, and why."""
+        """Return the workers that cannot continue, and why."""
         with self._batches.lock:
             hung = {worker: Failure.HUNG for worker in self.workers if worker.is_hung(now, self._hang_s)}
             return hung | {worker: worker.failure for worker in self.workers if worker.failure}
@@ -121,7 +121,7 @@ class Supervisor:
         ]
         for worker, failure in failures.items():
             if worker not in restarted and not self._can_go_on_without(worker, failure):
-                _log.critical("%s is unrecoverable: %s.", worker.classifier.device, failure)
+                _log.critical("%s is unrecoverable: %s", worker.classifier.device, failure)
                 self._stopping = True
                 self._on_unrecoverable(failure)
                 return
@@ -134,7 +134,7 @@ class Supervisor:
         """Fail the tracks that lost windows, and all tracks if no other worker is left."""
         with self._batches.lock:
             for worker, failure in failures.items():
-                _log.critical("A worker on %s failed: %s.", worker.classifier.device, failure)
+                _log.critical("a worker on %s failed: %s", worker.classifier.device, failure)
                 self._counts[worker.classifier.device].replacements += 1
                 worker.abandoned, worker.healthy = True, False
                 for part in worker.batch:
@@ -155,7 +155,7 @@ class Supervisor:
         ]
 
     def _restarted(self, workers: list[Worker]) -> dict[Worker, Worker]:
-        """Create a new worker for each of those given whose session can be opened again."""
+        """Return a new worker for each of the given ones whose session can be reopened."""
         # Workers that shared a session share the new one.
         reopened = {old: self._reopened(old) for old in dict.fromkeys(worker.classifier for worker in workers)}
         return {
@@ -170,7 +170,7 @@ class Supervisor:
         reopening = SessionReopen(self._reopen, old)
         reopening.join(_REOPEN_TIMEOUT_S)
         if reopening.is_alive():
-            _log.critical("Opening a session on %s hangs.", old.device)
+            _log.critical("opening a session on %s hangs", old.device)
         return reopening.session
 
     def _can_go_on_without(self, worker: Worker, failure: Failure) -> bool:
@@ -180,7 +180,7 @@ class Supervisor:
 
 
 class SessionReopen(threading.Thread):
-    """Opens a session again in a thread of its own, which may hang without blocking the supervisor.
+    """Reopens a session in a thread of its own, which may hang without blocking the supervisor.
 
     Attributes:
         session: the new session once the thread has ended; None if it could not be opened.
@@ -197,4 +197,4 @@ class SessionReopen(threading.Thread):
         try:
             self.session = self._reopen(self._old)
         except Exception:  # noqa: BLE001 - a driver may raise anything
-            _log.exception("A session on %s cannot be opened again.", self._old.device)
+            _log.exception("a session on %s cannot be reopened", self._old.device)

@@ -1,7 +1,8 @@
 """A thread that takes batches, runs a classifier on them, and delivers the outputs to the tracks.
 
-A batch that raises is bisected until the track that causes the error is isolated. If no part of a batch succeeds, the
-worker runs a silent window: an error there means that the device is at fault and not a track, and the worker stops.
+A batch that raises an error is bisected until the track that causes the error is isolated. If no part of a batch
+succeeds, the worker runs a silent window. If that raises an error as well, the device is at fault and not a track, and
+the worker stops.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _CUDA_CONTEXT_LOST = re.compile(r"CUDA (?:failure|error) 7[01]\d\b")
 
 
 class Classifier(Protocol):
-    """What a worker needs of a session. Several workers may share one and call it at the same time."""
+    """What a worker requires of a session. Several workers may share one and call it at the same time."""
 
     max_batch: int
     device: str
@@ -62,7 +63,7 @@ class Worker:
     Args:
         classifier: what to run.
         batches: where to take batches from.
-        counts: of the classifier's device.
+        counts: counters of the classifier's device.
         on_end: called, without the lock, when the thread ends for any reason.
         clock: monotonic time in seconds.
         failed_restarts: number of restarts that led to this worker since the last batch that succeeded. A restarted
@@ -115,12 +116,12 @@ class Worker:
         return self._thread.is_alive()
 
     def is_hung(self, now: float, limit_s: float) -> bool:
-        """Whether the current run has taken longer than ``limit_s`` at the time ``now``."""
+        """Return whether the current run has taken longer than ``limit_s`` at the time ``now``."""
         started = self._run_started
         return started is not None and now - started > limit_s + self._excused_s
 
     def excuse(self, seconds: float) -> None:
-        """Extend the time limit of the current run, because the whole process was suspended for so long."""
+        """Extend the time limit of the current run, because the whole process was suspended for that long."""
         self._excused_s += seconds
 
     def _main(self) -> None:
@@ -136,7 +137,7 @@ class Worker:
         """Classify batches until the queue is closed.
 
         Returns:
-            Why the device cannot be used any more; None after a regular end.
+            Why the device can no longer be used; None if the queue was closed.
         """
         if self.failed_restarts and (failure := self._probe()):
             return failure
@@ -168,7 +169,7 @@ class Worker:
         try:
             probabilities, seconds = self._run(windows)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
-            _log.exception("A batch of %d windows failed on %s.", len(windows), self.classifier.device)
+            _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
             if self._has_lost_context(error):
                 return False
             if len(windows) > 1:
@@ -237,7 +238,7 @@ class Worker:
 
 
 def device_failed() -> ServiceError:
-    """The error of a track whose windows were lost with a device."""
+    """Return the error for a track whose windows were lost with a device."""
     return ServiceError(ErrorKind.DEVICE_FAILED, "The inference device failed. Try again in a moment.", retry_after_s=5)
 
 

@@ -4,10 +4,10 @@
 forks a child for each, and the child restricts itself before it executes the program.
 
 - Service: ``client`` and ``connection`` talk to the launcher, ``process`` is a running program.
-- Launcher: ``launcher`` forks and reaps children, ``child`` is what they do before exec, ``landlock`` and ``seccomp``
-  hold the file access rules and the system-call filter.
-- Both: ``protocol`` describes the messages, ``layers`` and ``limits`` what can be applied.
+- Launcher: ``launcher`` forks and reaps children, ``child`` is what they do before exec, and ``landlock`` and
+  ``seccomp`` hold the file access rules and the system-call filter.
+- Both: ``protocol`` describes the messages, and ``layers`` and ``limits`` describe what can be applied.
 
-The package knows nothing about audio and imports nothing else of ``wholetrack``. This module imports nothing at all,
+The package knows nothing about audio and imports nothing else from ``wholetrack``. This module imports nothing at all,
 because the launcher has to start quickly.
 """

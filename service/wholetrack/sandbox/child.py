@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Descriptors(NamedTuple):
-    """Descriptors of the launcher that the program gets."""
+    """Descriptors that the launcher passes on to the program."""
 
     input_file: int
     stdout: int

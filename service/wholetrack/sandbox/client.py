@@ -22,7 +22,7 @@ class Sandbox:
     Args:
         program: Path of the program.
         wanted: Layers to apply, as far as this machine supports them.
-        libraries: Files and folders that the program can read besides its input and the libraries of the system.
+        libraries: Files and folders that the program can read besides its input and the system libraries.
 
     Attributes:
         layers: The layers that are applied.
@@ -43,7 +43,7 @@ class Sandbox:
         self.layers = frozenset(layer for layer in wanted if layer in supported)
 
     def close(self) -> None:
-        """Kill the launcher and all programs that still run."""
+        """Kill the launcher and all programs that are still running."""
         if self._launcher:
             self._disconnect(self._launcher)
 

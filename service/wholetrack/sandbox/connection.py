@@ -158,7 +158,7 @@ class LauncherConnection:
         try:
             self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            # It still runs: the kernel dropped descriptors that exceed its RLIMIT_NOFILE.
+            # It is still running: the kernel dropped descriptors that exceed its RLIMIT_NOFILE.
             return OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return LauncherError("the launcher has ended")
 
@@ -185,8 +185,8 @@ def _import_folders() -> list[str]:
     """Return the folders from which this process imports the launcher's packages, however they are installed.
 
     The launcher gets these folders only, so it imports the same code, whether that comes from a virtual environment,
-    ``pip install --target`` with PYTHONPATH, an editable installation or the system's site-packages. They follow the
-    standard library in its search path, so their modules cannot replace one of the standard library.
+    ``pip install --target`` with PYTHONPATH, an editable installation or the system's site-packages. In its search path
+    they come after the standard library, so their modules cannot shadow those of the standard library.
     """
     folders = [Path(__file__).absolute().parents[2]]
     landlockpy = importlib.util.find_spec("landlockpy")

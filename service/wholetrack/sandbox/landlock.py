@@ -13,7 +13,7 @@ _LOADERS = ("/lib64/ld-linux-*", "/lib/ld-linux-*", "/lib/ld-musl-*", "/lib/*/ld
 
 
 class FileAccessRules:
-    """Allow a program to read one input file, execute itself, and read the libraries of the system.
+    """Allow a program to read one input file, execute itself, and read the system libraries.
 
     Args:
         program: Path of the program.

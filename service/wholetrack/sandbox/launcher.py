@@ -5,7 +5,7 @@ between fork and exec. A process with threads must not run Python there (fork(2)
 models would be slow. Therefore the service starts this process and sends it requests; see
 :mod:`wholetrack.sandbox.protocol`.
 
-It must start quickly and imports nothing but the standard library, landlockpy and its sibling modules.
+It must start quickly, so it imports only the standard library, landlockpy and its sibling modules.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Launcher:
             os.close(descriptor)
 
     def _watch(self, pid: int, status_socket: socket.socket, max_cpu_s: int | None) -> Child:
-        """Have the end of a child reported, or kill the child if that is not possible."""
+        """Watch for the end of a child, or kill the child if that is not possible."""
         try:
             child = Child(pid, os.pidfd_open(pid), status_socket, max_cpu_s)
             self._selector.register(child.pidfd, selectors.EVENT_READ, (self._reap, child))
@@ -152,7 +152,7 @@ class Launcher:
 
 
 def supported_layers(restrictions: Restrictions) -> list[Layer]:
-    """Return the layers that work on this machine. Each is tried out by a child."""
+    """Return the layers that work on this machine. Each of them is tried in a child process."""
     layers = [Layer.LIMITS]
     null = os.open(os.devnull, os.O_RDONLY)
     if _works(lambda: restrictions.files.apply(null)):
@@ -167,7 +167,7 @@ def main(socket_fd: str, program: str, *libraries: str) -> None:
     """Run the launcher.
 
     Args:
-        socket_fd: Number of the descriptor of the socket to the service.
+        socket_fd: Descriptor of the socket to the service, in decimal.
         program: Path of the program that will be spawned.
         libraries: Further files and folders that the program can read.
     """

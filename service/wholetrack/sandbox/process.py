@@ -67,7 +67,7 @@ class SandboxedProcess:
         """Wait for the program to end and return its exit status as :meth:`poll` does.
 
         Raises:
-            TimeoutError: If it still runs after ``timeout_s`` seconds.
+            TimeoutError: If it is still running after ``timeout_s`` seconds.
         """
         if self._status is None and not wait_readable(self._pidfd, timeout_s):
             raise TimeoutError
@@ -81,7 +81,7 @@ class SandboxedProcess:
             self._status_socket.send(str(math.ceil(cpu_s)).encode())
 
     def kill(self) -> None:
-        """Kill the program. Does nothing after its end: a pidfd never refers to another process."""
+        """Kill the program. Does nothing once it has ended, because a pidfd never refers to another process."""
         with self._pidfd_lock, suppress(OSError):
             if self._pidfd >= 0:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

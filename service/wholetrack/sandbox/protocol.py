@@ -7,7 +7,7 @@ They are connected by a Unix socket that preserves message boundaries (``SOCK_SE
    of the pipes for stdout and stderr, and one end of a status socket.
 3. Over the status socket, the launcher replies with the process id and a pidfd, or with a negative ``errno`` value and
    no descriptor. When the program ends, it sends the exit status: that of the program, or minus the signal number.
-4. Meanwhile the service can send a new limit of the CPU time, in whole seconds.
+4. Meanwhile the service can send a new CPU time limit, in whole seconds.
 
 Numbers are sent as decimal digits. When the service closes a status socket, the launcher kills that program. When the
 service closes the main socket, or ends, the launcher kills all programs and exits.
@@ -20,7 +20,7 @@ import resource
 from typing import NamedTuple, Self
 
 INPUT_FD = 3
-"""The descriptor under which a program finds its input file."""
+"""The descriptor of the input file in a spawned program."""
 
 NOT_STARTED = 127
 """The exit status of a child that could not execute the program. Its stderr says why."""
@@ -58,10 +58,10 @@ class SpawnRequest(NamedTuple):
 
     @classmethod
     def decode(cls, message: bytes) -> Self:
-        """Read a message of the service."""
+        """Read a message from the service."""
         return cls(**json.loads(message))
 
     @property
     def max_cpu_s(self) -> int | None:
-        """The hard limit of the CPU time in seconds, or None without a limit."""
+        """The hard limit on the CPU time in seconds; None if there is none."""
         return next((hard for kind, _, hard in self.rlimits if kind == resource.RLIMIT_CPU), None)

@@ -8,7 +8,7 @@ import fcntl
 import mmap
 import os
 
-# SCMP_ACT_ALLOW and SCMP_ACT_ERRNO of seccomp.h; the lower 16 bits of the second are the error number.
+# SCMP_ACT_ALLOW and SCMP_ACT_ERRNO from seccomp.h; the lower 16 bits of the second are the error number.
 _ALLOW, _FAIL_WITH = 0x7FFF0000, 0x00050000
 # SCMP_CMP_EQ and SCMP_CMP_MASKED_EQ.
 _EQUAL, _MASKED_EQUAL = 4, 7

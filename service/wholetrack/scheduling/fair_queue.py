@@ -52,7 +52,7 @@ class StrideScheduler:
         """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
-            cancellation: stops the waiting.
+            cancellation: ends the wait.
             weight: number of slots for every slot of a track of weight 1, at least 1.
         """
         return Slot(self, cancellation, weight)
@@ -72,7 +72,7 @@ class StrideScheduler:
             self._grant()
 
     def leave(self, slot: Slot) -> None:
-        """Remove a track, whether it has a slot or waits for one."""
+        """Remove a track, whether it has a slot or is waiting for one."""
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)
@@ -84,7 +84,7 @@ class StrideScheduler:
 
     @property
     def contended(self) -> bool:
-        """Whether a track is waiting that could use a slot."""
+        """Whether a track that could use a slot is waiting."""
         with self._lock:
             return self._next() is not None
 
@@ -93,7 +93,7 @@ class StrideScheduler:
         bisect.insort(self._waiting, slot, key=lambda waiting: waiting.due)
 
     def _next(self) -> Slot | None:
-        """The first track in the queue that has started or may start."""
+        """Return the first track in the queue that has started or may start."""
         return next((slot for slot in self._waiting if slot.started or self._n_startable), None)
 
     def _grant(self) -> None:
@@ -147,10 +147,10 @@ class Slot:
         """Call after each block. If the slot has lasted long enough and other tracks wait, wait for the next slot.
 
         Args:
-            stalled: the decoder returned less than a block, so other tracks may use the processor at once.
+            stalled: whether the decoder returned less than a block, so that other tracks may use the processor at once.
 
         Raises:
-            ServiceError: the reason of the cancellation, if the track is cancelled meanwhile.
+            ServiceError: the reason for the cancellation, if the track is cancelled meanwhile.
         """
         self._blocks_left -= 1
         expired = stalled or self._blocks_left <= 0 or time.monotonic() - self._granted_at > _MAX_SLOT_S

@@ -24,18 +24,18 @@ class Drainable(Protocol):
 
     Attributes:
         draining: whether new predictions are rejected; set by the server.
-        under_way: number of predictions not yet finished.
+        in_progress: number of predictions not yet finished.
     """
 
     draining: bool
-    under_way: int
+    in_progress: int
 
 
 class DrainingServer(uvicorn.Server):
     """Rejects new predictions after the first signal, and stops once those in progress have finished.
 
-    uvicorn by itself stops listening first, so that a request sent by a load balancer before it notices the shutdown
-    would find its connection refused. This server keeps responding meanwhile. If nothing is in progress, it stops at
+    uvicorn by itself stops listening first, so a request that a load balancer sends before it notices the shutdown
+    would have its connection refused. This server keeps responding meanwhile. If nothing is in progress, it stops at
     once. A second signal stops it without waiting.
 
     Args:
@@ -67,7 +67,7 @@ class DrainingServer(uvicorn.Server):
         self._draining_since: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Start to drain at the first signal; stop at the second."""
+        """Start draining on the first signal; stop on the second."""
         super().handle_exit(sig, frame)
         if self._draining_since is None and self.started:
             self._draining_since = time.monotonic()
@@ -82,8 +82,8 @@ class DrainingServer(uvicorn.Server):
     def _is_drained(self, elapsed_s: float) -> bool:
         if not self._predictions.draining:
             self._predictions.draining = True
-            _log.info("draining: %d predictions in progress", self._predictions.under_way)
-        if self._predictions.under_way == 0:
+            _log.info("draining: %d predictions in progress", self._predictions.in_progress)
+        if self._predictions.in_progress == 0:
             # Clients may not have received the last responses completely.
             self.config.timeout_graceful_shutdown = max(1, math.ceil(self._timeout_s - elapsed_s))
             return True

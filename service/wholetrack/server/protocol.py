@@ -1,7 +1,7 @@
 """An HTTP protocol for uvicorn that enforces limits on every connection.
 
-uvicorn limits neither the size of request headers, which could fill the memory, nor the time in which they must arrive,
-so that a client could occupy a file descriptor forever by sending one byte at a time, or by never reading a response.
+uvicorn limits neither the size of request headers, which could fill the memory, nor the time that they may take. A
+client could occupy a file descriptor forever by sending one byte at a time, or by never reading a response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PROBE_PATHS = (b"/healthz", b"/readyz")
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with limits. A request that exceeds them gets a problem response and ends the connection.
+    """uvicorn's HTTP protocol with limits. If a request exceeds one, it gets a problem and the connection is closed.
 
     At any time, a connection either has a request in progress or one of its timers is running. Only complete request
     headers stop the timer for headers; any other bytes that the client sends do not prolong the connection.
@@ -128,7 +128,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start to process the request.
+        """Start processing the request.
 
         Raises:
             ValueError: if it does not name exactly one host.
@@ -209,7 +209,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._ignore_input = True
         self._headers_timer.cancel()
         self._discard_timer.start()
-        # The client may have reset the connection at this moment.
+        # The client may have reset the connection in the meantime.
         with suppress(OSError):
             self.transport.write_eof()
 

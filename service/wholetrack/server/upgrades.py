@@ -16,12 +16,12 @@ def headers_without_upgrade(
     """Return the request line and headers of a request as if it had not asked for an upgrade (RFC 9110, 7.8).
 
     Clients that prefer HTTP/2 ask every server for it (curl --http2, Java). Their requests must be parsed again without
-    the upgrade: the parser takes what follows the headers for data of the other protocol, and uvicorn takes it for the
+    the upgrade: the parser treats what follows the headers as data of the other protocol, and uvicorn treats it as the
     next request.
 
     Args:
-        parser: has parsed the headers.
-        url: as in the request line.
+        parser: the parser, which has parsed the headers.
+        url: URL as in the request line.
         headers: names in lower case, with their values.
     """
     lines = [b"%b %b HTTP/%b" % (parser.get_method(), url, parser.get_http_version().encode())]

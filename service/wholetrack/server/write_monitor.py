@@ -29,7 +29,7 @@ class WriteMonitor:
         self._timer = Timer(loop, timeout_s, self._check_progress)
 
     def start(self) -> None:
-        """Start to watch: data is waiting to be sent."""
+        """Start watching: data is waiting to be sent."""
         self._unsent_bytes = self._count_unsent()
         self._timer.start()
 
@@ -49,7 +49,7 @@ class WriteMonitor:
     def _count_unsent(self) -> int:
         """Return the bytes that the client has not acknowledged, including those in the kernel (tcp(7), SIOCOUTQ).
 
-        The kernel buffers megabytes, so the transport's own buffer alone may not shrink although the client reads.
+        The kernel buffers megabytes, so the transport's own buffer may not shrink even though the client is reading.
         """
         buffered = int(self._transport.get_write_buffer_size())
         connection = self._transport.get_extra_info("socket")

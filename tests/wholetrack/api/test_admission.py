@@ -36,14 +36,14 @@ async def rejection(admission: Admission) -> ServiceError:
 async def test_predictions_are_admitted_up_to_the_limit() -> None:
     admission = Admission(2)
     async with admission.admit(), admission.admit():
-        assert admission.under_way == 2
+        assert admission.in_progress == 2
         rejected = await rejection(admission)
         assert rejected.kind is ErrorKind.OVERLOADED
         assert rejected.retry_after_s == 5
     with pytest.raises(ZeroDivisionError):
         async with admission.admit():
             raise ZeroDivisionError
-    assert admission.under_way == 0
+    assert admission.in_progress == 0
 
 
 async def test_retry_after_follows_from_the_duration_of_predictions() -> None:
@@ -94,7 +94,7 @@ async def test_nothing_is_admitted_while_draining() -> None:
     async with admission.admit():
         admission.draining = True
         assert (await rejection(admission)).kind is ErrorKind.DRAINING
-    assert admission.under_way == 0
+    assert admission.in_progress == 0
 
 
 async def test_a_full_service_that_is_draining_responds_with_draining_not_overloaded() -> None:
@@ -117,7 +117,7 @@ async def test_waiting_predictions_get_free_slots_in_order() -> None:
         for number in range(4):
             group.create_task(predict(number))
     assert order == [0, 1, 2, 3]
-    assert admission.under_way == 0
+    assert admission.in_progress == 0
 
 
 async def test_a_prediction_cancelled_while_waiting_takes_no_slot() -> None:
@@ -128,7 +128,7 @@ async def test_a_prediction_cancelled_while_waiting_takes_no_slot() -> None:
         waiting.cancel()
         await asyncio.wait([waiting])
     async with admission.admit():
-        assert admission.under_way == 1
+        assert admission.in_progress == 1
 
 
 async def test_a_prediction_that_waits_when_draining_starts_is_rejected() -> None:
@@ -138,4 +138,4 @@ async def test_a_prediction_that_waits_when_draining_starts_is_rejected() -> Non
         await asyncio.sleep(0)
         admission.draining = True
     assert (await waiting).kind is ErrorKind.DRAINING
-    assert admission.under_way == 0
+    assert admission.in_progress == 0

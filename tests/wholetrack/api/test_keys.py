@@ -55,12 +55,12 @@ def test_new_keys_are_long_and_unique() -> None:
         (f"[alice]\nsha256 = '{'0' * 64}'\nconcurrent = 0", "alice.concurrent"),
         (f"[alice]\nsha256 = '{'0' * 64}'\nrate = 1", "alice.rate"),
         (f"[alice]\nsha256 = '{'0' * 64}'\nweight = 9", "alice.weight"),
-        (f"['a b']\nsha256 = '{'0' * 64}'", "invalid file of API keys"),
+        (f"['a b']\nsha256 = '{'0' * 64}'", "the API key file .* is invalid"),
         ("", "none was found"),
         (None, "cannot read"),
     ],
 )
-def test_an_invalid_file_stops_the_start(tmp_path: Path, content: str | None, complaint: str) -> None:
+def test_an_invalid_file_prevents_startup(tmp_path: Path, content: str | None, complaint: str) -> None:
     file = tmp_path / "keys.toml"
     if content is not None:
         file.write_text(content)
@@ -75,7 +75,7 @@ def test_an_invalid_file_stops_the_start(tmp_path: Path, content: str | None, co
         *(f"alice:{_ALICE} bob", f"alice:{_ALICE}é"),
     ],
 )
-def test_an_invalid_setting_stops_the_start_without_being_quoted(text: str) -> None:
+def test_an_invalid_setting_prevents_startup_and_is_not_quoted(text: str) -> None:
     with pytest.raises(StartupError) as caught:
         load_keys(api_keys=text)
     assert "wholetrack key NAME" in str(caught.value)

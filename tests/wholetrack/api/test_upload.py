@@ -78,7 +78,7 @@ def test_a_raw_body_may_have_any_content_type(tmp_path: Path, content_type: str 
     assert upload.filename is None
 
 
-def test_an_empty_file_is_received_and_left_to_the_decoder(tmp_path: Path) -> None:
+def test_an_empty_file_is_accepted_and_left_to_the_decoder(tmp_path: Path) -> None:
     upload, content = receive(tmp_path, part(content=b"") + END, MULTIPART)
     assert content == b""
     assert upload.n_bytes == 0
@@ -97,8 +97,8 @@ def test_a_file_name_is_shortened_and_never_used_as_a_path(tmp_path: Path) -> No
         (b"", None, "The request contains no file"),
         (END, MULTIPART, "contains no file"),
         (part() + part() + END, MULTIPART, "more than one file"),
-        (part(name="top_k") + END, MULTIPART, "The only form field is 'file'"),
-        (part(name="audio") + END, MULTIPART, "The only form field is 'file'"),
+        (part(name="top_k") + END, MULTIPART, "The only accepted form field is 'file'"),
+        (part(name="audio") + END, MULTIPART, "The only accepted form field is 'file'"),
         (part(), MULTIPART, "is incomplete"),
         (b"not multipart at all", MULTIPART, "multipart body is malformed"),
         (CONTENT, "multipart/form-data", "has no boundary"),

@@ -97,7 +97,7 @@ def test_a_failure_to_start_a_thread_leaves_nothing_behind(
 
 def test_a_sandbox_that_does_not_start_is_a_startup_error(ffmpeg: Ffmpeg, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(StartupError, match="the sandbox of ffmpeg cannot be started: .* exited with status 1"):
+    with pytest.raises(StartupError, match="ffmpeg's sandbox cannot be started: .* exited with status 1"):
         FfmpegDecoder(ffmpeg)
 
 

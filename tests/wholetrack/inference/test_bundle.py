@@ -53,8 +53,8 @@ def test_the_built_in_models_satisfy_the_contract() -> None:
         (lambda card: card.update(sha256="0" * 64), "the SHA-256 of model.onnx is"),
         (lambda card: card["golden"].update(sha256="0" * 64), "the SHA-256 of golden.npz is"),
         (lambda card: card["int8"].update(sha256="0" * 64), "the SHA-256 of model.int8.onnx is"),
-        (lambda card: card.update(labels=["rock", "jazz"]), "golden's arrays do not have the shapes"),
-        (lambda card: card.update(name="other"), "states another name and version: other/1"),
+        (lambda card: card.update(labels=["rock", "jazz"]), "the arrays in golden.npz do not have the shapes"),
+        (lambda card: card.update(name="other"), "states a different name or version: other/1"),
     ],
 )
 def test_the_message_names_the_broken_part_of_the_contract(
@@ -81,17 +81,20 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")), "model.json says"),
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")), "model.json says"),
         (lambda bundle: replace_file(bundle, "model.onnx", b"junk"), "wholetrack-crnn does not run"),
-        (lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))), "the golden has no"),
+        (
+            lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))),
+            "golden.npz has no probabilities",
+        ),
         (
             lambda bundle: replace_file(
                 bundle, "golden.npz", npz(windows=np.zeros((0, 39, 128)), probabilities=np.zeros((0, 10)))
             ),
-            "the golden has no windows",
+            "golden.npz contains no windows",
         ),
         (lambda bundle: replace_file(bundle, "golden.npz", b"junk"), "cannot be served"),
     ],
 )
-def test_a_network_that_contradicts_model_json_stops_the_start(
+def test_a_network_that_contradicts_model_json_prevents_startup(
     bundle: Path, change: Callable[[Path], None], complaint: str
 ) -> None:
     change(bundle)
@@ -136,12 +139,12 @@ def test_a_folder_without_a_version_is_refused(bundle: Path) -> None:
         load_bundles(bundle.parent.parent)
 
 
-def test_an_unknown_default_model_stops_the_start() -> None:
+def test_an_unknown_default_model_prevents_startup() -> None:
     with pytest.raises(StartupError, match="the default model 'nobody' is not among the models found"):
         build_pipeline(Settings(default_model="nobody", device="cpu"))
 
 
-def test_impossible_features_stop_the_start(bundle: Path) -> None:
+def test_impossible_features_prevent_startup(bundle: Path) -> None:
     rewrite(bundle, lambda card: card["features"].update(n_fft=256))
     with pytest.raises(StartupError, match="contain no bin"):
         build_pipeline(Settings(models_dir=bundle.parent.parent, device="cpu"))

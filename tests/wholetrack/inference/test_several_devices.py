@@ -54,7 +54,7 @@ def test_devices_share_a_track_and_keep_its_order(devices: list[FakeDevice]) -> 
     engine.close()
 
 
-def test_an_engine_goes_on_without_a_device_that_always_raises(devices: list[FakeDevice]) -> None:
+def test_an_engine_continues_without_a_device_that_always_raises(devices: list[FakeDevice]) -> None:
     failures: list[Failure] = []
     reopened: list[Classifier] = []
 
@@ -107,7 +107,7 @@ def test_a_device_that_hangs_fails_only_the_tracks_whose_windows_it_had(devices:
     engine.close()
 
 
-def test_an_engine_goes_on_without_a_device_that_cannot_be_reopened(devices: list[FakeDevice]) -> None:
+def test_an_engine_continues_without_a_device_that_cannot_be_reopened(devices: list[FakeDevice]) -> None:
     failures: list[Failure] = []
     clock = FakeClock()
 
@@ -152,8 +152,8 @@ def test_a_lost_cuda_context_is_unrecoverable_even_if_another_device_works(devic
 
 def test_metrics_are_by_device_and_report_the_memory_of_each_gpu_once(devices: list[FakeDevice]) -> None:
     other, now = FakeDevice("cuda:0", permits=1000), time.monotonic()
-    devices[0].memory = GpuMemory(used=300, size=1000, asked_at=now)
-    other.memory = GpuMemory(used=200, size=1000, asked_at=now - 1)
+    devices[0].memory = GpuMemory(used=300, size=1000, measured_at=now)
+    other.memory = GpuMemory(used=200, size=1000, measured_at=now - 1)
     engines = [Engine(*devices), Engine(other)]
     with engines[0].open_track() as track:
         track.put(numbered(*range(8)))

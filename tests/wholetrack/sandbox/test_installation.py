@@ -192,5 +192,5 @@ main()
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("wholetrack: the sandbox of ffmpeg cannot be started: ")
+    assert result.stderr.startswith("wholetrack: ffmpeg's sandbox cannot be started: ")
     assert result.stderr.count("\n") == 1
