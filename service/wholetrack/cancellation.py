@@ -36,7 +36,7 @@ class Cancellation:
         """Raise the reason if the track was cancelled.
 
         Raises:
-            ServiceError: the reason given to :meth:`cancel`.
+            ServiceError: The reason given to :meth:`cancel`.
         """
         if self._reason is not None:
             raise self._reason

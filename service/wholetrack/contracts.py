@@ -232,8 +232,8 @@ class StreamInfo:
     Attributes:
         codec: ffmpeg's name for the codec, such as ``mp3`` or ``pcm_s16le``.
         container: ffmpeg's name for the container, such as ``mp3``, ``ogg`` or ``mov,mp4,m4a,3gp,3g2,mj2``.
-        sample_rate_hz: sample rate of the file, before resampling.
-        channels: number of channels of the file, before mixing to mono.
+        sample_rate_hz: Sample rate of the file, before resampling.
+        channels: Number of channels of the file, before mixing to mono.
     """
 
     codec: str
@@ -265,9 +265,9 @@ class WindowScores:
     """Scores of every window of a track in chronological order; of every step if the model has several per window.
 
     Attributes:
-        start_s: start of each window, in seconds, ``[n_windows]``.
-        probabilities: probability of each label, ``[n_windows, n_labels]``; uniform for a silent window.
-        silent: whether each window is digital silence and has no vote, ``[n_windows]``.
+        start_s: Start of each window, in seconds, ``[n_windows]``.
+        probabilities: Probability of each label, ``[n_windows, n_labels]``; uniform for a silent window.
+        silent: Whether each window is digital silence and has no vote, ``[n_windows]``.
     """
 
     start_s: NDArray[np.float64]

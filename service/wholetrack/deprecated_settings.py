@@ -21,7 +21,7 @@ def read_former_names(source: PydanticBaseSettingsSource) -> PydanticBaseSetting
     """Return a source that reads the former variable names as if they were the current ones.
 
     Args:
-        source: a source that reads environment variables or a ``.env`` file.
+        source: A source that reads environment variables or a ``.env`` file.
     """
     if not isinstance(source, EnvSettingsSource):
         raise TypeError(f"{source!r} does not read variables")
@@ -38,7 +38,7 @@ def former_names_in_use(settings: type[BaseSettings]) -> list[tuple[str, str]]:
     """Return the former variable names that are set, each with the current name.
 
     Args:
-        settings: the class whose variables are looked up, in the environment and in its ``.env`` file.
+        settings: The class whose variables are looked up, in the environment and in its ``.env`` file.
     """
     sources = (EnvSettingsSource(settings), DotEnvSettingsSource(settings))
     return [

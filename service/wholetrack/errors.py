@@ -45,10 +45,10 @@ class ServiceError(Exception):
     """An error that is reported to the client.
 
     Attributes:
-        kind: entry of the error in the table.
-        detail: one or two sentences that say what happened or what to do. They never contain a path or the output of
+        kind: Entry of the error in the table.
+        detail: One or two sentences that say what happened or what to do. They never contain a path or the output of
             another program.
-        retry_after_s: time after which a retry may succeed, in seconds; None if a retry will not help.
+        retry_after_s: Time after which a retry may succeed, in seconds; None if a retry will not help.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retry_after_s: int | None = None) -> None:

@@ -17,8 +17,8 @@ def configure_logs(*, level: str, log_format: Literal["json", "text"]) -> None:
     """Send the log records of this process to standard error.
 
     Args:
-        level: the lowest severity to write, such as ``info``.
-        log_format: one JSON object or one line of text per record.
+        level: The lowest severity to write, such as ``info``.
+        log_format: One JSON object or one line of text per record.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(CorrelationIdFilter(default_value=None))

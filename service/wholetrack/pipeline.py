@@ -40,7 +40,7 @@ class ServedModel:
     """A bundle, its features, and the engine that runs it.
 
     Raises:
-        StartupError: if the features or windows of the bundle are impossible.
+        StartupError: If the features or windows of the bundle are impossible.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine) -> None:
@@ -84,12 +84,12 @@ class Pipeline:
     """Predicts tracks with any of the served models.
 
     Args:
-        decoder: opens recordings.
-        models: the served models by name.
-        default_model: name of the model for requests that do not name one.
-        tracks_at_once: number of tracks that are decoded at the same time.
-        tracks_open: number of tracks that may have started and not finished; each of them holds a decoder.
-        max_windows: limit per recording; for models that yield several steps per window, each step counts.
+        decoder: Opens recordings.
+        models: The served models by name.
+        default_model: Name of the model for requests that do not name one.
+        tracks_at_once: Number of tracks that are decoded at the same time.
+        tracks_open: Number of tracks that may have started and not finished; each of them holds a decoder.
+        max_windows: Limit per recording; for models that yield several steps per window, each step counts.
     """
 
     def __init__(
@@ -140,15 +140,15 @@ class Pipeline:
         """Predict the genre of a whole recording.
 
         Args:
-            path: a file in any accepted format.
-            model: name of a served model; None for the default model.
-            hop_s: distance between window starts in seconds, from one frame to a window; None for the model's default.
-            max_duration_s: limit on the length of the recording, in seconds.
-            weight: share of decoding and inference relative to a track of weight 1.
-            cancellation: stops the work from another thread.
+            path: A file in any accepted format.
+            model: Name of a served model; None for the default model.
+            hop_s: Distance between window starts in seconds, from one frame to a window; None for the model's default.
+            max_duration_s: Limit on the length of the recording, in seconds.
+            weight: Share of decoding and inference relative to a track of weight 1.
+            cancellation: Stops the work from another thread.
 
         Raises:
-            ServiceError: of any kind that concerns a recording, its parameters or the device.
+            ServiceError: Of any kind that concerns a recording, its parameters or the device.
         """
         served = self.model(model)
         grid = served.grid(hop_s)
@@ -173,7 +173,7 @@ class Pipeline:
             The normalised windows of the whole track, silent ones included, ``[n_windows, frames, n_mels]``.
 
         Raises:
-            ServiceError: as for :meth:`predict`.
+            ServiceError: As for :meth:`predict`.
         """
         served = self.model(model)
         track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation())

@@ -39,7 +39,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
     Raises:
-        StartupError: if something is missing or does not work; the message says what to change.
+        StartupError: If something is missing or does not work; the message says what to change.
     """
     limit_malloc_arenas()
     # The matrix products of one track are small, so tracks run in parallel instead of products.

@@ -53,11 +53,11 @@ def wav(*, rate: int = _RATE, channels: int = 1, bits: int = 16, before: bytes =
     """Return a WAV with the given header around repeated noise.
 
     Args:
-        rate: sample rate in the header.
-        channels: number of channels in the header.
-        bits: bits per sample in the header.
-        before: chunks before the format chunk.
-        times: how often the noise is repeated.
+        rate: Sample rate in the header.
+        channels: Number of channels in the header.
+        bits: Bits per sample in the header.
+        before: Chunks before the format chunk.
+        times: How often the noise is repeated.
     """
     block = channels * bits // 8
     fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)

@@ -14,14 +14,14 @@ class FakeDevice:
     """A classifier whose output for a window is the window's number. A run waits until the test permits it.
 
     Attributes:
-        batches: numbers of the windows in each run so far.
-        permits: one for each run that may finish.
-        entered: released when a run begins.
-        dies: whether runs end their thread.
-        fails: whether runs raise.
-        message: of the error.
-        poison: a window number for which runs raise.
-        largest: batch size above which runs raise.
+        batches: Numbers of the windows in each run so far.
+        permits: One for each run that may finish.
+        entered: Released when a run begins.
+        dies: Whether runs end their thread.
+        fails: Whether runs raise.
+        message: Of the error.
+        poison: A window number for which runs raise.
+        largest: Batch size above which runs raise.
     """
 
     precision = "float32"

@@ -46,7 +46,7 @@ def tempered(shares: NDArray[np.float64], temperature: float) -> NDArray[np.floa
 
     Args:
         shares: ``[n, n_labels]``, rows sum to 1.
-        temperature: values below 1 sharpen the shares; values above 1 flatten them.
+        temperature: Values below 1 sharpen the shares; values above 1 flatten them.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(shares) / temperature

@@ -24,10 +24,10 @@ def sections(scores: WindowScores, labels: Sequence[str], *, window_s: float, du
     centres of the windows on its two sides. Silent parts belong to no section.
 
     Args:
-        scores: scores of all windows, in chronological order.
-        labels: genre of each column of ``scores.probabilities``.
-        window_s: length of a window, in seconds.
-        duration_s: length of the track, in seconds.
+        scores: Scores of all windows, in chronological order.
+        labels: Genre of each column of ``scores.probabilities``.
+        window_s: Length of a window, in seconds.
+        duration_s: Length of the track, in seconds.
 
     Returns:
         Sections in chronological order, each with the mean probability of its genre over its windows.

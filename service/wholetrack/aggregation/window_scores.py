@@ -27,8 +27,8 @@ class WindowLog:
         """Combine the outputs for the windows with sound and uniform probabilities for the silent ones.
 
         Args:
-            outputs: outputs for the windows that are not silent, ``[n, *card.output_shape]``.
-            card: contents of the model's ``model.json``.
+            outputs: Outputs for the windows that are not silent, ``[n, *card.output_shape]``.
+            card: Contents of the model's ``model.json``.
         """
         silent = np.concatenate(self._silent)
         probabilities = np.full((len(silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
@@ -46,10 +46,10 @@ def window_scores(
     track than those of a window that has just begun. A window adds no step if it ends before the next whole step.
 
     Args:
-        start_s: start of each window, in seconds, ``[n_windows]``.
+        start_s: Start of each window, in seconds, ``[n_windows]``.
         outputs: ``[n_windows, *card.output_shape]``.
-        silent: whether each window is silent and has no vote, ``[n_windows]``.
-        card: contents of the model's ``model.json``.
+        silent: Whether each window is silent and has no vote, ``[n_windows]``.
+        card: Contents of the model's ``model.json``.
     """
     if card.onnx.steps is None:
         return WindowScores(start_s, outputs, silent)

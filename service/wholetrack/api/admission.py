@@ -23,13 +23,13 @@ class Admission:
     """Admits predictions up to a limit. Not thread-safe: for use on the event loop only.
 
     Args:
-        limit: maximum number of predictions in progress.
-        grace_s: how long a prediction may wait for a slot before it is rejected, in seconds.
-        clock: returns the current time in seconds.
+        limit: Maximum number of predictions in progress.
+        grace_s: How long a prediction may wait for a slot before it is rejected, in seconds.
+        clock: Returns the current time in seconds.
 
     Attributes:
-        in_progress: number of predictions admitted and not yet finished.
-        draining: whether all new predictions are rejected because the service is shutting down.
+        in_progress: Number of predictions admitted and not yet finished.
+        draining: Whether all new predictions are rejected because the service is shutting down.
     """
 
     def __init__(self, limit: int, *, grace_s: float = _GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:

@@ -44,13 +44,13 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     """Create the application around a pipeline.
 
     Args:
-        pipeline: predicts the tracks; it is closed when the application shuts down.
-        settings: settings of the service.
-        admission: limits the predictions in progress. To drain the application, the server sets
+        pipeline: Predicts the tracks; it is closed when the application shuts down.
+        settings: Settings of the service.
+        admission: Limits the predictions in progress. To drain the application, the server sets
             ``admission.draining``.
 
     Raises:
-        StartupError: if API keys or tracing cannot be set up.
+        StartupError: If API keys or tracing cannot be set up.
     """
 
     @asynccontextmanager

@@ -20,8 +20,8 @@ class CacheKey:
 
     Attributes:
         sha256: SHA-256 of the recording, in hexadecimal.
-        model: name and version of the model.
-        hop_s: the requested hop in seconds; None for the model's default.
+        model: Name and version of the model.
+        hop_s: The requested hop in seconds; None for the model's default.
     """
 
     sha256: str
@@ -33,7 +33,7 @@ class PredictionCache:
     """The most recently used predictions, in a bounded amount of memory. Thread-safe.
 
     Args:
-        max_bytes: total size of the predictions; 0 caches nothing.
+        max_bytes: Total size of the predictions; 0 caches nothing.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -13,7 +13,7 @@ class Deadline:
     """The time limit of a request.
 
     Attributes:
-        limit_s: the limit in seconds.
+        limit_s: The limit in seconds.
         began: ``time.monotonic()`` at the start of the request.
     """
 

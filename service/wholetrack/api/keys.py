@@ -54,9 +54,9 @@ class Key:
     """One API key and its limits. Not thread-safe: for use on the event loop only.
 
     Attributes:
-        identifier: name of the key in the logs.
+        identifier: Name of the key in the logs.
         digest: SHA-256 of the key.
-        weight: the share of the machine that its tracks get, relative to tracks of weight 1.
+        weight: The share of the machine that its tracks get, relative to tracks of weight 1.
     """
 
     def __init__(self, identifier: str, spec: KeySpec, settings: Settings) -> None:
@@ -120,7 +120,7 @@ class Keys:
         """Load the keys from the settings and from the key file; return None if neither is configured.
 
         Raises:
-            StartupError: if a key is malformed, the file cannot be read, or no key is found.
+            StartupError: If a key is malformed, the file cannot be read, or no key is found.
         """
         if settings.api_keys is None and settings.api_keys_file is None:
             return None

@@ -30,8 +30,8 @@ class Metrics:
     """The metrics of one application, in a registry of its own.
 
     Attributes:
-        in_progress: predictions admitted and not yet answered.
-        predictions: counter of predictions by outcome, ``ok`` or an error code.
+        in_progress: Predictions admitted and not yet answered.
+        predictions: Counter of predictions by outcome, ``ok`` or an error code.
     """
 
     media_type = CONTENT_TYPE_LATEST

@@ -23,8 +23,8 @@ class OneFileForm:
     """A multipart body with exactly one part, the field ``file``.
 
     Args:
-        boundary: from the content type of the request.
-        on_data: called with each chunk of the file's content.
+        boundary: From the content type of the request.
+        on_data: Called with each chunk of the file's content.
 
     Raises:
         ServiceError: ``malformed_request`` if there is no boundary.

@@ -30,12 +30,12 @@ class Predictions:
     """Handles the predictions of one application.
 
     Args:
-        pipeline: predicts the tracks.
-        settings: limits, and the size of the cache.
-        admission: limits how many predictions are in progress.
-        metrics: counts the predictions.
-        tracing: creates their spans.
-        folder: a private folder for uploads.
+        pipeline: Predicts the tracks.
+        settings: Limits, and the size of the cache.
+        admission: Limits how many predictions are in progress.
+        metrics: Counts the predictions.
+        tracing: Creates their spans.
+        folder: A private folder for uploads.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Predictions:
             The prediction as JSON, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
 
         Raises:
-            ServiceError: of any kind that the route documents.
+            ServiceError: Of any kind that the route documents.
         """
         deadline = Deadline(self._settings.request_timeout_s)
         self._check(parameters)

@@ -76,9 +76,9 @@ def problem_response(
     """Return the response for an error.
 
     Args:
-        error: what went wrong.
-        headers: additional response headers.
-        request_id: id of the request; None for the id of the current one.
+        error: What went wrong.
+        headers: Additional response headers.
+        request_id: Id of the request; None for the id of the current one.
     """
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:

@@ -32,11 +32,11 @@ class SourceFile:
     """What the response states about a recording in addition to the result of the pipeline.
 
     Attributes:
-        filename: name of the file, if known.
+        filename: Name of the file, if known.
         sha256: SHA-256 of the file, in hexadecimal.
-        n_bytes: size of the file in bytes.
+        n_bytes: Size of the file in bytes.
         began: ``time.monotonic()`` at the start of the request.
-        receive_s: time taken to receive the file, in seconds.
+        receive_s: Time taken to receive the file, in seconds.
     """
 
     filename: str | None
@@ -52,10 +52,10 @@ def prediction_response(
     """Build the response for one track.
 
     Args:
-        prediction: the result of the pipeline.
-        source: the file that was predicted.
-        top_k: number of genres in each ranking.
-        detail: how much to say about each window.
+        prediction: The result of the pipeline.
+        source: The file that was predicted.
+        top_k: Number of genres in each ranking.
+        detail: How much to say about each window.
     """
     card = prediction.card
     return PredictionResponse(

@@ -29,8 +29,8 @@ class SecurityHeaders:
     allowed by their hashes, so that injected scripts do not run.
 
     Args:
-        app: the application.
-        cross_origin: whether pages of other origins may embed responses, as ``cors_origins`` implies.
+        app: The application.
+        cross_origin: Whether pages of other origins may embed responses, as ``cors_origins`` implies.
     """
 
     def __init__(self, app: ASGIApp, *, cross_origin: bool) -> None:

@@ -21,13 +21,13 @@ class Spool:
     close the file descriptor in the meantime, and the rest of the data would go to another file that reuses it.
 
     Args:
-        folder: a private folder in which the file is created.
-        max_bytes: maximum size of the recording.
+        folder: A private folder in which the file is created.
+        max_bytes: Maximum size of the recording.
 
     Attributes:
-        path: path of the file.
-        sha256: hash of the bytes flushed so far.
-        n_bytes: number of bytes added so far.
+        path: Path of the file.
+        sha256: Hash of the bytes flushed so far.
+        n_bytes: Number of bytes added so far.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

@@ -25,10 +25,10 @@ def spool_folder(temp_dir: Path) -> Iterator[Path]:
     folder is abandoned and removes it.
 
     Args:
-        temp_dir: an existing folder, which other processes may use as well.
+        temp_dir: An existing folder, which other processes may use as well.
 
     Raises:
-        OSError: if the folder cannot be created.
+        OSError: If the folder cannot be created.
     """
     _remove_abandoned(temp_dir)
     home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=temp_dir))

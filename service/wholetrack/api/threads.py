@@ -21,7 +21,7 @@ class PredictionThreads:
     """Threads for predictions, one each.
 
     Args:
-        max_threads: the maximum number of admitted predictions, so that none of them ever waits for a thread. Which
+        max_threads: The maximum number of admitted predictions, so that none of them ever waits for a thread. Which
             track decodes next is up to the fair queue of the pipeline; a queue in front of it would be first come,
             first served.
     """
@@ -43,10 +43,10 @@ class PredictionThreads:
         remove the files that the thread reads.
 
         Args:
-            work: called in a thread, in the context of the request, so that log records carry the request id.
-            request: a request whose body has been read completely.
-            deadline: the time limit of the request.
-            cancellation: stops ``work``.
+            work: Called in a thread, in the context of the request, so that log records carry the request id.
+            request: A request whose body has been read completely.
+            deadline: The time limit of the request.
+            cancellation: Stops ``work``.
         """
         context = contextvars.copy_context()
         running: asyncio.Future[Response] = asyncio.wrap_future(self._executor.submit(context.run, work))

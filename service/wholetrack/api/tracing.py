@@ -33,7 +33,7 @@ class Tracing:
         """Instrument an application.
 
         Raises:
-            StartupError: if the extra ``tracing`` is not installed.
+            StartupError: If the extra ``tracing`` is not installed.
         """
         self._provider = _provider(app, endpoint) if endpoint else None
 

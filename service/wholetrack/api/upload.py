@@ -50,11 +50,11 @@ class Upload:
     """A received recording.
 
     Attributes:
-        path: the private file that contains the recording.
-        filename: name of the file on the client, if one was sent; never used as a path.
+        path: The private file that contains the recording.
+        filename: Name of the file on the client, if one was sent; never used as a path.
         sha256: SHA-256 of the recording, in hexadecimal.
-        n_bytes: size of the recording in bytes.
-        receive_s: time taken to receive the recording, in seconds.
+        n_bytes: Size of the recording in bytes.
+        receive_s: Time taken to receive the recording, in seconds.
     """
 
     path: Path
@@ -69,9 +69,9 @@ class UploadLimits:
     """Limits on the size and the rate of an upload.
 
     Attributes:
-        max_bytes: maximum size of the recording.
-        min_bytes_per_s: minimum average rate of the body.
-        grace_s: time before the minimum rate is enforced, in seconds.
+        max_bytes: Maximum size of the recording.
+        min_bytes_per_s: Minimum average rate of the body.
+        grace_s: Time before the minimum rate is enforced, in seconds.
     """
 
     max_bytes: int
@@ -84,9 +84,9 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
     """Receive the recording in a request body; its file is removed when the block ends.
 
     Args:
-        request: a request whose body is a multipart form with the file ``file`` as its only part, or the recording.
-        folder: a private folder for the file.
-        limits: limits on size and rate.
+        request: A request whose body is a multipart form with the file ``file`` as its only part, or the recording.
+        folder: A private folder for the file.
+        limits: Limits on size and rate.
 
     Raises:
         ServiceError: ``malformed_request``, ``upload_too_large``, ``request_too_slow`` or ``client_gone``.

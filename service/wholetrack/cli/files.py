@@ -25,9 +25,9 @@ class FileResult:
     """The prediction of one file, or the error if it failed.
 
     Attributes:
-        path: path of the file.
+        path: Path of the file.
         began: ``time.monotonic()`` when its processing began.
-        outcome: the prediction or the error.
+        outcome: The prediction or the error.
     """
 
     path: Path
@@ -39,7 +39,7 @@ def find_recordings(paths: Sequence[Path]) -> list[Path]:
     """Return the given files, and the audio files in the given folders and their subfolders.
 
     Raises:
-        FileNotFoundError: if a path is neither a file nor a folder.
+        FileNotFoundError: If a path is neither a file nor a folder.
     """
     files: list[Path] = []
     for path in paths:
@@ -58,11 +58,11 @@ def predict_files(
     """Predict files in parallel and yield their results in the given order.
 
     Args:
-        pipeline: predicts the tracks.
-        files: paths of recordings.
-        model: name of a served model; None for the default.
-        hop_s: time between window starts in seconds; None for the model's default.
-        settings: how many files to predict at the same time, and how long each may be.
+        pipeline: Predicts the tracks.
+        files: Paths of recordings.
+        model: Name of a served model; None for the default.
+        hop_s: Time between window starts in seconds; None for the model's default.
+        settings: How many files to predict at the same time, and how long each may be.
     """
 
     def predict(path: Path) -> FileResult:

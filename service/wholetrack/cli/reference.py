@@ -32,9 +32,9 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int) -> NDArray[np.float32]
     """Decode a recording, mix it to mono and resample it.
 
     Args:
-        path: the recording.
-        ffmpeg: the executable.
-        sample_rate: sample rate of the result, in Hz.
+        path: The recording.
+        ffmpeg: The executable.
+        sample_rate: Sample rate of the result, in Hz.
 
     Returns:
         Samples in [-1, 1], ``[n_samples]``.
@@ -58,8 +58,8 @@ def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[ND
     """Divide a recording into windows, and compute the features of each separately.
 
     Args:
-        samples: mono PCM at the sample rate of the model, ``[n_samples]``.
-        card: contents of the model's ``model.json``.
+        samples: Mono PCM at the sample rate of the model, ``[n_samples]``.
+        card: Contents of the model's ``model.json``.
 
     Returns:
         The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]``.

@@ -44,10 +44,10 @@ def print_predictions(results: Iterable[FileResult], output_format: Format, *, n
     """Print predictions as they become available; errors and a progress bar go to standard error.
 
     Args:
-        results: one result per file; consumed lazily.
-        output_format: a table, JSON Lines or CSV.
-        n_files: number of results, for the progress bar.
-        top_k: number of genres in each ranking.
+        results: One result per file; consumed lazily.
+        output_format: A table, JSON Lines or CSV.
+        n_files: Number of results, for the progress bar.
+        top_k: Number of genres in each ranking.
 
     Returns:
         Whether all predictions succeeded.

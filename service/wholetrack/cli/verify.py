@@ -22,11 +22,11 @@ class Comparison:
     """How much the service's prediction differs from that of the reference implementation.
 
     Attributes:
-        n_windows: number of windows compared, without the silent ones.
-        features: largest difference of a normalised feature, where 1 is the whole range.
-        probabilities: largest difference of a probability.
-        genres: genres by summed probability, service first; None if the service finds the whole track silent.
-        seconds: wall-clock times in seconds, service first.
+        n_windows: Number of windows compared, without the silent ones.
+        features: Largest difference of a normalised feature, where 1 is the whole range.
+        probabilities: Largest difference of a probability.
+        genres: Genres by summed probability, service first; None if the service finds the whole track silent.
+        seconds: Wall-clock times in seconds, service first.
     """
 
     n_windows: int
@@ -63,13 +63,13 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
     """Predict a recording with the service and with the reference implementation.
 
     Args:
-        pipeline: pipeline of the service; the reference implementation uses its network and its ffmpeg.
-        path: the recording.
-        model: name of a served model; None for the default.
-        max_duration_s: a longer recording is rejected.
+        pipeline: Pipeline of the service; the reference implementation uses its network and its ffmpeg.
+        path: The recording.
+        model: Name of a served model; None for the default.
+        max_duration_s: A longer recording is rejected.
 
     Raises:
-        ServiceError: if the service cannot predict the recording, or divides it into a different number of windows.
+        ServiceError: If the service cannot predict the recording, or divides it into a different number of windows.
     """
     began = time.monotonic()
     prediction = pipeline.predict(path, model=model, max_duration_s=max_duration_s)

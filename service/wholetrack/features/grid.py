@@ -28,9 +28,9 @@ class FrameGrid:
     """Frame ``i`` covers the samples ``[start(i), start(i) + n_fft)``.
 
     Attributes:
-        sample_rate: sample rate in Hz.
-        n_fft: samples per frame.
-        rate: frames per second, as an exact fraction.
+        sample_rate: Sample rate in Hz.
+        n_fft: Samples per frame.
+        rate: Frames per second, as an exact fraction.
     """
 
     sample_rate: int
@@ -66,10 +66,10 @@ class WindowGrid:
     """Window ``k`` consists of the frames ``[start(k), start(k) + spec.frames)``.
 
     Attributes:
-        frames: positions of the frames.
-        spec: length of the windows, and the rules for the last window and for short tracks.
-        hop: distance between window starts in seconds, as an exact fraction. Windows start at the nearest frame.
-        window_samples: length of a window in samples.
+        frames: Positions of the frames.
+        spec: Length of the windows, and the rules for the last window and for short tracks.
+        hop: Distance between window starts in seconds, as an exact fraction. Windows start at the nearest frame.
+        window_samples: Length of a window in samples.
     """
 
     frames: FrameGrid
@@ -82,12 +82,12 @@ class WindowGrid:
         """Return the grid of windows for a hop.
 
         Args:
-            spec: the bundle's windows.
-            frames: positions of the bundle's frames.
-            hop_s: distance between window starts in seconds; None for the bundle's default.
+            spec: The bundle's windows.
+            frames: Positions of the bundle's frames.
+            hop_s: Distance between window starts in seconds; None for the bundle's default.
 
         Raises:
-            ValueError: if ``hop_s`` is shorter than a frame or longer than a window, or if the frames of a window
+            ValueError: If ``hop_s`` is shorter than a frame or longer than a window, or if the frames of a window
                 extend beyond its end.
         """
         hop = decimal_fraction(spec.hop_s if hop_s is None else hop_s)

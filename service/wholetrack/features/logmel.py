@@ -26,9 +26,9 @@ class LogMel:
     logarithm. The first frame starts at the first sample: frames are not centred, and nothing is padded before them.
 
     Attributes:
-        spec: the bundle's features.
-        grid: positions of the frames.
-        silence: threshold of silence in the unit of the frames, just above the last bit of 16-bit PCM.
+        spec: The bundle's features.
+        grid: Positions of the frames.
+        silence: Threshold of silence in the unit of the frames, just above the last bit of 16-bit PCM.
     """
 
     def __init__(self, spec: FeatureSpec, sample_rate: int) -> None:
@@ -53,8 +53,8 @@ class LogMel:
         """Compute the frames of ``samples`` that begin at ``starts``.
 
         Args:
-            samples: mono PCM, ``[n_samples]``, which contains every frame completely.
-            starts: first sample of each frame, ``[n_frames]``.
+            samples: Mono PCM, ``[n_samples]``, which contains every frame completely.
+            starts: First sample of each frame, ``[n_frames]``.
 
         Returns:
             Log-mel values, lowest band first, ``[n_frames, n_mels]``.
@@ -105,7 +105,7 @@ class LogMelStream:
         """Add samples and return the frames that are complete, in whole blocks.
 
         Args:
-            samples: the next mono PCM samples, ``[n_samples]``.
+            samples: The next mono PCM samples, ``[n_samples]``.
 
         Returns:
             Frames, ``[n_frames, n_mels]``; empty while no block is complete.

@@ -59,7 +59,7 @@ def mel_filters(
         height.
 
     Raises:
-        ValueError: if a filter lies between two bins of the transform, so that its output would always be zero.
+        ValueError: If a filter lies between two bins of the transform, so that its output would always be zero.
     """
     bins = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
     edges = mel_edges(n_mels=n_mels, fmin=fmin, fmax=fmax, scale=scale)

@@ -14,8 +14,8 @@ def normalise(windows: NDArray[np.float32], spec: Normalisation) -> NDArray[np.f
     """Normalise each window separately.
 
     Args:
-        windows: log-mel values, ``[n_windows, frames, n_mels]``.
-        spec: the normalisation; the formula is in its docstring.
+        windows: Log-mel values, ``[n_windows, frames, n_mels]``.
+        spec: The normalisation; the formula is in its docstring.
 
     Returns:
         A new array of the same shape, float32.

@@ -15,9 +15,9 @@ class WindowBlock:
     """Consecutive windows of one track.
 
     Attributes:
-        start_s: start of each window in seconds, ``[n_windows]``.
-        frames: log-mel values before normalisation, ``[n_windows, frames, n_mels]``.
-        silent: whether each window is silent, ``[n_windows]``.
+        start_s: Start of each window in seconds, ``[n_windows]``.
+        frames: Log-mel values before normalisation, ``[n_windows, frames, n_mels]``.
+        silent: Whether each window is silent, ``[n_windows]``.
     """
 
     start_s: NDArray[np.float64]
@@ -32,9 +32,9 @@ class WindowCutter:
         """Start at the beginning of a track.
 
         Args:
-            grid: positions of the windows.
-            n_mels: mel bands per frame.
-            silence: a window whose log-mel values never exceed this is silent.
+            grid: Positions of the windows.
+            n_mels: Mel bands per frame.
+            silence: A window whose log-mel values never exceed this is silent.
         """
         self._grid = grid
         self._silence = silence
@@ -46,8 +46,8 @@ class WindowCutter:
         """Add frames and return the windows that are complete.
 
         Args:
-            frames: the next frames, ``[n_frames, n_mels]``.
-            n_samples: samples of the track received so far. A window is complete only if it ends within them.
+            frames: The next frames, ``[n_frames, n_mels]``.
+            n_samples: Samples of the track received so far. A window is complete only if it ends within them.
         """
         self._kept = np.concatenate((self._kept, frames))
         have = self._kept_from + len(self._kept)
@@ -67,8 +67,8 @@ class WindowCutter:
         """Add the last frames and return the remaining windows, by the rules for the last window and for short tracks.
 
         Args:
-            frames: the last frames of the track, ``[n_frames, n_mels]``.
-            n_samples: samples of the whole track, at least 1.
+            frames: The last frames of the track, ``[n_frames, n_mels]``.
+            n_samples: Samples of the whole track, at least 1.
         """
         self._kept = np.concatenate((self._kept, frames))
         if n_samples < self._grid.window_samples:

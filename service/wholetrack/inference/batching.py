@@ -19,10 +19,10 @@ class BatchQueue:
     """Open tracks, and a round-robin over those that have windows waiting.
 
     Args:
-        max_waiting_per_track: number of windows that may wait per track before :meth:`TrackQueue.put` blocks.
+        max_waiting_per_track: Number of windows that may wait per track before :meth:`TrackQueue.put` blocks.
 
     Attributes:
-        lock: guards this object, its tracks, and the workers' state. Methods below the marked line expect it to be
+        lock: Guards this object, its tracks, and the workers' state. Methods below the marked line expect it to be
             held.
     """
 
@@ -39,10 +39,10 @@ class BatchQueue:
         """Open a queue for the windows of one more track.
 
         Args:
-            weight: share of each batch relative to the other open tracks, at least 1.
+            weight: Share of each batch relative to the other open tracks, at least 1.
 
         Raises:
-            ServiceError: if no windows are accepted at present.
+            ServiceError: If no windows are accepted at present.
         """
         with self.lock:
             if self._refusal is not None:

@@ -27,8 +27,8 @@ class Golden:
     """Input windows and the outputs that the network must give for them.
 
     Attributes:
-        windows: normalised windows, ``[n, frames, n_mels]``.
-        probabilities: expected outputs, ``[n, *card.output_shape]``.
+        windows: Normalised windows, ``[n, frames, n_mels]``.
+        probabilities: Expected outputs, ``[n, *card.output_shape]``.
     """
 
     windows: NDArray[np.float32]
@@ -40,10 +40,10 @@ class Bundle:
     """A published model, checked and loaded into memory.
 
     Attributes:
-        card: contents of ``model.json``.
-        onnx: the network in float32.
-        golden: input and expected output of the self-test.
-        int8: the network quantised to 8-bit integers, if there is one.
+        card: Contents of ``model.json``.
+        onnx: The network in float32.
+        golden: Input and expected output of the self-test.
+        int8: The network quantised to 8-bit integers, if there is one.
     """
 
     card: ModelCard
@@ -56,11 +56,11 @@ def load_bundles(*folders: Path) -> dict[str, Bundle]:
     """Load the newest version of every model in the given folders, by name.
 
     Args:
-        folders: each with ``<name>/<version>/model.json`` below it. Where two of them hold the same version of a
+        folders: Each with ``<name>/<version>/model.json`` below it. Where two of them hold the same version of a
             model, the later folder takes precedence.
 
     Raises:
-        StartupError: if a folder holds no model, or a bundle does not satisfy the contract.
+        StartupError: If a folder holds no model, or a bundle does not satisfy the contract.
     """
     newest: dict[str, Path] = {}
     for folder in folders:
@@ -78,7 +78,7 @@ def load_bundle(folder: Path) -> Bundle:
     """Read and check one bundle.
 
     Raises:
-        StartupError: if the bundle does not satisfy the contract; the message says which part.
+        StartupError: If the bundle does not satisfy the contract; the message says which part.
     """
     try:
         card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())

@@ -13,12 +13,12 @@ class DeviceCounts:
     """Counters of one device.
 
     Attributes:
-        batches: number of successful runs by batch size in windows.
-        busy_s: time spent in runs, failed ones included, in seconds; the sum over workers that share the device.
-        failures: runs that raised an error.
-        replacements: workers given up because they hung, died or always raised.
-        healthy: whether the device has a worker whose last run succeeded.
-        memory: memory of the GPU after the last run; None on a CPU.
+        batches: Number of successful runs by batch size in windows.
+        busy_s: Time spent in runs, failed ones included, in seconds; the sum over workers that share the device.
+        failures: Runs that raised an error.
+        replacements: Workers given up because they hung, died or always raised.
+        healthy: Whether the device has a worker whose last run succeeded.
+        memory: Memory of the GPU after the last run; None on a CPU.
     """
 
     batches: Counter[int] = field(default_factory=Counter)
@@ -34,9 +34,9 @@ class EngineCounts:
     """A snapshot of an engine.
 
     Attributes:
-        devices: counters by device name.
-        waiting: number of windows that wait for a device.
-        tracks: number of open tracks.
+        devices: Counters by device name.
+        waiting: Number of windows that wait for a device.
+        tracks: Number of open tracks.
     """
 
     devices: dict[str, DeviceCounts]

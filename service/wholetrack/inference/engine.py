@@ -28,18 +28,18 @@ class Engine:
     """Classifies the windows of all open tracks in shared batches.
 
     Args:
-        classifiers: sessions of one network that passed their self-test, one for each worker; the same one may be given
+        classifiers: Sessions of one network that passed their self-test, one for each worker; the same one may be given
             several times. All have the same batch size.
-        max_waiting_per_track: number of windows of a track that may wait before its decoder is blocked.
-        hang_s: time in seconds after which a run counts as hung.
-        reopen: opens a new session in place of a failed one; None to restart workers with the same session.
-        on_unrecoverable: called when no device can be used any more, after the engine became unavailable.
-        clock: monotonic time in seconds.
+        max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked.
+        hang_s: Time in seconds after which a run counts as hung.
+        reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
+        on_unrecoverable: Called when no device can be used any more, after the engine became unavailable.
+        clock: Monotonic time in seconds.
 
     Attributes:
-        device: names of all devices, separated by commas.
-        precision: number format of the network.
-        max_batch: largest number of windows in a batch.
+        device: Names of all devices, separated by commas.
+        precision: Number format of the network.
+        max_batch: Largest number of windows in a batch.
         available: False once the engine is unrecoverable.
     """
 
@@ -93,7 +93,7 @@ class Engine:
         """Open a queue for the windows of one more track.
 
         Args:
-            weight: share of every batch relative to the other open tracks, at least 1.
+            weight: Share of every batch relative to the other open tracks, at least 1.
 
         Raises:
             ServiceError: ``device_failed`` while no worker is running, ``model_unavailable`` if none can run any more.

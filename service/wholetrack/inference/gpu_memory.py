@@ -15,9 +15,9 @@ class GpuMemory:
     """The memory of a GPU at one moment.
 
     Attributes:
-        used: bytes in use by all processes.
-        size: total bytes.
-        measured_at: time of the measurement on the monotonic clock, in seconds.
+        used: Bytes in use by all processes.
+        size: Total bytes.
+        measured_at: Time of the measurement on the monotonic clock, in seconds.
     """
 
     used: int
@@ -32,7 +32,7 @@ def memory_reader() -> Callable[[], GpuMemory | None]:
     function returns None if the driver does not report it.
 
     Raises:
-        OSError: if no driver is installed.
+        OSError: If no driver is installed.
     """
     get_info = getattr(ctypes.CDLL(DRIVER), "cuMemGetInfo_v2", None)
 

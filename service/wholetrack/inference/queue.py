@@ -24,9 +24,9 @@ class BatchSlice:
     """The part of a batch that belongs to one track.
 
     Attributes:
-        track: the queue that the windows came from.
-        position: index of the first window within the track.
-        windows: normalised windows, ``[n, frames, n_mels]``.
+        track: The queue that the windows came from.
+        position: Index of the first window within the track.
+        windows: Normalised windows, ``[n, frames, n_mels]``.
     """
 
     track: TrackQueue
@@ -52,9 +52,9 @@ class TrackQueue:
     One thread uses it, except for :meth:`abandon`, which any thread may call.
 
     Attributes:
-        weight: share of each batch relative to the other open tracks.
-        queue_s: longest time that a window waited for a device, in seconds.
-        inference_s: the track's share of the device time, in seconds.
+        weight: Share of each batch relative to the other open tracks.
+        queue_s: Longest time that a window waited for a device, in seconds.
+        inference_s: The track's share of the device time, in seconds.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class TrackQueue:
         """Add windows, blocking while too many of this track wait for a device.
 
         Args:
-            windows: normalised windows, ``[n, frames, n_mels]``.
+            windows: Normalised windows, ``[n, frames, n_mels]``.
 
         Raises:
-            ServiceError: if the track was abandoned or the device failed.
+            ServiceError: If the track was abandoned or the device failed.
         """
         if not len(windows):
             return
@@ -115,7 +115,7 @@ class TrackQueue:
             The outputs in the order of the windows, ``[n_windows, *output_shape]``; an empty array if there were none.
 
         Raises:
-            ServiceError: if the track was abandoned or the device failed.
+            ServiceError: If the track was abandoned or the device failed.
         """
         with self._changed:
             self._wait_until(lambda: self._n_unfinished == 0)

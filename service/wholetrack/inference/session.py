@@ -26,11 +26,11 @@ class Session:
 
     Attributes:
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
-        precision: number format of the network.
-        max_batch: largest number of windows in a run.
-        window_shape: shape of one window, ``(frames, n_mels)``.
-        output_shape: shape of the output for one window.
-        memory: memory of the GPU after the last run; None on a CPU.
+        precision: Number format of the network.
+        max_batch: Largest number of windows in a run.
+        window_shape: Shape of one window, ``(frames, n_mels)``.
+        output_shape: Shape of the output for one window.
+        memory: Memory of the GPU after the last run; None on a CPU.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Session:
         """Classify windows.
 
         Args:
-            windows: normalised windows, ``[n, frames, n_mels]``, where ``n`` is at most ``max_batch``.
+            windows: Normalised windows, ``[n, frames, n_mels]``, where ``n`` is at most ``max_batch``.
 
         Returns:
             Probabilities, ``[n, *output_shape]``.
@@ -78,7 +78,7 @@ class Session:
         """Check that the inputs and outputs of the network are those of ``model.json``.
 
         Raises:
-            StartupError: if a name or a shape differs.
+            StartupError: If a name or a shape differs.
         """
         card = bundle.card
         found = [
@@ -98,7 +98,7 @@ class Session:
         """Compare the outputs for the bundle's golden windows on this device.
 
         Raises:
-            StartupError: if a probability differs by more than the bundle's tolerance.
+            StartupError: If a probability differs by more than the bundle's tolerance.
         """
         golden, tolerance = bundle.golden, bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
@@ -129,7 +129,7 @@ def open_sessions(bundle: Bundle, settings: Settings) -> list[Session]:
         A session for each worker. Workers on the CPU share one.
 
     Raises:
-        StartupError: if a configured device cannot be used; with ``auto``, only if the CPU cannot be used either.
+        StartupError: If a configured device cannot be used; with ``auto``, only if the CPU cannot be used either.
     """
     if settings.device is not DeviceChoice.CPU:
         try:
@@ -149,7 +149,7 @@ def reopen_session(bundle: Bundle, settings: Settings, failed: Classifier) -> Se
     """Open a new session on the device of a failed one, never on another device.
 
     Raises:
-        StartupError: if the device cannot be used.
+        StartupError: If the device cannot be used.
     """
     return open_session(bundle, settings, failed.device)
 
@@ -158,12 +158,12 @@ def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.
     """Open a bundle on a device, warm it up, and run its self-test.
 
     Args:
-        bundle: the network.
-        settings: batch sizes, memory limits and precision.
+        bundle: The network.
+        settings: Batch sizes, memory limits and precision.
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
 
     Raises:
-        StartupError: if the device cannot be used.
+        StartupError: If the device cannot be used.
     """
     try:
         if device == DeviceChoice.CPU:

@@ -35,13 +35,13 @@ class Supervisor:
     """Owns the workers of an engine.
 
     Args:
-        classifiers: one for each worker; the same one several times if they share it.
-        batches: where the workers take batches from.
-        counts: counters by device.
-        hang_s: time limit of a run, in seconds.
-        reopen: reopens a session on its device; None to keep using the same session.
-        on_unrecoverable: called once, in the supervisor's thread, when no device is left.
-        clock: monotonic time in seconds.
+        classifiers: One for each worker; the same one several times if they share it.
+        batches: Where the workers take batches from.
+        counts: Counters by device.
+        hang_s: Time limit of a run, in seconds.
+        reopen: Reopens a session on its device; None to keep using the same session.
+        on_unrecoverable: Called once, in the supervisor's thread, when no device is left.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class SessionReopen(threading.Thread):
     """Reopens a session in a thread of its own, which may hang without blocking the supervisor.
 
     Attributes:
-        session: the new session once the thread has ended; None if it could not be opened.
+        session: The new session once the thread has ended; None if it could not be opened.
     """
 
     def __init__(self, reopen: Reopen, old: Classifier) -> None:

@@ -61,19 +61,19 @@ class Worker:
     The attributes are guarded by the lock of the batch queue.
 
     Args:
-        classifier: what to run.
-        batches: where to take batches from.
-        counts: counters of the classifier's device.
-        on_end: called, without the lock, when the thread ends for any reason.
-        clock: monotonic time in seconds.
-        failed_restarts: number of restarts that led to this worker since the last batch that succeeded. A restarted
+        classifier: What to run.
+        batches: Where to take batches from.
+        counts: Counters of the classifier's device.
+        on_end: Called, without the lock, when the thread ends for any reason.
+        clock: Monotonic time in seconds.
+        failed_restarts: Number of restarts that led to this worker since the last batch that succeeded. A restarted
             worker classifies a silent window before it takes any batch.
 
     Attributes:
-        batch: slices that were taken and are not delivered yet.
-        failure: why the worker cannot continue, if it has noticed that itself.
-        healthy: whether the worker runs and its last run succeeded.
-        abandoned: set by the supervisor; the outputs of an abandoned worker are ignored.
+        batch: Slices that were taken and are not delivered yet.
+        failure: Why the worker cannot continue, if it has noticed that itself.
+        healthy: Whether the worker runs and its last run succeeded.
+        abandoned: Set by the supervisor; the outputs of an abandoned worker are ignored.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class Worker:
             The outputs, and the seconds that the run took.
 
         Raises:
-            ValueError: if the outputs do not have the promised shape or are not finite.
+            ValueError: If the outputs do not have the promised shape or are not finite.
         """
         self._excused_s = 0.0
         began = self._run_started = self._clock()

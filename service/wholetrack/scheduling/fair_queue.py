@@ -31,11 +31,11 @@ class StrideScheduler:
     """Grants a fixed number of slots in a weighted fair order.
 
     Args:
-        n_slots: number of slots.
-        max_open: number of tracks that may have started, and so hold a decoder, whether or not they have a slot at the
+        n_slots: Number of slots.
+        max_open: Number of tracks that may have started, and so hold a decoder, whether or not they have a slot at the
             moment. Further tracks wait for their first slot.
-        first_blocks: length of a track's first slot, in blocks, while other tracks wait.
-        later_blocks: length of each further slot.
+        first_blocks: Length of a track's first slot, in blocks, while other tracks wait.
+        later_blocks: Length of each further slot.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class StrideScheduler:
         """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
-            cancellation: ends the wait.
-            weight: number of slots for every slot of a track of weight 1, at least 1.
+            cancellation: Ends the wait.
+            weight: Number of slots for every slot of a track of weight 1, at least 1.
         """
         return Slot(self, cancellation, weight)
 
@@ -111,11 +111,11 @@ class Slot:
     """A track's right to use a processor, while it is held.
 
     Attributes:
-        weight: number of slots for every slot of a track of weight 1.
-        due: position in the queue, in virtual time.
-        started: whether the track has been granted a slot before.
-        waited_s: total time spent waiting, in seconds.
-        granted: set by the scheduler when the slot is granted.
+        weight: Number of slots for every slot of a track of weight 1.
+        due: Position in the queue, in virtual time.
+        started: Whether the track has been granted a slot before.
+        waited_s: Total time spent waiting, in seconds.
+        granted: Set by the scheduler when the slot is granted.
     """
 
     def __init__(self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int) -> None:
@@ -147,10 +147,10 @@ class Slot:
         """Call after each block. If the slot has lasted long enough and other tracks wait, wait for the next slot.
 
         Args:
-            stalled: whether the decoder returned less than a block, so that other tracks may use the processor at once.
+            stalled: Whether the decoder returned less than a block, so that other tracks may use the processor at once.
 
         Raises:
-            ServiceError: the reason for the cancellation, if the track is cancelled meanwhile.
+            ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
         """
         self._blocks_left -= 1
         expired = stalled or self._blocks_left <= 0 or time.monotonic() - self._granted_at > _MAX_SLOT_S

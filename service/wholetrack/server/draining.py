@@ -23,8 +23,8 @@ class Drainable(Protocol):
     """The predictions that must finish before the server stops.
 
     Attributes:
-        draining: whether new predictions are rejected; set by the server.
-        in_progress: number of predictions not yet finished.
+        draining: Whether new predictions are rejected; set by the server.
+        in_progress: Number of predictions not yet finished.
     """
 
     draining: bool
@@ -39,9 +39,9 @@ class DrainingServer(uvicorn.Server):
     once. A second signal stops it without waiting.
 
     Args:
-        app: the application.
-        settings: address, limits and timeouts.
-        predictions: what to drain.
+        app: The application.
+        settings: Address, limits and timeouts.
+        predictions: What to drain.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, predictions: Drainable) -> None:

@@ -12,10 +12,10 @@ class ConnectionLimits:
     """Limits on what a client may use of the server.
 
     Attributes:
-        max_connections: concurrent connections; a few more are accepted for health probes.
-        max_header_bytes: size of everything in a request that is not its body: the request line, headers, trailers and
+        max_connections: Concurrent connections; a few more are accepted for health probes.
+        max_header_bytes: Size of everything in a request that is not its body: the request line, headers, trailers and
             chunk extensions.
-        timeout_s: how long a client may take to send the headers of a request, to send the rest of a body that is no
+        timeout_s: How long a client may take to send the headers of a request, to send the rest of a body that is no
             longer needed, and to read any part of a response, in seconds.
     """
 
@@ -28,9 +28,9 @@ class Timer:
     """Calls a function once, a fixed time after the timer was last started.
 
     Args:
-        loop: the event loop that calls the function.
-        delay_s: the time in seconds.
-        callback: the function.
+        loop: The event loop that calls the function.
+        delay_s: The time in seconds.
+        callback: The function.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, delay_s: float, callback: Callable[[], None]) -> None:
@@ -58,7 +58,7 @@ class HeaderBudget:
     everything read since the last part of a body is counted as well.
 
     Args:
-        max_bytes: limit for either counter.
+        max_bytes: Limit for either counter.
     """
 
     def __init__(self, max_bytes: int) -> None:

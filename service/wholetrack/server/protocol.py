@@ -39,8 +39,8 @@ class GuardedProtocol(HttpToolsProtocol):
     has received a response, the connection closes after that response, and the client may retry (RFC 9112, 9.3.2).
 
     Args:
-        limits: enforced on this connection.
-        uvicorn_arguments: the arguments of uvicorn's protocol.
+        limits: Enforced on this connection.
+        uvicorn_arguments: The arguments of uvicorn's protocol.
     """
 
     def __init__(self, *, limits: ConnectionLimits, **uvicorn_arguments: Any) -> None:  # noqa: ANN401 - uvicorn's types
@@ -109,7 +109,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Begin a request.
 
         Raises:
-            ValueError: if another request is still in progress.
+            ValueError: If another request is still in progress.
         """
         if self._response_pending:
             raise ValueError("requests are not pipelined")
@@ -131,7 +131,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start processing the request.
 
         Raises:
-            ValueError: if it does not name exactly one host.
+            ValueError: If it does not name exactly one host.
             ServiceError: ``overloaded`` if the connection accepts only probes and this is not one.
         """
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":

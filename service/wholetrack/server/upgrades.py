@@ -20,9 +20,9 @@ def headers_without_upgrade(
     next request.
 
     Args:
-        parser: the parser, which has parsed the headers.
+        parser: The parser, which has parsed the headers.
         url: URL as in the request line.
-        headers: names in lower case, with their values.
+        headers: Names in lower case, with their values.
     """
     lines = [b"%b %b HTTP/%b" % (parser.get_method(), url, parser.get_http_version().encode())]
     lines += [b"%b: %b" % header for header in headers if header[0] not in _CONNECTION_HEADERS]

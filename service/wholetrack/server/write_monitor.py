@@ -17,9 +17,9 @@ class WriteMonitor:
     """Aborts a connection if its client reads nothing of a response for too long.
 
     Args:
-        loop: the event loop.
-        transport: the connection.
-        timeout_s: how long the client may read nothing while data is waiting to be sent, in seconds.
+        loop: The event loop.
+        transport: The connection.
+        timeout_s: How long the client may read nothing while data is waiting to be sent, in seconds.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, timeout_s: float) -> None:
