@@ -148,7 +148,7 @@ class Pipeline:
             cancellation: Stops the work from another thread.
 
         Raises:
-            ServiceError: Of any kind that concerns a recording, its parameters or the device.
+            ServiceError: Any error that concerns a recording, its parameters or the device.
         """
         served = self.model(model)
         grid = served.grid(hop_s)

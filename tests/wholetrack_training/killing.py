@@ -1,9 +1,9 @@
-"""A job that is repeated in processes which are killed at random moments, until it finishes.
+"""A job that is run in processes that are killed at random moments, until it finishes.
 
     python -m tests.wholetrack_training.killing train <undisturbed folder> <killed folder>
     python -m tests.wholetrack_training.killing extract <undisturbed folder> <killed folder> <folder of music>
 
-First the job runs undisturbed and its function calls are counted. Then it runs again and again, each time in a process
+First the job runs undisturbed and its function calls are counted. Then it is run repeatedly, each time in a process
 that kills itself at a random function call, and finally once more to the end. The processes are forked from this one,
 so PyTorch is imported only once. No moment depends on a clock.
 """

@@ -24,7 +24,7 @@ SMALL = FULL.changed(
         "schedule.batch": 16,
         "schedule.learning_rate": 1e-2,
         "schedule.averaging": 0.8,
-        # Options that make toys harder to classify or prevent early stopping have tests of their own.
+        # Options that make toys harder to classify, or that prevent early stopping, have tests of their own.
         "schedule.keep": "best",
         "shape.centred": False,
         "augmentation.style": 0.0,

@@ -1,5 +1,5 @@
-"""Trains, evaluates and publishes the models of wholetrack, from a folder of music to a bundle."""
+"""Trains, evaluates and publishes wholetrack's models, from a folder of music to a bundle."""
 
-import wholetrack  # noqa: F401 - imported before onnxruntime, because it disables the telemetry of onnxruntime
+import wholetrack  # noqa: F401 - imported before onnxruntime, because it disables onnxruntime's telemetry
 
 __version__ = "0.2.0"

@@ -23,7 +23,7 @@ class OneFileForm:
     """A multipart body with exactly one part, the field ``file``.
 
     Args:
-        boundary: From the content type of the request.
+        boundary: Boundary stated in the content type of the request.
         on_data: Called with each chunk of the file's content.
 
     Raises:

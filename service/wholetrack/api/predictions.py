@@ -73,7 +73,7 @@ class Predictions:
             The prediction as JSON, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
 
         Raises:
-            ServiceError: Of any kind that the route documents.
+            ServiceError: Any error that the route documents.
         """
         deadline = Deadline(self._settings.request_timeout_s)
         self._check(parameters)

@@ -1,4 +1,4 @@
-"""The verbs of the command line, from a folder of music to a published bundle, and their errors."""
+"""The commands of ``wholetrack-train``, from a folder of music to a published bundle, and their errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_from_a_folder_of_music_to_a_bundle(music: Path, tmp_path: Path) -> None
     runner, run = CliRunner(), str(tmp_path / "run")
     fitted = runner.invoke(app, ["fit", run, "--data", str(music), *FIT])
     assert fitted.exit_code == 0, fitted.output
-    # The weights of a network that was read from a file have another memory layout, and sums another order.
+    # The weights of a network that was read from a file have a different memory layout, and sums a different order.
     figures = pytest.approx(json.loads(fitted.stdout.splitlines()[-1]), abs=1e-6)
     again = runner.invoke(app, ["evaluate", run, "--data", str(music)])
     assert json.loads(again.stdout.splitlines()[-1]) == figures
@@ -64,10 +64,10 @@ def test_from_a_folder_of_music_to_a_bundle(music: Path, tmp_path: Path) -> None
     assert published.exit_code == 0, published.output
     assert load_bundles(tmp_path / "models")["wholetrack-crnn"].card.labels == ("a", "b")
     bundle = str(tmp_path / "models" / "wholetrack-crnn" / "1")
-    for verb in ("refresh-card", "restate"):
-        refreshed = runner.invoke(app, [verb, bundle, "--results", str(results)])
+    for command in ("refresh-card", "restate"):
+        refreshed = runner.invoke(app, [command, bundle, "--results", str(results)])
         assert json.loads(refreshed.stdout)["random_split"]["runs"] == 1
-        assert ("deprecated" in refreshed.stderr) == (verb == "restate")
+        assert ("deprecated" in refreshed.stderr) == (command == "restate")
     assert runner.invoke(app, ["refresh-card", bundle, "--results", str(tmp_path / "nothing")]).exit_code == 1
     quantised = runner.invoke(app, ["quantise", bundle, "--data", str(music)])
     assert ("float32" in quantised.stdout) == (quantised.exit_code == 0)
@@ -99,10 +99,7 @@ def test_errors_are_one_sentence_on_stderr(music: Path, tmp_path: Path) -> None:
         ([*fit, "--set", "schedule.epoch=1"], "the recipe of wholetrack-crnn has no field schedule.epoch"),
         ([*fit, "--set", "schedule.epochs"], "--set schedule.epochs does not have the form name=value"),
         ([*fit, "--set", "schedule.epochs=many"], "schedule.epochs: Input should be a valid integer"),
-        (
-            [*fit, "--set", "windows.hop_s=0.01"],
-            "the windows of wholetrack-crnn are impossible: hop_s must lie between",
-        ),
+        ([*fit, "--set", "windows.hop_s=0.01"], "the windows of wholetrack-crnn are impossible: hop_s must be between"),
         ([*fit, "--set", "schedule.epochs=0"], "the recipe of wholetrack-crnn has an impossible value: "),
         ([*fit, "--set", "schedule.learning_rate=-1"], "has an impossible value: Invalid learning rate: -1"),
         ([*fit, "--protocol", "given"], "pass --split"),

@@ -1,4 +1,4 @@
-"""The command line works without the packages for training, up to the point where a verb needs one."""
+"""The command line works without the packages for training, up to the point where a command needs one."""
 
 from __future__ import annotations
 

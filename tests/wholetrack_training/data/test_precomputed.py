@@ -1,4 +1,4 @@
-"""Precomputed spectrograms become tracks in dB, and files of another layout are refused."""
+"""Precomputed spectrograms become tracks in dB, and files with a different layout are refused."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_chains_of_duplicates_stay_together(toys: TrackSet) -> None:
             assert len({found[f"low.1{i}{x}"] for x in "abc"}) == 1
 
 
-def test_no_artist_is_on_two_sides(toys: TrackSet) -> None:
+def test_no_artist_is_on_more_than_one_side(toys: TrackSet) -> None:
     split = artist_split(toys, fold=2, seed=0, validation=0.3)
     found = sides(split)
     artists: dict[str | None, set[str]] = {}

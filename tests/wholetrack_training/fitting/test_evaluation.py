@@ -17,7 +17,7 @@ def test_figures_of_three_tracks() -> None:
     found = evaluate_scores(probabilities, [0, 2, 2], ("a", "b", "c"))
     assert found.n_windows == 5
     assert found.window_accuracy == pytest.approx(2 / 5)
-    # By sum the first track is a tie of 1.5 and 1.5, which label order decides. By votes it is wrong.
+    # By sum the first track is a tie between 1.5 and 1.5, which is resolved by label order. By vote it is wrong.
     assert found.track_accuracy_summed == pytest.approx(2 / 3)
     assert found.track_accuracy_voted == pytest.approx(1 / 3)
     assert found.confusion == ((1, 0, 0), (0, 0, 0), (0, 1, 1))

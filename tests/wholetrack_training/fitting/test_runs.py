@@ -113,7 +113,7 @@ def test_the_last_weights_can_be_kept_without_validation(toys: TrackSet, tmp_pat
 def test_a_run_on_all_tracks_is_not_evaluated(toys: TrackSet, tmp_path: Path) -> None:
     spec = RunSpec("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys))
     run = Run(tmp_path / "run")
-    with pytest.raises(DataError, match="none is left for validation"):
+    with pytest.raises(DataError, match="none are left for validation"):
         run.fit(toys, spec, SMALL)
     recipe = SMALL.changed({"schedule.keep": "last", "schedule.epochs": 1, "windows_per_track": 1})
     assert run.fit(toys, spec, recipe) is None

@@ -58,7 +58,7 @@ def test_a_network_trained_on_all_tracks_has_the_figures_of_the_folds(toys: Trac
     )
     run = Run(tmp_path / "run")
     run.fit(toys, RunSpec("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys)), recipe)
-    with pytest.raises(DataError, match="none is left for an evaluation"):
+    with pytest.raises(DataError, match="none are left for evaluation"):
         record_of(run)
     records = []
     for fold in (1, 2):

@@ -1,4 +1,4 @@
-"""An 8-bit network is added to a bundle if its accuracy is not lower, measured on tracks of the same recipe."""
+"""An 8-bit network is added to a bundle unless it is less accurate, measured with bundles of the same recipe."""
 
 from __future__ import annotations
 

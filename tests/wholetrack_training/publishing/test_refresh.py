@@ -1,4 +1,4 @@
-"""The figures and texts of a bundle can be refreshed from records; its networks stay the same."""
+"""The figures and the text of a bundle can be refreshed from records; its networks stay the same."""
 
 from __future__ import annotations
 

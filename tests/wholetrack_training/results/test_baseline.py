@@ -1,4 +1,4 @@
-"""The baseline: its statistics of timbre, calculated by hand, and its accuracy on the toys."""
+"""The baseline: its timbre statistics, calculated by hand, and its accuracy on the toys."""
 
 from __future__ import annotations
 
@@ -49,5 +49,5 @@ def test_the_baseline_learns_the_toys_and_is_recorded(toys: TrackSet) -> None:
     assert found.figures.n_tracks == len(spec.split.test)
     assert found.label == f"{BASELINE}-3s"
     assert found.parameters > 0
-    with pytest.raises(DataError, match="none is left for validation"):
+    with pytest.raises(DataError, match="none are left for validation"):
         fit_baseline(toys, RunSpec("toys", Protocol.ALL, 1, 0, toys.labels, all_tracks(toys)), RECIPE)

@@ -1,4 +1,4 @@
-"""Calibration of the confidence, and the limit of known music, on tracks that they were not fitted to."""
+"""Calibration of the confidence, and the domain threshold, on tracks that they were not fitted to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_calibration_error_is_measured_on_folds_that_were_not_fitted(
     assert calibrate([fold(1, 2.5), fold(2, 2.5), fold(3, 0.4)]).ece_after > 0.05
 
 
-def test_the_domain_limit_is_chosen_on_tracks_of_other_folds(rng: np.random.Generator) -> None:
+def test_the_domain_threshold_is_chosen_on_tracks_of_other_folds(rng: np.random.Generator) -> None:
     def fold(part: int, lowest: float) -> Record:
         peaks = tuple(rng.uniform(lowest, 0.9, 1000).tolist())
         return made_up_record(part, Protocol.ARTIST_FILTERED, peaks=peaks)

@@ -1,4 +1,4 @@
-"""The sound of a filter consists of the moments of its highest activation, from different recordings."""
+"""The sound of a filter consists of the moments that activate it most, from different recordings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of runs survive being written and read, and their files depend on their content alone."""
+"""Records of runs are read as they were written, and their files depend on their content alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wholetrack_training.results.summary import summarise
 pytestmark = pytest.mark.torch
 
 
-def test_a_record_holds_the_figures_of_a_run_and_survives_its_files(finished: Run, tmp_path: Path) -> None:
+def test_a_record_holds_the_figures_of_a_run_and_is_read_as_it_was_written(finished: Run, tmp_path: Path) -> None:
     record, figures = record_of(finished), finished.figures()
     assert record.figures.track_accuracy_summed == figures["track_accuracy_summed"]
     assert record.figures.shares == tuple(map(tuple, figures["shares"]))

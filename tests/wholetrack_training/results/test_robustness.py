@@ -1,4 +1,4 @@
-"""Perturbed clips are what their names say, and are classified by the network that was not trained on their artist."""
+"""Perturbed clips match their names, and are classified by the network that was not trained on their artist."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.torch
 @pytest.mark.parametrize(
     ("name", "source", "window_s", "input_size"),
     [
-        # For audio the sizes that the authors print: 130 x 100, 128 x 94, 128 x 32. Precomputed spectrograms have 13
-        # frames a second.
+        # For audio, the sizes that the authors state: 130 x 100, 128 x 94, 128 x 32. Precomputed spectrograms have 13
+        # frames per second.
         ("hilsdorf-crnn", Source.AUDIO, None, (130, 100)),
         ("hilsdorf-crnn", Source.PRECOMPUTED, None, (39, 128)),
         ("hilsdorf-crnn", Source.PRECOMPUTED, 30.0, (377, 128)),

@@ -54,7 +54,9 @@ def test_a_former_field_name_can_still_be_set_and_is_deprecated(caplog: pytest.L
     with caplog.at_level(logging.WARNING):
         changed = FULL.changed({"shape.deaf_bands": 0})
     assert changed == FULL.changed({"shape.masked_top_bands": 0})
-    assert caplog.messages == ["The recipe field shape.deaf_bands is deprecated; use shape.masked_top_bands."]
+    assert caplog.messages == [
+        "The recipe field shape.deaf_bands is deprecated: use shape.masked_top_bands instead",
+    ]
 
 
 def test_impossible_changes_are_refused() -> None:

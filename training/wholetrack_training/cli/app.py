@@ -1,7 +1,7 @@
-"""The verbs of ``wholetrack-train``, in the order of the steps from recordings to a published model.
+"""The commands of ``wholetrack-train``, in the order of the steps from recordings to a published model.
 
-The modules of the verbs import PyTorch, librosa and other heavy packages only inside their functions. The help works
-without them, and a verb fails only if it needs a package that is missing.
+The modules of the commands import PyTorch, librosa and other heavy packages only inside their functions. The help works
+without them, and a command fails only if it needs a package that is missing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Verbs for networks and bundles: ``export``, ``publish``, ``refresh-card``, ``quantise``."""
+"""Commands for networks and bundles: ``export``, ``publish``, ``refresh-card``, ``quantise``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def publish(
     licence: Annotated[str, typer.Option(help="Licence of the network, as an SPDX expression.")] = "Apache-2.0",
     models: Annotated[Path, typer.Option(help="Folder of the bundles.")] = Path("models"),
 ) -> None:
-    """Export the network of a run, check it, and write a bundle with its contract, golden and card."""
+    """Export the network of a run, check it, and write a bundle with its contract, golden outputs and model card."""
     from wholetrack_training.fitting.runs import Run
     from wholetrack_training.publishing import bundles
     from wholetrack_training.results.record_files import read_records
@@ -55,7 +55,7 @@ def refresh(
     bundle: BundleArgument,
     results: Annotated[Path, typer.Option(help="Folder with the records of all runs of the bundle's recipe.")],
 ) -> None:
-    """Update the figures and texts of a bundle from the records of its recipe; the network stays the same."""
+    """Update the figures and the text of a bundle from the records of its recipe; the network stays the same."""
     from wholetrack_training.publishing.refresh import refresh_card
     from wholetrack_training.results.record_files import read_records
 
@@ -68,11 +68,11 @@ def quantise(
     folds: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with bundles of the same recipe to evaluate on their test tracks; default: the bundle itself."
+            help="Folder with bundles of the same recipe, evaluated on their test tracks; default: the bundle itself."
         ),
     ] = None,
 ) -> None:
-    """Add a network with 8-bit integers for CPUs to a bundle, provided that its accuracy is not lower."""
+    """Add an 8-bit network for CPUs to a bundle, unless it is less accurate."""
     from wholetrack.inference.bundle import CARD_FILE, load_bundle
     from wholetrack_training.publishing.quantisation import add_int8
 

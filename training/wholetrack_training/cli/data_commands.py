@@ -1,4 +1,4 @@
-"""Verbs for data sets: ``build``, ``clips``, ``split``."""
+"""Commands for data sets: ``build``, ``clips``, ``split``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from wholetrack_training.systems.names import DEFAULT
 
 
 def build(data: DataOption, system: SystemOption = DEFAULT) -> None:
-    """Compute and cache the features of all recordings in a folder.
+    """Compute and cache the features of all recordings in a folder, so that training starts at once.
 
-    Training then starts at once. An interrupted run can be repeated.
+    An interrupted run can be repeated.
     """
     from wholetrack_training.systems.registry import system_named
 

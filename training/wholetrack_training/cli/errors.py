@@ -12,7 +12,7 @@ from wholetrack.errors import ServiceError, StartupError
 from wholetrack_training.errors import TrainingError
 
 INSTALL = "pip install -c constraints.txt -e '.[cpu,train]' -e training"
-"""Installs the extra that has everything for training."""
+"""Installs the extra with everything that training needs."""
 _OPTIONAL_PACKAGES = frozenset(
     {"librosa", "matplotlib", "onnx", "onnxruntime", "onnxscript", "pydub", "scipy", "sklearn", "torch"}
 )
@@ -55,4 +55,4 @@ _SENTENCES: dict[type[Exception], Callable[[Any], str | None]] = {
     ModuleNotFoundError: _missing_package,
     OSError: _file_error,
 }
-"""For each expected error a function that returns the sentence, or None if this instance is a bug after all."""
+"""For each expected error, a function that returns the sentence, or None if this instance is a bug after all."""

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and loading of the data set that ``--data`` names."""
+"""Options that several commands share, and loading of the data set that ``--data`` names."""
 
 from __future__ import annotations
 

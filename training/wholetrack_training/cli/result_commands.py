@@ -1,4 +1,4 @@
-"""Verbs for results: ``record``, ``baseline``, ``report``, ``robustness``, ``filters``."""
+"""Commands for results: ``record``, ``baseline``, ``report``, ``robustness``, ``filters``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def baseline(
     part: PartOption = 1,
     to: RecordsOption = RESULTS,
 ) -> None:
-    """Train a support vector machine on statistics of timbre, for comparison, and save its figures."""
+    """Train a support vector machine on timbre statistics, for comparison, and save its figures."""
     from wholetrack_training.fitting.runs import RunSpec
     from wholetrack_training.results.baseline import fit_baseline
     from wholetrack_training.results.record_files import write_record
@@ -105,7 +105,7 @@ def filters(
     to: Annotated[Path, typer.Argument(help="Folder for the sounds and the page.")],
     moments: Annotated[int, typer.Option(min=1, help="Number of moments per filter.")] = 6,
 ) -> None:
-    """Write a sound of the moments with the highest activation of each convolution filter, and a page to play them."""
+    """For each convolution filter, write a sound of the moments that activate it most, and a page to play them all."""
     from wholetrack.decoding.decoder import FfmpegDecoder
     from wholetrack.decoding.ffmpeg import find_ffmpeg
     from wholetrack_training.fitting.runs import Run

@@ -1,4 +1,4 @@
-"""Verbs for training runs: ``fit``, ``evaluate``."""
+"""Commands for training runs: ``fit``, ``evaluate``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Augmented copies of recordings, made from the audio before any feature, as Campana, Liturri and Padovano do."""
+"""Augmented copies of recordings, made from the audio before feature extraction (Campana, Liturri and Padovano)."""
 
 from __future__ import annotations
 

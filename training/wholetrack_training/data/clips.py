@@ -1,4 +1,4 @@
-"""A data set of short clips cut from whole recordings, made like GTZAN: mono at 22,050 Hz and at one level."""
+"""A data set of short clips cut from whole recordings, made like GTZAN: mono at 22,050 Hz, all at the same level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.errors import ServiceError
 
 with warnings.catch_warnings():
-    # On import pydub warns if PATH has no ffmpeg; it is told later which one to use.
+    # On import, pydub warns if PATH has no ffmpeg. It is given one later.
     warnings.simplefilter("ignore", RuntimeWarning)
     from pydub import AudioSegment
 from pydub.exceptions import CouldntEncodeError
@@ -38,7 +38,7 @@ class ClipSpec:
     """How recordings are cut into clips.
 
     Attributes:
-        seconds: Length of every clip. A shorter rest at the end of a recording is dropped.
+        seconds: Length of every clip. A shorter remainder at the end of a recording is dropped.
         level_db: Root mean square of every clip in dB relative to full scale; lower if a peak would exceed -1 dB.
         max_clips: Clips per recording, spread evenly over it; None for all.
     """

@@ -93,7 +93,7 @@ class FeatureExtractor:
         except ServiceError as error:
             found = _rejected(f"{error.kind.code}: {error.detail}")
             if error.kind.status >= 500:
-                # Not the recording's fault, for example ffmpeg was killed: do not cache it, so that it is tried again.
+                # The recording is not the cause, for example if ffmpeg was killed. Not cached, so that it is retried.
                 return found
         self.cache.put(name, recording.path, found)
         return found

@@ -17,7 +17,7 @@ from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.features.logmel import LogMel
 from wholetrack_training.data.cache import FeatureCache, RecordingFeatures
 from wholetrack_training.data.extraction import FeatureExtractor, Recording
-from wholetrack_training.data.folds import deal_folds
+from wholetrack_training.data.folds import assign_folds
 from wholetrack_training.data.tracks import Track, TrackSet
 from wholetrack_training.errors import DataError
 
@@ -39,10 +39,10 @@ def load_folder(
 ) -> TrackSet:
     """Read all recordings below ``root``, of any length and in any format that the service accepts.
 
-    The features are the ones that the service computes. They are kept in ``cache``, so a second call only reads
-    them, and a call that was interrupted can be repeated. A recording that cannot be decoded or is silent is left
-    out and listed in ``<cache>/left-out.csv`` with the reason. If several recordings have exactly the same sound,
-    all but the first are marked as its duplicates.
+    The features are the same as those of the service. They are kept in ``cache``, so a second call only reads them,
+    and a call that was interrupted can be repeated. A recording that cannot be decoded or is silent is left out and
+    listed in ``<cache>/left-out.csv`` with the reason. If several recordings have exactly the same sound, all but the
+    first are marked as its duplicates.
 
     Args:
         root: The folder of genres.
@@ -125,7 +125,7 @@ def _read_table(root: Path, names: set[str]) -> Mapping[str, tuple[str | None, i
 def _with_folds(tracks: list[Track]) -> tuple[Track, ...]:
     if all(track.artist is None for track in tracks) or any(track.fold is not None for track in tracks):
         return tuple(tracks)
-    folds = deal_folds(tracks)
+    folds = assign_folds(tracks)
     return tuple(replace(track, fold=folds.get(track.name)) for track in tracks)
 
 

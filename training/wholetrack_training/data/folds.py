@@ -10,7 +10,7 @@ from wholetrack_training.data.tracks import Track
 from wholetrack_training.errors import DataError
 
 
-def deal_folds(tracks: Sequence[Track], *, n_folds: int = 3) -> dict[str, int]:
+def assign_folds(tracks: Sequence[Track], *, n_folds: int = 3) -> dict[str, int]:
     """Assign tracks to stratified folds so that no artist is in two of them and duplicates stay together.
 
     Starting with the largest, each group of tracks that belong together goes to the fold with the fewest tracks of

@@ -28,7 +28,7 @@ def load_precomputed(npz: Path, table: Path) -> TrackSet:
         Tracks whose frames are in dB relative to the maximum of the clip, 80 dB over the 256 levels.
 
     Raises:
-        DataError: If a file is missing, damaged or of another layout.
+        DataError: If a file is missing, damaged, or has a different layout.
     """
     try:
         with table.open(newline="") as text:

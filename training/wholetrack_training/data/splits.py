@@ -23,8 +23,8 @@ class Protocol(StrEnum):
 
     Attributes:
         RANDOM: At random by track.
-        ARTIST_FILTERED: By folds, with no artist on two sides.
-        ALL: Every track is a training track. For a model to be published whose recipe was evaluated by other runs.
+        ARTIST_FILTERED: By fold, with no artist on more than one side.
+        ALL: Every track is a training track. For publishing a model whose recipe was evaluated in other runs.
         GIVEN: As listed in a file.
     """
 
@@ -90,7 +90,7 @@ def random_split(tracks: TrackSet, *, seed: int, validation: float = 0.1, test: 
 
 
 def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 0.1) -> Split:
-    """Test on one artist-filtered fold and train on the others; no artist is on two sides, validation included.
+    """Test on one artist-filtered fold and train on the others; no artist is on more than one of the three sides.
 
     Args:
         tracks: The whole set; tracks without a fold are left out.
@@ -114,7 +114,7 @@ def artist_split(tracks: TrackSet, *, fold: int, seed: int, validation: float = 
 
 
 def all_tracks(tracks: TrackSet) -> Split:
-    """Return a split that trains on every track; other runs of the recipe have to tell how good the model is."""
+    """Return a split that trains on every track; other runs of the recipe must show how accurate the model is."""
     return Split(train=tuple(sorted(track.name for track in tracks.tracks)), validation=(), test=())
 
 
@@ -122,7 +122,7 @@ def read_split(path: Path, tracks: TrackSet) -> Split:
     """Read a split from a JSON object with lists of track names ``train``, ``validation`` and ``test``.
 
     Raises:
-        DataError: If the file has another format, or names a track that does not exist or is on two sides.
+        DataError: If the file has a different format, or names a track that does not exist or is on two sides.
     """
     try:
         split = TypeAdapter(Split).validate_json(path.read_bytes())

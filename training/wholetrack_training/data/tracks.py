@@ -1,4 +1,4 @@
-"""Labelled tracks: the log-mel frames of whole recordings, and what must not end up on two sides of a split."""
+"""Labelled tracks: the log-mel frames of whole recordings, and which of them must stay on one side of a split."""
 
 from __future__ import annotations
 

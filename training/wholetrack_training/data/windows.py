@@ -16,7 +16,7 @@ def window_starts(n_frames: int, features: FeatureSpec, windows: WindowSpec, aud
 
     Args:
         n_frames: Length of the track in frames.
-        features: Where the frames lie.
+        features: Positions of the frames.
         windows: Length and hop of the windows.
         audio: Sample rate of the frames.
 

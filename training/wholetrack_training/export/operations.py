@@ -8,9 +8,9 @@ import onnx
 
 
 def mflop_per_window(content: bytes) -> float:
-    """Return the millions of floating-point operations for one window; a multiplication and an addition are two.
+    """Return the millions of floating-point operations per window; a multiplication and an addition count as two.
 
-    Counts convolutions, matrix products and recurrent layers. Everything else is less than a hundredth of them.
+    Counts convolutions, matrix products and recurrent layers. Everything else is less than a hundredth of the total.
 
     Args:
         content: The ONNX file.

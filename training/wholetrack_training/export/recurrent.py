@@ -1,6 +1,6 @@
 """Export of GRU and LSTM layers as one ONNX node each, in the form that onnxruntime's CUDA provider runs on the GPU.
 
-PyTorch's exporter computes the shape of the initial state at run time, which is a node for the CPU, and unrolls the
+PyTorch's exporter computes the shape of the initial state at run time, in a node that runs on the CPU, and unrolls the
 layer over time to infer its output. Here each layer is replaced before the export by a custom operator, which is opaque
 to the exporter, has a known output shape, and is translated to a single node.
 """
@@ -22,7 +22,7 @@ op: Any = opset18
 _Value = TypeVar("_Value")
 
 # For each gate of the ONNX node, the index of the gate in PyTorch. The gates of a GRU are reset, update, new in PyTorch
-# and update, reset, new in ONNX; those of an LSTM input, forget, cell, output and input, output, forget, cell.
+# and update, reset, new in ONNX; those of an LSTM are input, forget, cell, output and input, output, forget, cell.
 _GATES = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
 

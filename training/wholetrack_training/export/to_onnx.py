@@ -20,8 +20,8 @@ INPUT = "windows"
 OUTPUT = "logits"
 OPSET = 18
 
-# Size in bytes up to which the optimiser folds constants: everything. The weights of a GRU matter most, because a
-# provider packs them once only if they are constants.
+# Size in bytes up to which the optimiser folds constants: no limit. This matters most for the weights of a GRU, because
+# an execution provider packs them ahead of time only if they are constants.
 _NO_LIMIT = 1 << 30
 
 # onnxruntime's CUDA provider runs these on the CPU, and also a GRU that computes its reset gate in the older order.

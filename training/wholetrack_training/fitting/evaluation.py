@@ -81,7 +81,7 @@ def evaluate_scores(
     """Compute the figures from the probabilities of windows.
 
     Args:
-        probabilities: For each track the probabilities of its windows, ``[n_windows, n_labels]``.
+        probabilities: Probabilities of each track's windows, ``[n_windows, n_labels]``.
         truth: Genre of each track, as an index into ``labels``.
         labels: Genres in label order.
     """
@@ -125,7 +125,7 @@ def evaluate_scores(
 
 
 def expected_calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    """Return the mean gap between confidence and accuracy over bins of equal width, weighted by number of tracks.
+    """Return the mean gap between confidence and accuracy over bins of equal width, weighted by the number of tracks.
 
     Args:
         confidence: Confidence of each track in [0, 1], ``[n_tracks]``.

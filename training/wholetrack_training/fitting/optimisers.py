@@ -28,8 +28,8 @@ def build_rate_scheduler(
     """Return a new scheduler of the learning rate, or None if it is constant.
 
     Args:
-        schedule: Which scheduler.
-        optimiser: Whose learning rate changes.
+        schedule: Determines the kind of scheduler.
+        optimiser: The optimiser whose learning rate changes.
         steps: Number of training steps over all epochs.
     """
     match schedule.rate:

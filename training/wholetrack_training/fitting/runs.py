@@ -4,7 +4,7 @@
 <run>/checkpoint.pt     state of the training, rewritten after each epoch
 <run>/teacher-1/        the same for the first teacher network, if there are any
 <run>/network.pt        the trained network
-<run>/evaluation.json   figures on the test tracks, and the course of the training
+<run>/evaluation.json   figures on the test tracks, and the history of the training
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Run:
         }
         for side, is_needed in needed.items():
             if is_needed and not getattr(spec.split, side):
-                raise DataError(f"there are too few tracks: none is left for {side}")
+                raise DataError(f"there are too few tracks: none are left for {side}")
         train, validation = tracks.named(spec.split.train), tracks.named(spec.split.validation)
         teachers = [
             Trainer(

@@ -29,13 +29,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training run is.
+    """How far a training run has progressed.
 
     Attributes:
         epoch: Number of finished epochs.
         best_epoch: The epoch whose weights are kept so far.
         best_loss: Validation loss of that epoch.
-        seconds: Training time so far, over all processes that worked on the run.
+        seconds: Training time so far in seconds, over all processes that worked on the run.
         history: Figures of every finished epoch.
     """
 
@@ -51,7 +51,7 @@ class Trainer:
 
     Attributes:
         network: The network that is trained.
-        progress: How far the training is.
+        progress: How far the training has progressed.
         checkpoint: Path of the checkpoint.
     """
 
@@ -73,12 +73,12 @@ class Trainer:
             validation: Tracks for early stopping.
             seed: Seed of all randomness.
             folder: Folder of the checkpoint; created if missing.
-            teachers: Trained networks whose mean prediction is a part of the target.
+            teachers: Trained networks whose mean prediction is part of the target.
 
         Raises:
             DifferentRunError: If the checkpoint belongs to another run.
-            RecipeError: If the recipe has an impossible value, or its learning rate depends on a validation that it
-                does not have.
+            RecipeError: If the recipe has an impossible value, or its learning rate depends on validation and there
+                is none.
         """
         if recipe.schedule.rate == "plateau" and recipe.schedule.keep == "last":
             raise RecipeError("schedule.rate=plateau needs validation: set schedule.keep=best")

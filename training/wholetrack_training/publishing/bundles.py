@@ -1,4 +1,4 @@
-"""Publishing of a finished run as a bundle that the service loads: network, contract, golden and card."""
+"""Publishing of a finished run as a bundle for the service: network, contract, golden outputs and model card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wholetrack_training.systems.recipe import Recipe
 _EXPORT_TOLERANCE = 1e-4
 _GOLDEN_TOLERANCE = 1e-3
 _UNFINISHED = ".unfinished"
-# A network without test tracks is checked on every tenth training track, which is enough to compare two runtimes.
+# A network without test tracks is compared on every tenth training track, which is enough to compare two runtimes.
 _CHECK_EVERY = 10
 
 
@@ -110,7 +110,7 @@ def publish(
 
 
 def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
-    """Write a bundle, have it loaded, and only then replace an older bundle of the same version."""
+    """Write a bundle, check that it loads, and only then replace an older bundle of the same version."""
     folder, unfinished = models / card.name / card.version, models / _UNFINISHED / card.name / card.version
     shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -126,7 +126,7 @@ def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
 
 
 def _max_difference(onnx: bytes, classify: Classify, tracks: TrackSet, recipe: Recipe) -> float:
-    """Return the largest difference of a probability between ONNX and PyTorch on the windows of some tracks."""
+    """Return the largest difference between the probabilities of ONNX and PyTorch on the windows of some tracks."""
     session = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     worst = 0.0
     for track in tracks.tracks:

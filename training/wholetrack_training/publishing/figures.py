@@ -1,4 +1,4 @@
-"""The figures in ``model.json``, and the parameters that are chosen by them: temperature and domain limit."""
+"""The figures in ``model.json``, and the parameters chosen from them: the temperature and the domain threshold."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _SECONDS = 10.0
 def golden_windows(recipe: Recipe) -> NDArray[np.float32]:
     """Return the normalised windows of an arpeggio with a beat, a sweep and noise, ``[n_windows, frames, n_mels]``.
 
-    The sound is computed, so nobody has rights in it and the bundle may contain it.
+    The sound is synthesised, so it is free of copyright and may be part of the bundle.
     """
     rate = recipe.audio.sample_rate
     time = np.arange(int(_SECONDS * rate)) / rate

@@ -1,4 +1,4 @@
-"""``CARD.md``: what a model is, what it was trained on, how good it is, and what its limits are."""
+"""``CARD.md``: what a model is, what it was trained on, how accurate it is, and what its limitations are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CARD_TEXT_FILE = "CARD.md"
 
 _PROTOCOLS = {
     "random_split": "Random splits by track, as in the publications of the other systems",
-    "artist_filtered": "Artist-filtered folds: no artist is on two sides (Sturm, arXiv:1306.1461)",
+    "artist_filtered": "Artist-filtered folds: no artist is on more than one side of a split (Sturm, arXiv:1306.1461)",
 }
 _ROWS = (
     ("window_accuracy", "windows: accuracy"),
@@ -73,7 +73,7 @@ def with_int8(text: str, spec: Int8Spec) -> str:
         "With `WHOLETRACK_CPU_PRECISION=int8` the CPU computes with 8-bit integers. "
         f"On {between['tracks']} tracks, each classified by networks that were not trained on it, float32 and int8 "
         f"give the same genre for {100 * between['same_answer']:.1f} %. The probabilities of a window differ by "
-        f"{between['mean_difference']:.4f} on average and by at most {between['largest_difference']:.2f}.",
+        f"{between['mean_difference']:.4f} on average and by {between['largest_difference']:.2f} at most.",
         "",
     ]
     rows = dict(_ROWS)
@@ -100,7 +100,7 @@ def _facts(card: ModelCard) -> list[str]:
         f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, "
         f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP per window "
-        "(a multiplication and an addition are two).",
+        "(a multiplication and an addition count as two).",
         f"- Training: {trained['data']}, {_tracks(trained)}, seed {trained['seed']}; {trained['minutes']:g} minutes, "
         f"weights of epoch {trained['best_epoch']} of {trained['epochs']}{_teachers(trained)}.",
         "- Export: on real windows the probabilities of ONNX and PyTorch differ by at most "

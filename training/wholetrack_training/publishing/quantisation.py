@@ -32,34 +32,34 @@ from wholetrack_training.files import write_json
 from wholetrack_training.fitting.evaluation import Classify, evaluate_scores
 from wholetrack_training.publishing.model_card import CARD_TEXT_FILE, with_int8
 
-# Loss in accuracy of windows or tracks up to which int8 counts as equally accurate.
+# Largest loss of accuracy, of windows or of tracks, at which int8 counts as equally accurate.
 _MAX_LOSS = 0.005
-# Added to the measured deviation from the golden. Other processors sum in another order, so a value halfway between two
-# integers may be rounded the other way.
+# Added to the measured deviation from the golden outputs. Other processors sum in a different order, so a value halfway
+# between two integers may be rounded the other way.
 _GOLDEN_MARGIN = 0.02
 _QUANTISED_OPERATORS = ("Conv", "MaxPool", "MatMul", "Gemm")
 _FIGURES = ("window_accuracy", "track_accuracy_summed", "track_accuracy_voted", "track_macro_f1_summed", "ece")
 
 
 def add_int8(folder: Path, evaluated: Sequence[Path], tracks: TrackSet) -> Int8Spec:
-    """Add a quantised network to a published bundle, provided that its accuracy is not lower.
+    """Add a quantised network to a published bundle, unless it is less accurate.
 
     Args:
         folder: Folder of the bundle.
         evaluated: Folders of bundles of the same recipe. Each is quantised in the same way and evaluated on the tracks
             that it was not trained on. May be the bundle itself if it has such tracks.
-        tracks: The data set of all of them.
+        tracks: The data set of all these bundles.
 
     Returns:
         The new part of the bundle's contract, with the figures.
 
     Raises:
-        PublishingError: If the evaluated bundles have another recipe or no unseen tracks, or int8 is less accurate.
+        PublishingError: If an evaluated bundle has a different recipe or no unseen tracks, or int8 is less accurate.
         StartupError: If a folder does not hold a bundle.
     """
     published, others = load_bundle(folder), [load_bundle(path) for path in evaluated]
     if any(_contract(bundle) != _contract(published) for bundle in others):
-        raise PublishingError(f"the networks for the evaluation of int8 do not have the recipe of {folder}")
+        raise PublishingError(f"the networks for evaluating int8 do not have the recipe of {folder}")
     compared = _compare(others, tracks)
     for name in ("window_accuracy", "track_accuracy_summed"):
         loss = compared["float32"][name] - compared["int8"][name]
@@ -138,7 +138,7 @@ def _compare(bundles: Sequence[Bundle], tracks: TrackSet) -> dict[str, dict[str,
     """Return the figures of both precisions over all unseen tracks, and how much the probabilities differ."""
     found = [comparison for bundle in bundles for comparison in _compare_tracks(bundle, tracks)]
     if not found:
-        raise PublishingError("the networks for the evaluation of int8 have no tracks that they were not trained on")
+        raise PublishingError("the networks for evaluating int8 have no tracks that they were not trained on")
     truth = [one.genre for one in found]
     float32 = evaluate_scores([one.float32 for one in found], truth, tracks.labels).as_dict()
     int8 = evaluate_scores([one.int8 for one in found], truth, tracks.labels).as_dict()
@@ -170,7 +170,7 @@ def _quantised(bundle: Bundle, tracks: TrackSet) -> Bundle:
     training = [_windows(bundle, track) for track in tracks.tracks if track.name not in unseen]
     middles = np.stack([windows[len(windows) // 2] for windows in training])
     int8 = quantise(bundle.onnx, middles, input_name=bundle.card.onnx.input)
-    # The deviation from the golden is yet to be measured, so any deviation passes the test of the session.
+    # The deviation from the golden outputs is yet to be measured, so any deviation passes the session's self-test.
     spec = Int8Spec(sha256=hashlib.sha256(int8).hexdigest(), tolerance=1.0, metrics={})
     return replace(bundle, int8=int8, card=bundle.card.model_copy(update={"int8": spec}))
 

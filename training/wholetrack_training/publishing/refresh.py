@@ -1,4 +1,4 @@
-"""Refreshing the figures and the texts of a published bundle from records; its network stays the same."""
+"""Refreshing the figures and the text of a published bundle from records; its network stays the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wholetrack_training.systems.registry import SYSTEMS
 
 
 def refresh_card(folder: Path, records: Sequence[Record]) -> ModelCard:
-    """Write ``model.json`` and ``CARD.md`` of a bundle again, with the figures of these runs.
+    """Rewrite ``model.json`` and ``CARD.md`` of a bundle with the figures of these runs.
 
     Args:
         folder: Folder of the bundle.

@@ -1,4 +1,4 @@
-"""The baseline: a support vector machine on statistics of timbre, as reported by Campana et al."""
+"""The baseline: a support vector machine on timbre statistics, as reported by Campana et al."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def timbre(windows: NDArray[np.float32], features: FeatureSpec) -> NDArray[np.fl
 
     Args:
         windows: Log-mel values in dB, ``[n_windows, n_frames, n_mels]``.
-        features: Where the bands lie.
+        features: Positions of the mel bands.
 
     Returns:
         ``[n_windows, 75]``.
@@ -62,14 +62,14 @@ def fit_baseline(tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Record:
     Args:
         tracks: The whole set.
         spec: How the tracks are split.
-        recipe: Of a system with the same features and windows.
+        recipe: Recipe of a system with the same features and windows.
 
     Raises:
         DataError: If a side of the split is empty.
     """
     for side, names in asdict(spec.split).items():
         if not names:
-            raise DataError(f"there are too few tracks: none is left for {side}")
+            raise DataError(f"there are too few tracks: none are left for {side}")
     began = time.monotonic()
     sides = {side: tracks.named(names) for side, names in asdict(spec.split).items()}
     described = {side: [_described(track.frames, recipe) for track in own.tracks] for side, own in sides.items()}

@@ -1,4 +1,4 @@
-"""Calibration on held-out tracks: a temperature for the confidence, and a limit for music that a model knows."""
+"""Calibration on held-out tracks: a temperature for the confidence, and a threshold for music that is in domain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calibrate(records: Sequence[Record]) -> Calibration:
     """Fit a temperature to the test tracks of several runs.
 
     Args:
-        records: At least two, with disjoint test tracks: the artist-filtered folds.
+        records: At least two records with disjoint test tracks, such as the artist-filtered folds.
     """
     shares = [_shares(record) for record in records]
     truths = [np.array(record.figures.truth) for record in records]
@@ -57,11 +57,12 @@ def calibrate(records: Sequence[Record]) -> Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """The limit between music that a model knows and everything else.
+    """The threshold between music that is in domain and everything else.
 
     Attributes:
         least_peak: The mean highest probability of the windows that 99 % of the held-out tracks reach.
-        outside: Share of the tracks that are rejected, those of each record by the limit chosen on the others.
+        outside: Share of the tracks that are rejected, with the tracks of each record tested against the threshold
+            chosen on the others.
     """
 
     least_peak: float
@@ -69,10 +70,10 @@ class Domain:
 
 
 def find_domain(records: Sequence[Record]) -> Domain:
-    """Choose the limit on the test tracks of several runs; sounds that are not music are not used for it.
+    """Choose the threshold on the test tracks of several runs; no sounds other than music are used for it.
 
     Args:
-        records: At least two, with disjoint test tracks: the artist-filtered folds.
+        records: At least two records with disjoint test tracks, such as the artist-filtered folds.
     """
     peaks = [np.array(record.figures.peaks) for record in records]
     outside = []

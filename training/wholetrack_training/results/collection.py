@@ -1,4 +1,4 @@
-"""All records of the project by label, and the measurements of robustness."""
+"""All records of the project by label, and the robustness measurements."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Audible convolution filters: for every filter the moments of music with its highest activation.
+"""Convolution filters made audible: for every filter, the moments of music that activate it most.
 
-As in the filter sounds of deepsound (2016), moments from different recordings are joined to one short sound per filter,
-and an HTML page plays them all.
+As in the filter sounds of deepsound (2016), moments from different recordings are joined into one short sound per
+filter, and an HTML page plays them all.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ Filter = tuple[str, int]
 def strongest_moments(
     network: nn.Module, recipe: Recipe, recordings: Iterable[Path], decoder: FfmpegDecoder, *, moments: int
 ) -> dict[Filter, list[Moment]]:
-    """Return the moments of highest activation of every filter, at most one per recording, the strongest first.
+    """Return the moments that activate every filter most, at most one per recording, the strongest first.
 
     Args:
-        network: Trained with ``recipe``; has convolutions over time, or over bands and time.
+        network: A network trained with ``recipe``, with convolutions over time, or over bands and time.
         recipe: Features and windows.
         recordings: Files in any format that the service accepts; others are logged and skipped.
         decoder: Decodes them.
@@ -191,7 +191,7 @@ _PAGE = """<!doctype html>
 <title>Convolution filters</title>
 <style>body {{ font-family: sans-serif }} td {{ padding: 0 1em }}</style>
 <h1>Convolution filters</h1>
-<p>For every filter, the moments of music with its highest activation, the strongest first.</p>
+<p>For every filter, the moments of music that activate it most, the strongest first.</p>
 <table>
 <tr><th>layer</th><th>filter</th><th>sound</th><th>moments</th></tr>
 {rows}

@@ -15,7 +15,7 @@ def mean_cell(summary: Mapping[str, Any] | None, figure: str) -> str:
     """Return a figure as ``mean (standard deviation)``, to three decimals.
 
     Args:
-        summary: Of one protocol, see :func:`.summary.summarise`; None for an empty cell.
+        summary: Summary of one protocol, see :func:`.summary.summarise`; None for an empty cell.
         figure: Name of the figure.
     """
     if summary is None:

@@ -1,12 +1,13 @@
 """Records on disk: ``docs/results/<label>/<protocol>-<part>.json`` with an ``.npz`` of the same name beside it.
 
-The JSON file holds what a person may want to read. The ``.npz`` file holds one value per track or per epoch:
+The JSON file holds what people may want to read. The ``.npz`` file holds the confusion matrix, and one value per track
+or per epoch:
 
-confusion       int32 ``[n_labels, n_labels]``, tracks by true and predicted genre
+confusion       int32 ``[n_labels, n_labels]``, number of tracks by true and predicted genre
 truth           uint16 ``[n_tracks]``, true genre
 shares          uint16 ``[n_tracks, n_labels]``, share of each genre in the summed score, in ten-thousandths
 peaks           uint16 ``[n_tracks]``, mean highest probability of the windows, in ten-thousandths
-history_<name>  float64 ``[n_epochs]``, a figure of the training by epoch
+history_<name>  float64 ``[n_epochs]``, loss or validation figure by epoch
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def write_record(record: Record, folder: Path) -> Path:
 def read_records(folder: Path) -> list[Record]:
     """Return all records of a folder, by protocol and part.
 
-    Recipes are brought up to date: renamed fields have their present name, fields that did not exist yet when the run
-    was recorded have their default.
+    Recipes are brought up to date: renamed fields get their current name, and fields that did not exist yet when the
+    run was recorded get their default.
 
     Raises:
         DataError: If a record is damaged, or its ``.npz`` file is missing.

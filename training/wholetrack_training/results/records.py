@@ -1,4 +1,4 @@
-"""Records of finished runs: how a network was trained and how good it is, without its weights."""
+"""Records of finished runs: how a network was trained and how accurate it is, without its weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ BASELINE = "timbre-svm"
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The course of a training.
+    """The history of a training run.
 
     Attributes:
         epochs: Number of epochs.
         best_epoch: The epoch whose weights were kept.
-        minutes: Training time.
+        minutes: Training time in minutes.
         history: Loss and validation figures by name, one value per epoch; empty if there were no epochs.
     """
 
@@ -52,9 +52,9 @@ class Record:
         system: Name of the system or of the baseline.
         recipe: All values of the recipe.
         parameters: Number of parameters of the network.
-        mflop_per_window: Millions of operations per window; a multiplication and an addition are two.
+        mflop_per_window: Millions of operations per window; a multiplication and an addition count as two.
         figures: Evaluation on the test tracks.
-        training: Course of the training.
+        training: History of the training.
     """
 
     date: str
@@ -77,14 +77,14 @@ class Record:
 
         Args:
             run: The run.
-            mflop_per_window: Cost of its network.
+            mflop_per_window: Millions of operations of its network per window.
 
         Raises:
             DataError: If the run is not finished, or has no test tracks.
         """
         spec, recipe, network, figures = run.spec(), run.recipe(), run.network(), run.figures()
         if "n_tracks" not in figures:
-            raise DataError(f"{run.folder} was trained on all tracks; none is left for an evaluation")
+            raise DataError(f"{run.folder} was trained on all tracks; none are left for evaluation")
         training = {name: figures.pop(name) for name in TRAINING_FIGURES}
         epochs = training.pop("history")
         return cls(

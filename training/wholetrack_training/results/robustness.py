@@ -1,6 +1,6 @@
 """Robustness: accuracy on clips that were re-encoded, filtered, compressed, transposed, stretched or shifted.
 
-ffmpeg makes a perturbed file of every clip. The service's own pipeline classifies it with the network of the
+ffmpeg makes a perturbed copy of every clip. The service's own pipeline classifies it with the network of the
 artist-filtered fold that was not trained on the clip's artist.
 """
 

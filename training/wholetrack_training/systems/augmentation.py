@@ -20,7 +20,7 @@ class Augmentation:
     """How strongly windows are changed; zero switches a change off.
 
     Attributes:
-        stretch: A window is cut from up to this fraction more or fewer frames and resampled, which changes the tempo.
+        stretch: A window is cut from up to this fraction more or fewer frames and resampled, which changes its tempo.
         shift_bands: The spectrum moves by up to this many mel bands, which changes pitch and bandwidth.
         equaliser_db: Standard deviation of a smooth random curve over the bands, which imitates recording and
             mastering.
@@ -201,7 +201,7 @@ def shift_pitch(windows: NDArray[np.float32], semitones: float, features: Featur
     Args:
         windows: Log-mel values, ``[n_windows, n_frames, n_mels]``.
         semitones: How far; upwards if positive.
-        features: Where the bands lie.
+        features: Positions of the mel bands.
     """
     centres = mel_edges(n_mels=features.n_mels, fmin=features.fmin, fmax=features.fmax, scale=features.mel_scale)[1:-1]
     at = np.interp(centres / 2 ** (semitones / 12), centres, np.arange(len(centres)))

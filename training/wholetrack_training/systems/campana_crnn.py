@@ -1,8 +1,9 @@
-"""A CRNN on windows of 30 to 1 s without overlap, majority vote and top-K (Campana, Liturri, Padovano).
+"""A CRNN on windows of 1 to 30 s without overlap, majority vote and top-K (Campana, Liturri, Padovano).
 
 The network is that of Nasrullah and Zhao (2019). Every training track is used three times: unchanged, with its pitch
-shifted, and with white noise. librosa does this to recordings; precomputed spectrograms are changed on their mel bands.
-Pitch factor and noise factor are 1 in the paper, which we interpret as a semitone and as noise 20 dB below the music.
+shifted, and with white noise. For recordings, librosa changes the audio; for precomputed spectrograms, the mel bands
+are changed. The pitch factor and the noise factor are 1 in the paper, which we interpret as a semitone and as noise
+20 dB below the music.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class CampanaCrnn(SlicedRecipe):
     """
 
     system = "campana-crnn"
-    summary = "CRNN on windows of 30 to 1 s, majority vote (Campana, Liturri, Padovano)"
+    summary = "CRNN on windows of 1 to 30 s, majority vote (Campana, Liturri, Padovano)"
 
     pool_frames: tuple[int, ...]
     versions: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class CampanaCrnn(SlicedRecipe):
 
     @property
     def min_frames(self) -> int:
-        """The shortest window that leaves one frame after all pools."""
+        """Length in frames of the shortest window that leaves one frame after pooling."""
         return prod(self.pool_frames)
 
     @classmethod
@@ -95,7 +96,7 @@ class CampanaCrnn(SlicedRecipe):
         if source is Source.PRECOMPUTED:
             length_s = min(length_s, MAX_PRECOMPUTED_S)
             audio, features = GTZAN_AUDIO, gtzan_features(_NORMALISATION)
-            # The GRU gets as many steps as with the authors' input: two for 3 s, one for 1 s.
+            # As many steps reach the GRU as with the authors' input: two for 3 s, one for 1 s.
             pool_frames = (2, 2, 2, 2, 1) if length_s > 1 else (2, 2, 2, 1, 1)
         else:
             audio, features, pool_frames = AudioSpec(sample_rate=16000), _FROM_AUDIO, (2, 2, 2, 2, 2)
@@ -126,7 +127,7 @@ class CampanaCrnn(SlicedRecipe):
     def augmented(self, slices: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         """Return slices of precomputed tracks at random unchanged, pitch shifted or with noise, normalised.
 
-        One epoch of the authors, with three versions of every slice, thus corresponds to three epochs here. Augmented
+        One of the authors' epochs, with three versions of every slice, thus corresponds to three epochs here. Augmented
         copies of recordings are slices of their own and are only normalised.
         """
         if self.versions:

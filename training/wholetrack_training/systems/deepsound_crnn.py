@@ -57,7 +57,7 @@ class DeepsoundNetwork(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeepsoundCrnn(SlicedRecipe):
-    """The whole clip as one sequence, RMSprop, no augmentation; the loss is that of the mean over all steps.
+    """The whole clip as one sequence, RMSprop, no augmentation; the loss is computed on the mean over all steps.
 
     Attributes:
         hidden: Units of the LSTM.
@@ -72,7 +72,7 @@ class DeepsoundCrnn(SlicedRecipe):
 
     @property
     def min_frames(self) -> int:
-        """The frames of one step."""
+        """Number of frames per step."""
         return int(2**_LAYERS)
 
     @classmethod

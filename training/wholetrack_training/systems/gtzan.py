@@ -7,7 +7,7 @@ from wholetrack.contracts import AudioSpec, FeatureSpec, Normalisation
 GTZAN_AUDIO = AudioSpec(sample_rate=22050)
 
 MAX_PRECOMPUTED_S = 29.0
-"""Longest window in whole seconds that fits into a clip of ``gtzan-mel.npz``, 387 frames at 13 frames per second."""
+"""Longest window in whole seconds that fits in a clip of ``gtzan-mel.npz``, 387 frames at 13 frames per second."""
 
 
 def gtzan_features(normalisation: Normalisation) -> FeatureSpec:

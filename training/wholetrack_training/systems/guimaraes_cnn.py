@@ -79,7 +79,7 @@ class GuimaraesCnn(SlicedRecipe):
 
     @property
     def min_frames(self) -> int:
-        """The shortest window that leaves one frame after all pools."""
+        """Length in frames of the shortest window that leaves one frame after pooling."""
         return prod(self.pool_frames)
 
     @classmethod

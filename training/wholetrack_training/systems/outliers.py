@@ -1,7 +1,7 @@
-"""Sounds that are not music, synthesised, for training a network to be undecided about them.
+"""Synthesised sounds that are not music, for training a network to be undecided about them.
 
-This is outlier exposure (Hendrycks et al. 2019): their target is the same share for every genre. None of them is a
-recording. The noises, tones and voices that a model is tested with afterwards are different ones.
+This is outlier exposure (Hendrycks et al. 2019): the target of such a sound is the same share for every genre. None of
+the sounds is a recording. Models are tested with other noises, tones and voices.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def outlier(kind: str, rng: _Rng, *, sample_rate: int, seconds: float) -> NDArra
     Args:
         kind: A key of :data:`KINDS`.
         rng: Source of randomness.
-        sample_rate: In Hz.
+        sample_rate: Sample rate in Hz.
         seconds: Length of the sound.
 
     Returns:
@@ -109,7 +109,7 @@ def outlier_frames(audio: AudioSpec, features: FeatureSpec, *, speech: bool = Fa
         speech: Whether to include the 240 voices of :mod:`wholetrack_training.systems.speech`.
 
     Raises:
-        RecipeError: If speech is requested in other features than the stored ones.
+        RecipeError: If speech is requested with features other than the stored ones.
     """
     if speech and features.model_copy(update={"normalisation": FEATURES.normalisation}) != FEATURES:
         raise RecipeError("speech is only available in the features of gtzan-mel.npz: set speech=false for others")

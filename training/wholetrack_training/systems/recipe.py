@@ -30,7 +30,7 @@ _RENAMED_FIELDS = {
     "schedule.taught": "schedule.distillation",
     "shape.deaf_bands": "shape.masked_top_bands",
 }
-"""Former and present dotted names of fields; runs and checkpoints on disk may still have the former ones."""
+"""Former and current dotted names of fields; runs and checkpoints on disk may still have the former ones."""
 
 
 class Source(StrEnum):
@@ -38,7 +38,7 @@ class Source(StrEnum):
 
     Attributes:
         AUDIO: Recordings.
-        PRECOMPUTED: Precomputed spectrograms with 12.9 frames a second.
+        PRECOMPUTED: Precomputed spectrograms with 12.9 frames per second.
     """
 
     AUDIO = "audio"
@@ -49,7 +49,7 @@ class Source(StrEnum):
 class Recipe(ABC):
     """Everything that determines a training run except the tracks and the seed.
 
-    Each system derives its own recipe and adds the fields that only it has.
+    Each system has its own subclass, which adds the fields that only that system has.
 
     Attributes:
         audio: Sample rate of the audio.
@@ -69,7 +69,7 @@ class Recipe(ABC):
     schedule: Schedule
 
     def __post_init__(self) -> None:
-        """Check that the windows fit the frames, and are long enough for the pooling of the network.
+        """Check that the windows fit the frames, and are long enough for the network's pooling.
 
         Raises:
             RecipeError: If a window has too few frames, or the hop is not between a frame and a window.
@@ -84,7 +84,7 @@ class Recipe(ABC):
 
     @property
     def min_frames(self) -> int:
-        """The shortest window that the network can process."""
+        """Length in frames of the shortest window that the network can process."""
         return 1
 
     @classmethod
@@ -125,7 +125,7 @@ class Recipe(ABC):
         return False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON values; two recipes of a system are equal exactly if these are."""
+        """Return all fields as JSON values, which are equal if and only if two recipes of a system are equal."""
         document: dict[str, Any] = TypeAdapter(type(self)).dump_python(self, mode="json")
         return document
 
@@ -139,7 +139,7 @@ class Recipe(ABC):
             RecipeError: If a value is impossible.
         """
         try:
-            return TypeAdapter(cls).validate_python(_with_present_names(document))
+            return TypeAdapter(cls).validate_python(_with_current_names(document))
         except ValidationError as error:
             faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             raise RecipeError(f"the recipe of {cls.system} is invalid: {'; '.join(faults)}") from error
@@ -155,10 +155,10 @@ class Recipe(ABC):
         """
         document = self.as_dict()
         for name, value in changes.items():
-            present_name = _RENAMED_FIELDS.get(name, name)
-            if present_name != name:
-                _log.warning("The recipe field %s is deprecated; use %s.", name, present_name)
-            *path, last = present_name.split(".")
+            current_name = _RENAMED_FIELDS.get(name, name)
+            if current_name != name:
+                _log.warning("The recipe field %s is deprecated: use %s instead", name, current_name)
+            *path, last = current_name.split(".")
             fields: Any = document
             for part in path:
                 fields = fields.get(part) if isinstance(fields, dict) else None
@@ -173,11 +173,11 @@ def window_frames(features: FeatureSpec, audio: AudioSpec, window_s: float) -> i
     return int(-(-window_s * features.frame_rate(audio.sample_rate) // 1))
 
 
-def _with_present_names(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a recipe with renamed fields under their present names."""
+def _with_current_names(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a recipe with renamed fields under their current names."""
     copy = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
-    for former, present in _RENAMED_FIELDS.items():
-        (part, old), (_, new) = former.split("."), present.split(".")
+    for former, current in _RENAMED_FIELDS.items():
+        (part, old), (_, new) = former.split("."), current.split(".")
         if isinstance(copy.get(part), dict) and old in copy[part]:
             copy[part][new] = copy[part].pop(old)
     return copy

@@ -11,12 +11,12 @@ class Schedule:
     """How a network is fitted.
 
     Attributes:
-        optimiser: Which optimiser.
+        optimiser: Name of the optimiser.
         learning_rate: Learning rate of all weights; the peak of a one-cycle schedule.
         weight_decay: Decoupled for AdamW, a penalty for the others.
         rate: Schedule of the learning rate: ``one-cycle`` rises and falls once over all epochs (Smith 2018),
             ``plateau`` halves it whenever the validation loss has not improved for five epochs, ``constant`` keeps it.
-        warm_up: Share of the steps on which a one-cycle learning rate rises.
+        warm_up: Share of the steps during which a one-cycle learning rate rises.
         keep: Which weights to keep: those of the epoch with the ``best`` validation loss, or of the ``last`` epoch.
             With ``last`` there is no validation, and the validation tracks are used for training.
         epochs: Maximum number of epochs.
@@ -26,8 +26,8 @@ class Schedule:
         averaging: Decay per step of the moving average of the weights that is validated and kept; 0 keeps the weights
             themselves.
         teachers: Number of networks with the same recipe and other seeds that are trained first. They see the same
-            windows as the network, and the mean of their predictions is a part of its target, which distils an
-            ensemble into one network (Hinton et al. 2015; Beyer et al. 2022).
+            windows as the network, and the mean of their predictions is part of its target, which distils an ensemble
+            into one network (Hinton et al. 2015; Beyer et al. 2022).
         distillation: That part of the target, from 0 to 1.
     """
 

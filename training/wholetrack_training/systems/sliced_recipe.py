@@ -1,4 +1,4 @@
-"""Recipes whose epoch is every slice of every track once, as in the published systems."""
+"""Recipes whose epochs consist of every slice of every track once, as in the published systems."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def one_hot(genres: Sequence[int], n_labels: int) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlicedRecipe(Recipe):
-    """A recipe whose epoch is every slice of every track once, in random order.
+    """A recipe whose epochs consist of every slice of every track once, in random order.
 
     Attributes:
         slice_hop_s: Distance in seconds between the slices of a track that are used for training.

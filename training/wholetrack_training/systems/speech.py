@@ -1,4 +1,4 @@
-"""Speech as an example of a sound that is not music: frames of many voices of espeak-ng, stored in ``speech.npz``.
+"""Speech as an example of a sound that is not music: frames of many espeak-ng voices, stored in ``speech.npz``.
 
 ``python -m wholetrack_training.systems.speech`` regenerates the file; nothing else needs espeak-ng
 (https://github.com/espeak-ng). The English, German, French and Spanish voices are left out because models are tested

@@ -66,7 +66,7 @@ class Crnn(nn.Module):
         for i, (channels, pool_bands, pool_frames) in enumerate(
             zip(shape.channels, shape.pool_bands, shape.pool_frames, strict=True)
         ):
-            # The first block halves the bands by its stride. At full height it would cost more than all the others.
+            # The first block halves the bands with its stride. At full height it would cost more than all the others.
             stride, pool = ((pool_bands, 1), (1, pool_frames)) if i == 0 else ((1, 1), (pool_bands, pool_frames))
             blocks += [
                 nn.Conv2d(inputs, channels, 3, stride=stride, padding=1, bias=False),
@@ -106,7 +106,7 @@ class WholetrackCrnn(Recipe):
         augmentation: How strongly windows are changed.
         windows_per_track: Windows drawn from each track per epoch.
         outliers: Windows of every batch that are not music; their target is the same share for every genre.
-        speech: Whether voices of espeak-ng are among the outliers.
+        speech: Whether espeak-ng voices are among the outliers.
     """
 
     system = "wholetrack-crnn"
