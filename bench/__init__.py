@@ -4,4 +4,4 @@
 documentation from the recorded results. With ``--check`` they report whether it is up to date.
 """
 
-import wholetrack  # noqa: F401 - before onnxruntime, because it disables its telemetry
+import wholetrack  # noqa: F401 - imported before onnxruntime, because it disables onnxruntime's telemetry

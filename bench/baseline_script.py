@@ -1,8 +1,8 @@
 """Classification the way the code of the published systems does it, as a baseline.
 
 librosa decodes the recording and computes every window separately, and the network is called once per track. The
-authors run such code as a script that processes one recording after another, with libraries that use the cores as they
-see fit. As a harder comparison, it can also run in as many processes as there are cores, with one thread each.
+authors run such code as a script that processes one recording after another, with as many threads as the libraries
+choose. As a harder comparison, it can also run in as many processes as there are cores, with one thread each.
 """
 
 from __future__ import annotations

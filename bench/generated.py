@@ -16,7 +16,7 @@ _DIFF_LINES = 40
 
 
 def generator_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a generator; its option ``--check`` replaces writing."""
+    """Return the parser of a generator, with the option ``--check`` to compare files instead of writing them."""
     parser = plain_parser(description)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit with status 1 if a file does not match the records"

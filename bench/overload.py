@@ -1,4 +1,4 @@
-"""Requests at four times capacity: how many are accepted, how late, and how fast the others are refused.
+"""Requests at four times capacity: how many are accepted, with what latency, and how fast the others are refused.
 
 Measured with different limits on the number of admitted requests (``WHOLETRACK_MAX_REQUESTS``). Capacity and the
 latency of a single client are measured with the default limit, which is one of them.

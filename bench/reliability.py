@@ -14,11 +14,11 @@ from wholetrack_training.results.markdown import markdown_table
 
 _BAD_INPUT, _EXTREMES = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"
-_PIPELINE, _SANDBOX = "tests/wholetrack/test_pipeline.py", "tests/wholetrack/sandbox/test_sandbox.py"
+_PIPELINE, _SANDBOX = "tests/wholetrack/test_pipeline.py", "tests/wholetrack/sandbox/test_restrictions.py"
 # What is limited, the setting, the status of the response beyond the limit, and the tests.
 _LIMITS = (
     ("bytes of an upload", "max_upload_bytes", 413, _BAD_INPUT),
-    ("seconds of decoded audio, whatever the header of the file states", "max_duration_s", 413, _EXTREMES),
+    ("seconds of decoded audio, whatever the file's header states", "max_duration_s", 413, _EXTREMES),
     ("windows of a recording, or steps if the model has several per window", "max_windows", 413, _PIPELINE),
     ("bytes of the request headers, of a trailer, or of a chunk extension", "max_header_bytes", 431, _CONNECTIONS),
     (
@@ -50,8 +50,8 @@ def page(records: Mapping[str, Record]) -> str:
         "# Reliability",
         *paragraph(
             "`make reliability` generates this page from the records in [reliability](reliability). CI runs a short "
-            "form of every campaign: each fault for a few seconds, a few hundred damaged files, and a quarter of a "
-            "minute of mixed traffic. [SECURITY.md](../SECURITY.md) describes the threats and the defences."
+            "form of every campaign: each fault for a few seconds, a few hundred damaged files, and 15 seconds of "
+            "mixed traffic. [SECURITY.md](../SECURITY.md) describes the threats and the defences."
         ),
         *(line for name, record in records.items() for line in sections[name](record)),
         *_limits(),
@@ -64,7 +64,7 @@ def _chaos(record: Record) -> Iterable[str]:
     seconds = max(result["seconds"] for result in faults.values())
     yield from ("", "## Faults under load")
     yield from paragraph(
-        f"`make chaos`, {record['date']}: {record['clients']} clients send requests without pause while parts of the "
+        f"`make chaos`, {record['date']}: {record['clients']} clients send requests continuously while parts of the "
         f"service fail, for {seconds:g} s per fault. Every response must be a correct prediction or a documented "
         "error, no request may hang, nothing may be left behind, and the service must recover by itself."
     )
@@ -108,8 +108,8 @@ def _fuzz(record: Record) -> Iterable[str]:
     yield from ("", "## Damaged files")
     yield from paragraph(
         f"`make fuzz`, {record['date']}: {record['files']:,} files derived from {record['origins']} valid files in all "
-        "accepted containers, with flipped bits, truncation, splices, extreme numbers, and lines of ffmpeg's log in "
-        f"tags. Each can be reproduced from the seed {record['seed']} and its number."
+        "accepted containers, with flipped bits, truncation, splices, extreme numbers, and tags that imitate lines of "
+        f"ffmpeg's log. Each can be reproduced from the seed {record['seed']} and its number."
     )
     yield ""
     rows = [*sorted(record["statuses"].items()), *sorted(record["codes"].items(), key=lambda pair: -pair[1])]
@@ -150,9 +150,9 @@ def _limits() -> Iterable[str]:
     )
     yield from paragraph(
         "An upload may have a single part, with at most 8 headers. A decoder may use 256 MiB of data within 1 GiB "
-        "of address space, a limited CPU time and 32 descriptors, and it cannot write to any file "
-        f"(`{_SANDBOX}`). Files with extreme sample rates, channel counts, numbers of streams, tags and nesting depths "
-        f"get a prediction or a documented error (`{_EXTREMES}`)."
+        "of address space, a limited amount of CPU time and 32 descriptors, and it cannot write to any file "
+        f"(`{_SANDBOX}`). Files with extreme sample rates, numbers of channels, streams or tags, or nesting depths get "
+        f"a prediction or a documented error (`{_EXTREMES}`)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Time from the start of the service until it is ready, which includes the golden check of every model."""
+"""Time from the start of the service until it is ready, which includes the self-test of every model."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _CLIENTS = (1, 4, 16)
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """One measurement of everything that is compared; that of the service by number of clients."""
+    """One measurement of everything that is compared; the measurements of the service are by number of clients."""
 
     float32: dict[int, Load]
     int8: dict[int, Load]

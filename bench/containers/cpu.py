@@ -1,4 +1,4 @@
-"""The CPU image: size, rebuild after a change of code, time to ready, and throughput of several instances."""
+"""The CPU image: size, rebuild after a code change, time until ready, and throughput of several instances."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def _rebuild_s() -> float:
-    """Return the duration of a build after a change of code, with all earlier layers cached, in seconds."""
+    """Return the duration of a build after a code change, with all earlier layers cached, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
         files = run("git", "ls-files").splitlines()
@@ -74,7 +74,7 @@ def _ready_s() -> float:
 
 
 def _throughput(project: ComposeProject, song: bytes, rounds: int) -> dict[str, Any]:
-    """Measure one and two instances behind the proxy in turn, and return their throughput and its ratio."""
+    """Measure one and two instances behind the proxy alternately, and return their throughput and its ratio."""
     loads: dict[int, list[Load]] = {1: [], 2: []}
     for _ in range(rounds):
         for instances, measured in loads.items():

@@ -1,4 +1,4 @@
-"""The GPU image: its size, its largest packages, and its error message where there is no GPU."""
+"""The GPU image: its size, its largest packages, and its error message if there is no GPU."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def _cpu_image(cpu: Record) -> Iterable[str]:
                 "500 MB",
             ],
             ["from `docker run` to ready", median_and_range(cpu["ready_s"], " s"), "3 s"],
-            ["build after a change of code", f"{cpu['rebuild_s']:.1f} s", "15 s"],
+            ["rebuild after a code change", f"{cpu['rebuild_s']:.1f} s", "15 s"],
         ],
     )
 
@@ -55,8 +55,9 @@ def _decoders(cpu: Record) -> Iterable[str]:
     yield from ("", "## Which ffmpeg")
     yield from paragraph(
         "The image builds ffmpeg from Debian's source package, which includes Debian's security patches, with only the "
-        "containers and codecs that the service accepts; `docker/ffmpeg_options.py` reads them from the service. Code "
-        "that is not in the image cannot be attacked, and scanners do not report libraries for video and images."
+        "containers and codecs that the service accepts; `docker/ffmpeg_options.py` takes them from the service's "
+        "code. Code that is not in the image cannot be attacked, and scanners do not report libraries for video and "
+        "images."
     )
     yield ""
     yield from markdown_table(
@@ -82,8 +83,8 @@ def _instances(cpu: Record) -> Iterable[str]:
         "One instance runs a thread of the network and a decoder on every core, and two instances behind the proxy "
         f"share the same cores. With {throughput['clients']} clients, {cpu['song_seconds']} s of mp3 and "
         f"{cpu['cpus']} cores, two instances process {median_and_range(throughput['two_over_one'])} times as many "
-        "tracks per second as one, measured in turn. Several instances on one machine are for availability while one "
-        "of them is replaced, not for throughput."
+        "tracks per second as one, measured alternately. Several instances on one machine provide availability while "
+        "one of them is replaced, not throughput."
     )
 
 
@@ -96,8 +97,8 @@ def _gpu_image(gpu: Record) -> Iterable[str]:
         f"Built by `python -m bench.containers --gpu --record` on {gpu['date']}: {gpu['image_mb']:,.0f} MB unpacked, "
         f"built in {gpu['build_s']:.0f} s with its packages cached. onnxruntime-gpu, CUDA 13 and cuDNN 9 are installed "
         "from their Python packages, so the host needs a driver of the 580 series or newer and no other NVIDIA "
-        "software. There was no GPU to run the image on. It is verified that its models reproduce their golden outputs "
-        "on the CPU, and that with `WHOLETRACK_DEVICE=cuda` and without a GPU it exits with status "
+        "software. There was no GPU to run the image on. It was verified that its models reproduce their golden "
+        "outputs on the CPU, and that with `WHOLETRACK_DEVICE=cuda` and without a GPU it exits with status "
         f"{refused['exit_status']} and names the missing driver library, `{library[0]}`."
     )
     yield ""

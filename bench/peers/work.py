@@ -1,4 +1,4 @@
-"""What every framework serves: from a file to windows, and from windows to probabilities."""
+"""What every framework serves: turning a file into windows, and windows into probabilities."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def _introduction(track: Record) -> Iterable[str]:
     yield from paragraph(
         "`python -m bench.performance` generates this page from the records in [bench](bench), which `make bench`, "
         "`make bench-memory` and `make bench-peers` write. [performance.json](performance.json) has the same figures "
-        "for programs. Ratios compare runs that alternated on one machine; they are given as median (minimum to "
-        "maximum, number of runs)."
+        "in machine-readable form. Ratios compare runs that alternated on one machine; they are given as median "
+        "(minimum to maximum, number of runs)."
     )
     yield from paragraph(
         f"Measured on {track['date']} on {machine['cpus']} cores ({machine['processor']}), with ffmpeg "
@@ -80,8 +80,8 @@ def _decoding(decoding: Record) -> Iterable[str]:
         "CPU seconds to decode one file. The service runs one ffmpeg process per file and schedules it as a batch job "
         "on one CPU. It is compared with the same command under the default scheduling of the kernel, and with PyAV, "
         "which uses ffmpeg's libraries in one thread of a process that is already running, and ffmpeg's own resampler "
-        "instead of soxr. The service keeps the separate process, because a process that handles a single file cannot "
-        "be affected by other files."
+        "instead of soxr. The service uses a separate process because a process that handles a single file cannot be "
+        "affected by other files."
     )
     yield ""
     times = ("service_scheduling_cpu_s", "default_scheduling_cpu_s", "pyav_cpu_s")
