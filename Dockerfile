@@ -3,16 +3,16 @@
 #
 #   docker build --target cpu -t wholetrack .
 #
-# Python packages are pinned with hashes and installed before the code is copied, so that a change of code rebuilds only
-# the code.
+# Python packages are pinned with hashes and installed before the code is copied, so that a code change rebuilds only the
+# layers with the code.
 #
 # Debian packages are not pinned: builds get the current versions with their security patches.
 # hadolint global ignore=DL3008
 ARG PYTHON_VERSION=3.12
 
 
-# The configure options that follow from the formats and codecs that the service accepts. They have a stage of their
-# own, so that ffmpeg is rebuilt only if they change.
+# The configure options for the formats and codecs that the service accepts. They have a stage of their own, so that
+# ffmpeg is rebuilt only if they change.
 FROM python:${PYTHON_VERSION}-slim AS ffmpeg-options
 WORKDIR /build
 COPY service/wholetrack/__init__.py service/wholetrack/errors.py wholetrack/
@@ -21,7 +21,7 @@ COPY docker/ffmpeg_options.py .
 RUN PYTHONPATH=. python ffmpeg_options.py > options
 
 
-# ffmpeg from Debian's source package with its security patches, and only with the components that the service uses.
+# ffmpeg from Debian's source package, with Debian's security patches and only the components that the service uses.
 FROM python:${PYTHON_VERSION}-slim AS ffmpeg
 WORKDIR /build
 RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.sources \

@@ -16,7 +16,7 @@ help: ## List the targets
 
 setup: $(VENV)/.service ## Install the service into .venv, with dependencies verified by hash
 
-setup-training: $(VENV)/.training ## Install what training needs as well (PyTorch)
+setup-training: $(VENV)/.training ## Also install what training needs (PyTorch)
 
 serve: setup ## Serve on 127.0.0.1:8000
 	$(BIN)/wholetrack serve
@@ -37,7 +37,7 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests without a running service use both processors. Those that measure time or load run alone.
+# Tests without a running service run in two processes. Those that measure time or load run alone.
 PARALLEL := tests/fuzz tests/wholetrack tests/wholetrack_training
 unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(BIN)/python -m pytest $(or $(PYTEST),$(PARALLEL:%=--ignore=%))
@@ -61,7 +61,7 @@ bench-peers: $(VENV)/.test ## Compare with LitServe, BentoML, Ray Serve and PyAV
 	for name in decoding peers; do $(BIN)/python -m bench.$$name --record || exit 1; done
 	$(BIN)/python -m bench.performance
 
-bench-containers: $(VENV)/.test ## Measure the images and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
+bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
 
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
@@ -109,10 +109,10 @@ results: $(VENV)/.training ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from
 fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (about 15 minutes); writes docs/reliability
 	$(BIN)/python -m tests.fuzz.campaign --files 20000 --seed 1 --clients 4 --keep $(RUNS)/fuzz --record
 
-chaos: $(VENV)/.test ## Kill and stop parts of the service under load (about 12 minutes); writes docs/reliability
+chaos: $(VENV)/.test ## Inject faults into the service under load (about 12 minutes); writes docs/reliability
 	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record
 
-soak: $(VENV)/.test ## Watch for growth during half an hour of mixed traffic; writes docs/reliability
+soak: $(VENV)/.test ## Check for resource leaks during half an hour of mixed traffic; writes docs/reliability
 	$(BIN)/python -m tests.chaos.soak --minutes 30 --record
 
 containers: $(VENV)/.test $(VENV)/.containers ## Build, run and attack the images (needs Docker; about 6 minutes)
@@ -132,7 +132,7 @@ audit: $(VENV)/.tools ## Check the dependencies for known vulnerabilities (AUDIT
 	$(VENV)/tools/bin/python requirements/audit.py $(AUDIT) requirements/service-cpu.txt requirements/service-gpu.txt
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
-lock: ## Pin all dependencies again (needs uv)
+lock: ## Update the pins of all dependencies (needs uv)
 	for device in cpu gpu; do \
 	    $(LOCK) --generate-hashes --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done

@@ -7,7 +7,7 @@ advisories. Three measures resolve this:
 
 - A dry run, which contacts no database: if it fails, pip-audit itself does not work.
 - A report in JSON: a pin counts as audited only if the report has a list of vulnerabilities for it, empty or not.
-- A canary, which is a package with a well-known vulnerability: if a database does not report it, it has no advisories,
+- A canary, which is a package with a well-known vulnerability: a database that does not report it has no advisories,
   and its results without vulnerabilities are ignored.
 
 A vulnerability without an exception is a failure. Pins that no database could audit are a failure only with --complete,
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 EXCEPTIONS = Path(__file__).with_name("audit-exceptions.txt")
-EXCEPTION_LASTS = timedelta(days=180)
+EXCEPTION_LIFETIME = timedelta(days=180)
 
 _PIP_AUDIT = (sys.executable, "-m", "pip_audit")
 # In this order. The second database gets the pins that the first could not audit.
@@ -83,7 +83,7 @@ class AuditResult:
     Attributes:
         vulnerabilities: Vulnerabilities found.
         unaudited: Pins that no database could audit.
-        reasons: Why, for each database that could not audit all pins.
+        reasons: The reason, for each database that could not audit all pins.
     """
 
     vulnerabilities: tuple[Vulnerability, ...]
@@ -131,7 +131,7 @@ def read_exceptions(path: Path, today: date) -> dict[str, str]:
             raise AuditError(f"{path.name}: expected 'identifier date reason': {line}") from error
         if age < timedelta():
             raise AuditError(f"{path.name}: the date is in the future: {line}")
-        if age > EXCEPTION_LASTS:
+        if age > EXCEPTION_LIFETIME:
             raise AuditError(f"{path.name}: last reviewed {age.days} days ago, review it again: {line}")
         reasons[identifier] = reason
     return reasons
@@ -268,7 +268,7 @@ def main(arguments: Sequence[str] | None = None, *, pip_audit: Sequence[str] = _
     parser = argparse.ArgumentParser(description="Fail if a pinned package has a known vulnerability.")
     parser.add_argument("requirements", nargs="+", type=Path, help="requirements files with pins")
     parser.add_argument(
-        "--exceptions", type=Path, default=EXCEPTIONS, help="file of vulnerabilities that are no failure"
+        "--exceptions", type=Path, default=EXCEPTIONS, help="file of vulnerabilities that do not count as failures"
     )
     parser.add_argument("--complete", action="store_true", help="also fail if a pin could not be audited")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a CycloneDX bill of materials (SBOM) of the service.
 
-cyclonedx-py lists the pinned packages. Added are the version of the service, the ffmpeg binary in the package
+cyclonedx-py lists the pinned packages. This script adds the version of the service, the ffmpeg binary in the package
 imageio-ffmpeg, which is the largest third-party component that processes untrusted files, and the model bundles. The
 same inputs produce the same bytes.
 """

@@ -1,3 +1,3 @@
 """Tests. The folders mirror the packages; ``e2e`` tests a running service."""
 
-import wholetrack  # noqa: F401 - before onnxruntime, because it disables its telemetry
+import wholetrack  # noqa: F401 - imported before onnxruntime, because it disables onnxruntime's telemetry

@@ -22,7 +22,7 @@ from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
 
 _HAS_GPU = Path("/dev/nvidiactl").exists() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-# What each marker needs, and the reason to skip where it is missing.
+# For each marker, whether its requirement is met, and the reason to skip otherwise.
 _REQUIREMENTS = {
     "data": ((SHARED / "data").is_dir(), f"the real recordings are missing: {SHARED / 'data'} does not exist"),
     "torch": (importlib.util.find_spec("torch") is not None, "PyTorch is not installed: pip install -e '.[train]'"),
@@ -32,7 +32,7 @@ _REQUIREMENTS = {
     "no_gpu": (not _HAS_GPU, "there is a GPU"),
     "docker": (bool(os.environ.get("WHOLETRACK_CONTAINERS")), "tests of containers run with `make containers`"),
 }
-# What a machine may lack although WHOLETRACK_NO_SKIPS is set.
+# What a machine may lack even if WHOLETRACK_NO_SKIPS is set.
 _OPTIONAL = {"gpu", "no_gpu", "docker"}
 
 
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that skipped tests although WHOLETRACK_NO_SKIPS says that only a GPU or Docker may be missing."""
+    """Fail a run that skipped tests if WHOLETRACK_NO_SKIPS is set, unless they need a GPU, no GPU, or Docker."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("WHOLETRACK_NO_SKIPS") and reporter is not None:
         skipped = [report for report in reporter.stats.get("skipped", []) if not _OPTIONAL & set(report.keywords)]

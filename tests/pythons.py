@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs the unit tests of the service on every supported Python that is installed, each in an environment of its own.
+"""Run the unit tests of the service on every supported Python that is installed, each in an environment of its own.
 
-``make pythons``. Interpreters are searched on PATH and among those of pyenv. The training package is left out, because
-PyTorch is pinned to one version.
+``make pythons`` runs this script. It looks for interpreters on PATH and in pyenv. The training package is left out,
+because PyTorch is pinned to one version.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ ENVIRONMENTS = PROJECT / "build" / "pythons"
 
 
 def supported() -> list[str]:
-    """Versions that the package declares, such as ``3.11``."""
+    """Return the versions that the package declares, such as ``3.11``."""
     classifiers = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["classifiers"]
     return [found[1] for line in classifiers if (found := re.search(r"Python :: (3\.\d+)$", line))]
 
 
 def interpreter(version: str) -> Path | None:
-    """A Python of this version that runs; None if there is none."""
+    """Return a working Python of this version; None if there is none."""
     candidates = [shutil.which(f"python{version}")]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=True).stdout.strip()

@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from requirements.audit import CANARY, EXCEPTION_LASTS, AuditError, Pin, audit, main, read_exceptions, read_pins
+from requirements.audit import CANARY, EXCEPTION_LIFETIME, AuditError, Pin, audit, main, read_exceptions, read_pins
 from requirements.sbom import complete
 from tests.harness.paths import PROJECT
 
@@ -150,7 +150,7 @@ def test_an_exception_by_identifier_or_alias_passes(
 
 def test_an_exception_expires_after_180_days(tmp_path: Path) -> None:
     path = tmp_path / "exceptions.txt"
-    path.write_text(f"# why\n\nPYSEC-7 {TODAY - EXCEPTION_LASTS} not called here\n")
+    path.write_text(f"# why\n\nPYSEC-7 {TODAY - EXCEPTION_LIFETIME} not called here\n")
     assert read_exceptions(path, TODAY) == {"PYSEC-7": "not called here"}
     with pytest.raises(AuditError, match="181 days ago"):
         read_exceptions(path, TODAY + timedelta(days=1))

@@ -2,8 +2,8 @@
 
 ``die`` ends the device thread that takes the next batch, and ``hang`` makes it hang. Otherwise it is the real service.
 
-A thread breaks only after it has classified a batch. One that breaks before that was restarted in vain, and the service
-would end its process, as it should.
+A thread breaks only after it has classified a batch. If a restarted thread broke before that, its restart would count
+as failed, and the service would rightly end its process.
 """
 
 from __future__ import annotations

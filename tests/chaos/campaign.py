@@ -1,4 +1,4 @@
-"""Inject every fault in turn into a service under load, and check its responses, what is left over and its recovery.
+"""Inject one fault after another into a service under load, and check its responses, leftovers and recovery.
 
 python -m tests.chaos.campaign --seconds 60 --record
 """
@@ -32,13 +32,13 @@ class FaultResult:
 
     Attributes:
         seconds: How long it was injected.
-        injections: How often; 0 if it existed all the time.
+        injections: How often it was injected; 0 if it was present all the time.
         outcomes: Number of requests by outcome, see :class:`tests.chaos.traffic.TrafficResult`.
         restarts: How often the process was restarted.
         slowest_s: Latency of the slowest request, in seconds.
         recovery_s: Time from the end of the fault until the service is ready and predicts correctly, in seconds.
         memory_mib: Growth of the resident memory, in MiB.
-        problems: What should not have happened.
+        problems: Everything that should not have happened.
     """
 
     seconds: float

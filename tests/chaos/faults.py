@@ -19,7 +19,7 @@ from tests.harness.waiting import until
 _STOP_S = 120.0
 
 Inject = Callable[[Supervisor, float], int]
-"""Injects a fault again and again for a number of seconds, and returns how often."""
+"""Injects a fault repeatedly for a number of seconds, and returns how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Fault:
         loses_connections: Whether clients may get no response, because the process is killed.
         disconnecting_clients: Number of additional clients that disconnect before the response.
         settings: Settings of the service.
-        max_growth_mib: Limit for the growth of resident memory. Python and onnxruntime keep memory that they have
+        max_growth_mib: Limit on the growth of resident memory. Python and onnxruntime keep memory that they have
             allocated once; a leak per request would exceed the limit after thousands of requests.
         small_disk: Whether uploads are stored on a file system that is almost full.
     """
@@ -47,7 +47,7 @@ class Fault:
 
 
 def _every(pause_s: float, seconds: float) -> Iterator[int]:
-    """Yield 0, 1, 2 and so on, with a pause after each, until the time is over."""
+    """Yield 0, 1, 2 and so on, with a pause after each, until the time is up."""
     began, number = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         yield number
@@ -130,7 +130,7 @@ def _exhaust_descriptors(supervisor: Supervisor, seconds: float) -> int:
 
 
 def _wait(_: Supervisor, seconds: float) -> int:
-    """Do nothing, for faults that exist from the beginning."""
+    """Do nothing, for faults that are present from the beginning."""
     time.sleep(seconds)
     return 0
 
@@ -144,7 +144,7 @@ FAULTS: Mapping[str, Fault] = {
     ),
     # All its decoders end with it. If it is killed before it has started any, no request fails.
     "launcher killed": Fault(_signal_one_of(_launchers, signal.SIGKILL, 2.0), frozenset({"internal_error"})),
-    # The service replaces it after five seconds without a sign of life.
+    # The service replaces it if it does not reply for five seconds.
     "launcher stopped": Fault(_signal_one_of(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
     # Each reopening of sessions fragments the heap: 33, 52 and 103 MiB in campaigns of 60, 150 and 60 s.
     "device thread dies": Fault(_command("die", 2.0), frozenset({"device_failed"}), max_growth_mib=160.0),

@@ -62,7 +62,7 @@ def wrong_predictions(server: Server, expected: Expected) -> list[str]:
 
 
 def leftovers(server: Server, before: Resources) -> list[str]:
-    """Return which uploads, processes and descriptors are left over, after giving the service time to release them."""
+    """Return what uploads, processes and descriptors are left over, after giving the service time to release them."""
     deadline, problems = time.monotonic() + _TIMEOUT_S, list[str]()
     while time.monotonic() < deadline:
         problems = [f"{len(found)} {name} left over" for name, found in server.leftovers().items() if found]

@@ -54,7 +54,7 @@ class SoakResult:
         growth_mib: Growth of the memory over the second half, from a linear fit.
         growth_error_mib: Standard error of the growth.
         descriptors: Open descriptors of the idle service before and after.
-        problems: What should not have happened.
+        problems: Everything that should not have happened.
     """
 
     minutes: float

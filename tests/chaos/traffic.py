@@ -1,4 +1,4 @@
-"""Clients that post recordings without pause and check every response; some disconnect or send slowly."""
+"""Clients that post recordings continuously and check every response; some of them disconnect or send slowly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Expected = Mapping[str, tuple[bytes, dict[str, Any] | None]]
 """What clients post by name: the bytes, and the response without faults, or None if an error is expected."""
 
 HANG_S = 40.0
-"""A request that takes longer hangs: the service's own time limit is ten seconds in these tests."""
+"""A request that takes longer counts as hung: the service's own time limit is ten seconds in these tests."""
 
 _STATUSES = {kind.code: kind.status for kind in ErrorKind}
 _TOLERANCE = 1e-4
@@ -35,8 +35,8 @@ class TrafficResult:
     Attributes:
         outcomes: Number of requests by outcome: ``ok``, the code of an error, ``refused`` if nothing listened,
             ``connection_lost`` if the connection ended before the response, ``disconnected`` or ``slow_upload`` for
-            clients that behave so, and ``hang``.
-        problems: What should not have happened.
+            clients that disconnect or send slowly on purpose, and ``hang``.
+        problems: Everything that should not have happened.
         slowest_s: Latency of the slowest request, in seconds.
     """
 
@@ -50,7 +50,7 @@ class Traffic:
 
     Args:
         server: The service.
-        recordings: What they post in turn.
+        recordings: The recordings that they post, one after another.
         clients: Number of clients that wait for every response.
         disconnecting: Number of further clients that disconnect before the response.
         slow: Number of further clients that send a byte now and then.

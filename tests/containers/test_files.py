@@ -84,7 +84,7 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"], ids="overlays/{}".format)
 def manifests(request: pytest.FixtureRequest, kubectl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered manifests of an overlay."""
+    """A file with the rendered manifests of an overlay."""
     folder = tmp_path_factory.mktemp("overlay")
     overlay = PROJECT / "deploy/kubernetes/overlays" / request.param
     rendered = folder / "manifests.yaml"

@@ -1,4 +1,4 @@
-"""Bundles of the user, mounted with docker/models.yml."""
+"""The user's own bundles, mounted with docker/models.yml."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeProject
         yield project
 
 
-def test_mounted_bundles_are_served_together_with_those_of_the_image(project: ComposeProject) -> None:
+def test_mounted_bundles_are_served_together_with_those_in_the_image(project: ComposeProject) -> None:
     served = {model["name"] for model in httpx.get(f"{project.url}/v1/models").json()["models"]}
     in_the_image = {folder.name for folder in (PROJECT / "models").iterdir()}
     mounted = {folder.name for folder in _FOLDS.iterdir()}

@@ -116,7 +116,7 @@ def test_the_proxy_streams_uploads(scaled: ComposeProject) -> None:
     assert response.json()["prediction"]["summed_score"]["genre"] is None
 
 
-def test_the_proxy_passes_responses_on_unchanged(scaled: ComposeProject) -> None:
+def test_the_proxy_passes_on_responses_unchanged(scaled: ComposeProject) -> None:
     refused = scaled.post(b"#EXTM3U\nfile:///etc/passwd\n")
     assert (refused.status_code, refused.json()["code"]) == (415, "unsupported_media")
     request_id = "0123456789abcdef0123456789abcdef"
@@ -132,7 +132,7 @@ def test_the_proxy_does_not_expose_metrics(scaled: ComposeProject) -> None:
         assert response.headers["content-type"] == "application/problem+json"
 
 
-def test_the_proxy_passes_a_disconnect_of_the_client_on(scaled: ComposeProject, long_song: bytes) -> None:
+def test_the_proxy_aborts_the_request_of_a_client_that_disconnects(scaled: ComposeProject, long_song: bytes) -> None:
     headers = (
         "POST /v1/predict HTTP/1.1\r\nHost: x\r\n"
         f"Authorization: Bearer {scaled.key}\r\nContent-Length: {len(long_song)}\r\n\r\n"

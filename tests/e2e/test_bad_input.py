@@ -1,4 +1,4 @@
-"""Every error of the table, caused by a real file or request of its kind. None leaves anything behind."""
+"""Every error in the table, caused by a real file or request of its kind. None leaves anything behind."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_recording_shorter_than_a_window_is_padded_with_a_warning(strict: Serv
     assert [warning["code"] for warning in response.json()["warnings"]] == ["padded"]
 
 
-def test_silence_is_a_prediction_without_a_genre(strict: Server) -> None:
+def test_silence_is_predicted_without_a_genre(strict: Server) -> None:
     response = strict.post(wav_bytes(np.zeros(5 * RATE, dtype=np.float32), RATE))
     assert response.status_code == 200
     body = response.json()

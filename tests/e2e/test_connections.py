@@ -1,4 +1,4 @@
-"""Clients that send invalid HTTP, are slow, or never stop: they get a reason where possible, and no connection."""
+"""Clients that send invalid HTTP, are slow, or never stop: they get an error if possible, and are disconnected."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_probes_are_answered_above_the_connection_limit(guarded: Server) -> None
         with closing(connect(guarded)) as probe:
             probe.sendall(HEALTH)
             assert probe.recv(65536).startswith(b"HTTP/1.1 200")
-        # The number of additional connections is limited, too.
+        # The number of additional connections is limited as well.
         for _ in range(16):
             stack.enter_context(closing(connect(guarded)))
         assert_refused(exchange(guarded, HEALTH), 429, "overloaded")

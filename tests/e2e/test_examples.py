@@ -83,7 +83,7 @@ def test_the_genre_of_every_window_is_printed(server: Server, song: Path) -> Non
 
 
 @uses_curl
-def test_a_folder_is_processed_to_its_end_despite_errors(server: Server, song: Path) -> None:
+def test_a_folder_is_processed_completely_despite_errors(server: Server, song: Path) -> None:
     song.with_name("text.mp3").write_text("not a song\n" * 100)
     lines = run_example(server, "folder.sh", song.parent).splitlines()
     assert len(lines) == 2

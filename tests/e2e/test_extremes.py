@@ -57,7 +57,7 @@ def wav(*, rate: int = _RATE, channels: int = 1, bits: int = 16, before: bytes =
         channels: Number of channels in the header.
         bits: Bits per sample in the header.
         before: Chunks before the format chunk.
-        times: How often the noise is repeated.
+        times: Number of repetitions of the noise.
     """
     block = channels * bits // 8
     fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
@@ -114,7 +114,7 @@ EXTREMES: dict[str, tuple[Callable[[Originals], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", EXTREMES)
-def test_an_extreme_file_gets_its_response_quickly(strict: Server, originals: Originals, name: str) -> None:
+def test_an_extreme_file_gets_a_response_quickly(strict: Server, originals: Originals, name: str) -> None:
     make, expected = EXTREMES[name]
     began = time.monotonic()
     response = strict.post(make(originals), "song")

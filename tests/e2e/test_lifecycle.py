@@ -55,7 +55,9 @@ def test_a_shutdown_finishes_what_is_in_progress(tmp_path: Path, recorder: Recor
     assert response.json()["windows"]["count"] == 598
 
 
-def test_a_prediction_that_outlasts_the_shutdown_timeout_is_told_so(tmp_path: Path, recorder: Recorder) -> None:
+def test_a_prediction_that_outlasts_the_shutdown_timeout_fails_with_draining(
+    tmp_path: Path, recorder: Recorder
+) -> None:
     assert_problem(_stopped_during(tmp_path, recorder, seconds=5000, shutdown_timeout_s=1), 503, "draining")
 
 

@@ -1,4 +1,4 @@
-"""Models, probes, metrics, request ids, and the documentation, which needs no other host."""
+"""Models, probes, metrics, request ids, and the documentation, which loads nothing from other hosts."""
 
 from __future__ import annotations
 

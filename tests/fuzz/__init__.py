@@ -1,1 +1,1 @@
-"""Real files with damage done to them on purpose, sent to the real service: nothing may break it."""
+"""Deliberately damaged files, sent to the real service, which must respond to each of them correctly."""

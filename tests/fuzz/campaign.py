@@ -59,13 +59,13 @@ class CampaignResult:
         statuses: Number of responses by HTTP status; 0 for none at all.
         codes: Number of errors by code.
         warnings: Number of warnings by code.
-        containers: Number of predictions by ffmpeg's name of the container.
-        codecs: Number of predictions by ffmpeg's name of the codec.
+        containers: Number of predictions by ffmpeg's name for the container.
+        codecs: Number of predictions by ffmpeg's name for the codec.
         mutations: Number of files by mutation.
         decoders_killed: Numbers of the mutants whose decoder was killed by a signal, by signal.
         memory_first_quarter_mib: Resident memory of the idle service after a quarter of the files.
         memory_end_mib: Resident memory of the idle service after all files.
-        violations: What should not have happened.
+        violations: Everything that should not have happened.
     """
 
     files: int
@@ -121,7 +121,7 @@ def run_campaign(
         seed: Seed of the mutants.
         clients: Number of clients that send at the same time.
         first: Number of the first mutant.
-        timeout_s: A request that takes longer hangs.
+        timeout_s: Time in seconds after which a request counts as hung.
         keep: Folder for the files that caused violations, and for the log of the service if there are any.
         check: Checks a response.
     """
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of the damage")
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--clients", type=int, default=4, help="number of clients")
-    parser.add_argument("--timeout-s", type=float, default=60.0, help="a request that takes longer hangs")
+    parser.add_argument("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as hung")
     parser.add_argument("--keep", type=Path, help="folder for the files that caused violations")
     options = parser.parse_args()
     result = run_campaign(

@@ -20,12 +20,12 @@ _DRAIN_S = 60.0
 
 
 class IdleService:
-    """A service without requests in progress: nothing of earlier requests may be left, and predictions stay the same.
+    """A service with no requests in progress: nothing may be left of earlier ones, and predictions stay the same.
 
     Args:
         server: The service.
         valid: A valid file whose prediction is checked.
-        tally: Where problems are reported.
+        tally: The tally to which problems are reported.
 
     Attributes:
         url: Address that requests everything a prediction can contain.

@@ -193,7 +193,7 @@ def set_fields_to_extremes(content: bytes, rng: np.random.Generator, _others: Se
 
 
 def write_marker(content: bytes, rng: np.random.Generator, _others: Sequence[bytes]) -> bytes:
-    """Write a marker of a container or a line of ffmpeg's log, in half of the cases into a text such as a tag."""
+    """Write a marker of a container or a line of ffmpeg's log, in half of the cases into text such as a tag."""
     markers = (_MARKERS, _LOG_LINES)[rng.integers(2)]
     texts = [found.span() for found in _TEXT.finditer(content, 0, _TEXT_SEARCH_BYTES)]
     if texts and rng.integers(2):

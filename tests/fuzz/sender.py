@@ -24,7 +24,7 @@ class Sender:
         seed: Seed of the mutants.
         tally: Counts the responses.
         check: Checks a response.
-        timeout_s: A request that takes longer hangs.
+        timeout_s: Time in seconds after which a request counts as hung.
         clients: Number of clients that send at the same time.
     """
 

@@ -41,7 +41,7 @@ class Tally:
         keep: Folder for the files that caused violations, and for a list of the violations; None to keep none.
 
     Attributes:
-        violations: In the order in which they were found.
+        violations: Violations in the order in which they were found.
         latencies_s: Latency of the request for each mutant by its number, in seconds.
         numbers: Numbers of the mutants by request id.
     """

@@ -1,4 +1,4 @@
-"""Runs a command while every processor is busy, to find tests that depend on timing.
+"""Run a command while every processor is busy, to find tests that depend on timing.
 
 ``python -m tests.harness.busy COMMAND [ARGUMENT ...]``
 """

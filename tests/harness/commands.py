@@ -1,4 +1,4 @@
-"""Running commands whose failure is a failed assertion."""
+"""Running commands, with an assertion that they succeed."""
 
 from __future__ import annotations
 

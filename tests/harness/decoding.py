@@ -15,7 +15,7 @@ RATE = 22050
 
 
 def decode(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> tuple[NDArray[np.float32], DecodedAudio]:
-    """The samples of a file, at 22,050 Hz, and its description."""
+    """Return the samples of a file at 22,050 Hz, ``[n_samples]``, and its description."""
     with decoder.open(path, sample_rate=RATE, max_duration_s=limit_s) as decoding:
         blocks = list(decoding.blocks())
         summary = decoding.summary()
@@ -23,7 +23,7 @@ def decode(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> tuple[N
 
 
 def error_kind(decoder: FfmpegDecoder, path: Path, limit_s: float = 60.0) -> ErrorKind:
-    """The error of a file that cannot be decoded."""
+    """Return the kind of error for a file that cannot be decoded."""
     with pytest.raises(ServiceError) as caught:
         decode(decoder, path, limit_s)
     assert str(path) not in caught.value.detail

@@ -19,7 +19,7 @@ class FakeDevice:
         entered: Released when a run begins.
         dies: Whether runs end their thread.
         fails: Whether runs raise.
-        message: Of the error.
+        message: Message of the error that they raise.
         poison: A window number for which runs raise.
         largest: Batch size above which runs raise.
     """
@@ -58,10 +58,10 @@ class FakeClock:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Seconds since the clock was made."""
+        """Return the current time of the clock, in seconds."""
         return self.now
 
 
 def numbered(*numbers: float) -> NDArray[np.float32]:
-    """Windows for :class:`FakeDevice`, ``[n, 1, 1]``."""
+    """Return windows for :class:`FakeDevice`, ``[n, 1, 1]``."""
     return np.array(numbers, dtype=np.float32)[:, None, None]

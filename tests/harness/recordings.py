@@ -22,9 +22,9 @@ class Kind:
 
     Attributes:
         suffix: File suffix, without a dot.
-        muxer: ffmpeg's name of the container.
-        encoder: ffmpeg's name of the encoder.
-        arguments: Further arguments of the encoder or muxer.
+        muxer: ffmpeg's name for the container.
+        encoder: ffmpeg's name for the encoder.
+        arguments: Further arguments for the encoder or muxer.
     """
 
     suffix: str

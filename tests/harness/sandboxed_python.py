@@ -26,7 +26,7 @@ c, fd, args = ctypes.CDLL(None, use_errno=True), {INPUT_FD}, sys.argv[1:]
 
 
 def python_sandbox(wanted: Collection[Layer] = ALL_LAYERS) -> Sandbox:
-    """A sandbox in which the interpreter finds its standard library."""
+    """Return a sandbox in which the interpreter finds its standard library."""
     return Sandbox(PYTHON, wanted=wanted, libraries=(Path(sys.base_prefix), Path(sys.prefix)))
 
 
@@ -34,7 +34,7 @@ def python_sandbox(wanted: Collection[Layer] = ALL_LAYERS) -> Sandbox:
 def spawned(
     sandbox: Sandbox, program: str, input_file: Path, *arguments: object, limits: Limits = LIMITS
 ) -> Iterator[SandboxedProcess]:
-    """A running program, killed and closed at the end."""
+    """Yield a running program, which is killed and closed at the end of the block."""
     command = [str(PYTHON), "-I", "-S", "-c", _PREAMBLE + program, *map(str, arguments)]
     with input_file.open("rb") as file:
         process = sandbox.spawn(command, input_file=file.fileno(), limits=limits, environment=ENVIRONMENT)
@@ -45,7 +45,7 @@ def spawned(
 def run(
     sandbox: Sandbox, program: str, input_file: Path, *arguments: object, limits: Limits = LIMITS
 ) -> tuple[int, str]:
-    """Exit status and output, stderr included, of a program."""
+    """Run a program, and return its exit status and its output, stderr included."""
     with spawned(sandbox, program, input_file, *arguments, limits=limits) as process:
         with ThreadPoolExecutor(1) as thread:
             stderr = thread.submit(process.stderr.read)

@@ -1,4 +1,4 @@
-"""Former names of settings work for one release, log a warning, and give way to the current name."""
+"""Former names of settings work for one release and log a warning; the current name takes precedence."""
 
 from __future__ import annotations
 

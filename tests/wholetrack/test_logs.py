@@ -1,4 +1,4 @@
-"""Log records stay on one line, whatever a client puts into them."""
+"""A log record is one line, whatever a client puts into it."""
 
 from __future__ import annotations
 

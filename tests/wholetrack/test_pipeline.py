@@ -93,7 +93,7 @@ def test_the_number_of_windows_is_limited(
 def test_steps_cover_the_whole_recording_at_any_hop(
     pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32], hop_s: float
 ) -> None:
-    """They are consecutive, one step apart, from the start to the end of the recording."""
+    """The steps are about one step apart, from the start to the end of the recording."""
     path = tmp_path / "song.wav"
     path.write_bytes(wav_bytes(np.tile(tune, 5), 22050))
     card = pipeline.model("deepsound-crnn").card
@@ -137,7 +137,7 @@ def test_cancelling_stops_the_prediction_and_its_ffmpeg(pipeline: Pipeline, reco
     assert ffmpegs() == []
 
 
-def test_a_track_that_is_cancelled_before_does_not_start(pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_track_that_is_cancelled_before_it_starts_does_not_start(pipeline: Pipeline, tmp_path: Path) -> None:
     cancellation = Cancellation()
     cancellation.cancel(ServiceError(ErrorKind.DRAINING, "stop"))
     with pytest.raises(ServiceError, match="stop"):

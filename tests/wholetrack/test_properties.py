@@ -1,4 +1,4 @@
-"""Properties that hold for arbitrary input: grids, scores, uploads, logs of ffmpeg, and files."""
+"""Properties that hold for arbitrary input: grids, scores, uploads, ffmpeg logs, and files."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from wholetrack.inference.worker import Failure
 pytestmark = pytest.mark.timing
 
 
-def test_the_process_ends_although_a_thread_hangs() -> None:
+def test_the_process_ends_even_if_a_thread_hangs() -> None:
     """Here the main thread hangs, as it could in a driver."""
     program = """
 import threading

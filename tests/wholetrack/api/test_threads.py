@@ -57,7 +57,7 @@ def test_all_admitted_predictions_run_at_the_same_time(
 
 
 class Work:
-    """Waits until it is cancelled, and says when its thread has ended."""
+    """Waits until it is cancelled, and records when its thread has ended."""
 
     def __init__(self) -> None:
         self.cancellation = Cancellation()
@@ -105,12 +105,12 @@ def test_a_prediction_is_cancelled_when_its_result_is_no_longer_needed(
     assert caught.value.kind is kind
 
 
-def test_a_request_cancelled_by_the_server_is_told_that_it_is_draining() -> None:
+def test_a_request_cancelled_by_the_server_fails_with_draining() -> None:
     async def cancel() -> None:
         work = Work()
         task = asyncio.create_task(run(work, receive=connected, limit_s=30.0))
         await asyncio.to_thread(work.started.wait, 10)
-        # uvicorn may cancel more than once; the thread must end all the same before the request does.
+        # uvicorn may cancel more than once; the thread must still end before the request does.
         task.cancel()
         await asyncio.sleep(0)
         task.cancel()

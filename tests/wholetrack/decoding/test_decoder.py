@@ -1,4 +1,4 @@
-"""Samples are decoded, mixed and resampled correctly, whatever the file contains besides."""
+"""Samples are decoded, mixed and resampled correctly, whatever else the file contains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_channels_are_averaged_and_resampled_as_librosa_does(
     assert summary.stream.channels == channels
     assert summary.stream.sample_rate_hz == rate
     assert len(found) == len(expected)
-    # Resamplers differ in how they treat what lies beyond the ends.
+    # Resamplers differ in what they assume beyond the ends.
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=1e-4)
 
 

@@ -64,7 +64,7 @@ def test_a_tag_that_imitates_a_signal_is_ignored() -> None:
     assert FfmpegLog.parse(text + signalled).exit_signal == 15
 
 
-def test_errors_are_counted_from_the_opening_of_the_file_on() -> None:
+def test_errors_are_counted_once_the_file_is_open() -> None:
     text = "[mp3 @ 0x1] [error] Header missing\n" + LOG.format(layout="stereo")
     assert FfmpegLog.parse(text).decode_errors == 0
     broken = text + "[aac @ 0x2] [error] Input buffer exhausted\n[error] Error\n[aac @ 0x2] [warning] odd\n"

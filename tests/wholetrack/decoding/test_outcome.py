@@ -53,7 +53,7 @@ def test_a_wav_shorter_than_its_header_states_is_truncated(
 
 
 @pytest.mark.parametrize("stated", [0, 0xFFFFFFFF])
-def test_a_wav_whose_writer_left_the_size_open_is_complete(
+def test_a_wav_whose_header_does_not_state_the_size_is_complete(
     decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32], stated: int
 ) -> None:
     path = tmp_path / "open.wav"
@@ -100,7 +100,7 @@ def test_an_unsupported_codec_in_an_accepted_container_is_rejected(
 
 
 def test_a_header_without_a_codec_is_corrupt(decoder: FfmpegDecoder, tmp_path: Path) -> None:
-    """The error does not advise to convert such a file, because no program could."""
+    """The error does not advise converting such a file, because no program could."""
     content = bytearray(wav_bytes(np.zeros(RATE, np.float32), RATE))
     content[34:36] = bytes(2)  # bits per sample, which select the codec of a WAV
     path = tmp_path / "no codec.wav"
@@ -153,7 +153,7 @@ def test_a_file_without_bytes_or_samples_is_empty(decoder: FfmpegDecoder, tmp_pa
     assert error_kind(decoder, path) is ErrorKind.EMPTY_AUDIO
 
 
-def test_a_file_that_starts_like_audio_but_cannot_be_opened_is_undecodable(
+def test_a_file_that_looks_like_audio_but_cannot_be_opened_is_undecodable(
     decoder: FfmpegDecoder, recorder: Recorder, wav: Path, tmp_path: Path
 ) -> None:
     whole = recorder.convert(recorder.load(wav, "pcm_f32le"), LOSSY[3], tmp_path / "whole.m4a")

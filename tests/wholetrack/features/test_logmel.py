@@ -31,7 +31,7 @@ def spec(**changes: object) -> FeatureSpec:
 
 
 def assert_close(ours: NDArray[np.float32], theirs: NDArray[np.float32], *, power: int = 2) -> None:
-    """Compare within 1e-3 dB, down to 80 dB below a frame's maximum; float32 has few digits for fainter values."""
+    """Compare to within 1e-3 dB, down to 80 dB below a frame's maximum; float32 has few digits for fainter values."""
     audible = theirs > theirs.max(axis=-1, keepdims=True) - 80 * power / 2
     np.testing.assert_allclose(ours[audible], theirs[audible], rtol=0, atol=1e-3)
 

@@ -67,7 +67,8 @@ def test_a_tracks_share_of_a_batch_is_proportional_to_its_weight(device: FakeDev
         assert heavy.finish()[:, 0].tolist() == [101, 102, 103, 104, 105, 106, 107]
         assert light.finish()[:, 0].tolist() == [0, 1, 2, 3, 4]
         assert third.finish()[:, 0].tolist() == [201]
-    # Of four windows one for weight 1 and three for weight 3. A track that finds the batch full is first in the next.
+    # Of four windows, one is for weight 1 and three are for weight 3. A track left out of a full batch is first in the
+    # next one.
     assert device.batches == [[0], [1, 101, 102, 103], [201, 2, 104, 105], [3, 106, 107, 4]]
 
 
@@ -85,7 +86,9 @@ def test_put_blocks_while_too_many_windows_of_a_track_wait(device: FakeDevice, e
         assert track.finish()[:, 0].tolist() == list(range(10))
 
 
-def test_wait_settled_returns_when_all_is_classified_or_the_time_is_up(device: FakeDevice, engine: Engine) -> None:
+def test_wait_settled_returns_when_all_windows_are_classified_or_the_time_is_up(
+    device: FakeDevice, engine: Engine
+) -> None:
     with engine.open_track() as track, ThreadPoolExecutor(1) as thread:
         track.put(numbered(1, 2))
         device.entered.acquire()

@@ -46,7 +46,7 @@ class Bench:
         self.unrecoverable.set()
 
     def pass_time_limit(self) -> None:
-        """Let every run in progress exceed its time limit, and make the supervisor look."""
+        """Let every run in progress exceed its time limit, and make the supervisor check."""
         self.clock.now += _HANG_S + 1
         self.engine._supervisor._wake.set()
 
@@ -57,7 +57,7 @@ class Bench:
         return outputs
 
     def fail(self, *numbers: float) -> ErrorKind:
-        """Classify windows in vain."""
+        """Classify windows, expecting an error, and return its kind."""
         with pytest.raises(ServiceError) as caught:
             self.classify(*numbers)
         return caught.value.kind
@@ -252,14 +252,14 @@ def test_a_device_that_always_raises_is_reopened(bench: Callable[..., Bench]) ->
     one.device.permits.release(100)
     assert one.fail(3) is ErrorKind.DEVICE_FAILED
     until(lambda: one.replacements == [] and one.engine.healthy)
-    # Silence told that the device was at fault, not the track.
+    # The silent window showed that the device was at fault, not the track.
     assert one.device.batches == [[3], [0]]
     assert one.classify(5) == [5]
     assert one.engine.available
 
 
 def test_a_device_that_always_raises_is_reopened_once_only(bench: Callable[..., Bench]) -> None:
-    """Before, it was tried for ever: 81 attempts in 4 s, while the health check stayed green."""
+    """It used to be retried forever: 81 attempts in 4 s, while the health check kept succeeding."""
     replacement, unused = raising(), working()
     one = bench(replacement, unused)
     one.device.fails = True
@@ -274,7 +274,7 @@ def test_a_device_that_always_raises_is_reopened_once_only(bench: Callable[..., 
     assert one.fail(4) is ErrorKind.MODEL_UNAVAILABLE
 
 
-def test_a_track_that_was_accepted_during_the_restart_fails_when_it_fails(bench: Callable[..., Bench]) -> None:
+def test_a_track_accepted_during_a_restart_fails_if_the_restart_fails(bench: Callable[..., Bench]) -> None:
     replacement = FakeDevice()
     replacement.fails = True
     one = bench(replacement)

@@ -48,7 +48,7 @@ def install(target: Path) -> Path:
 
 
 def new_venv(folder: Path) -> tuple[Path, Path]:
-    """An empty virtual environment: its interpreter and its site-packages."""
+    """Create an empty virtual environment, and return its interpreter and its site-packages."""
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     command = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -132,7 +132,7 @@ def test_the_launcher_imports_only_what_it_needs() -> None:
 
 
 def interpreter(folder: Path, script: str) -> str:
-    """A shell script in place of the Python interpreter."""
+    """Write a shell script to use in place of the Python interpreter, and return its path."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
@@ -182,7 +182,7 @@ def test_an_interpreter_that_cannot_be_executed_is_an_error_and_leaves_nothing(m
     assert psutil.Process().num_fds() == descriptors
 
 
-def test_the_service_ends_with_a_sentence_if_the_launcher_does_not_start() -> None:
+def test_the_service_exits_with_one_sentence_if_the_launcher_does_not_start() -> None:
     program = """
 import sys
 from wholetrack.cli.app import main

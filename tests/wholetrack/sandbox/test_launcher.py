@@ -143,7 +143,7 @@ def test_a_machine_without_free_descriptors_is_an_error(sandbox: Sandbox, input_
     assert sandbox._connect()._process is launcher
 
 
-def test_a_program_that_cannot_be_executed_says_why(sandbox: Sandbox, input_file: Path) -> None:
+def test_the_reason_why_a_program_cannot_be_executed_is_reported(sandbox: Sandbox, input_file: Path) -> None:
     with input_file.open("rb") as file:
         process = sandbox.spawn(["/nowhere/x"], input_file=file.fileno(), limits=LIMITS, environment=ENVIRONMENT)
     with process.stderr, process:

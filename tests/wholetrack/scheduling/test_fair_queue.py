@@ -28,7 +28,7 @@ def scheduler(
 
 
 def order_of_work(under_test: StrideScheduler, weights: dict[str, int], *, blocks: int, stalls: int = 0) -> str:
-    """Which track works on each block, if all tracks ask for the only slot, in this order, while another one has it.
+    """Return which track works on each block, if all ask for the only slot, in this order, while another one has it.
 
     The track "a" stalls after each of its first ``stalls`` blocks.
     """
@@ -63,7 +63,7 @@ class TestOrder:
         under_test = scheduler(first_blocks=2, later_blocks=1)
         assert order_of_work(under_test, {"a": 1, "b": 1, "c": 1}, blocks=4) == "aabbccabcabc"
 
-    def test_songs_are_finished_one_after_the_other(self) -> None:
+    def test_songs_are_finished_one_after_another(self) -> None:
         assert order_of_work(scheduler(), {"a": 1, "b": 1, "c": 1}, blocks=20) == "a" * 20 + "b" * 20 + "c" * 20
 
     def test_weight_is_the_number_of_slots_for_one_of_weight_1(self) -> None:
@@ -75,8 +75,8 @@ class TestOrder:
         under_test = scheduler(first_blocks=3, later_blocks=1)
         assert order_of_work(under_test, {"a": 1, "b": 1, "c": 1}, blocks=5, stalls=1) == "abbbcccaabcabca"
 
-    def test_a_track_that_has_started_goes_on_while_others_may_not_start(self) -> None:
-        """With two open tracks at most, "c" starts when "a" or "b" has finished."""
+    def test_a_track_that_has_started_continues_while_others_may_not_start(self) -> None:
+        """With at most two open tracks, "c" starts when "a" or "b" has finished."""
         under_test = scheduler(max_open=3, first_blocks=1, later_blocks=1)
         # The track that holds the slot at first is one of the three.
         with under_test.slot(Cancellation()):
