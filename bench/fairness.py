@@ -1,4 +1,4 @@
-"""Latency of a 3-minute song during a 2-hour mix, relative to its latency beside another song."""
+"""Latency of a 3-minute song during a 2-hour mix, relative to its latency alongside another song."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def read_pins(path: Path) -> Iterator[Pin]:
 
 
 def read_exceptions(path: Path, today: date) -> dict[str, str]:
-    """Return the reason for every exception by identifier.
+    """Return the reason for every exception, by identifier.
 
     Raises:
         AuditError: If an exception has no date or no reason, if its date is in the future, or if it has expired.

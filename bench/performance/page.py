@@ -176,7 +176,7 @@ def _fairness_and_memory(records: dict[str, Record], summary: Record) -> Iterabl
         ("", "measured", "target"),
         [
             [
-                "latency of a 3-minute song during a 2-hour mix, relative to its latency beside another song",
+                "latency of a 3-minute song during a 2-hour mix, relative to its latency alongside another song",
                 median_and_range(summary["fair_wait_ratio"]),
                 "1.5",
             ],

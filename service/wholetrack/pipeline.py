@@ -282,7 +282,7 @@ def _warnings(card: ModelCard, scores: WindowScores, duration_s: float) -> Itera
         yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
     elif n_silent:
         yield TrackWarning(
-            WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows are silent and carry no vote."
+            WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows are silent and have no vote."
         )
 
 

@@ -42,7 +42,7 @@ class BatchQueue:
             weight: Share of each batch relative to the other open tracks, at least 1.
 
         Raises:
-            ServiceError: If no windows are accepted at present.
+            ServiceError: If no windows are currently accepted.
         """
         with self.lock:
             if self._refusal is not None:

@@ -33,7 +33,7 @@ class Engine:
         max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked.
         hang_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
-        on_unrecoverable: Called when no device can be used any more, after the engine became unavailable.
+        on_unrecoverable: Called when no device can be used any longer, after the engine has become unavailable.
         clock: Monotonic time in seconds.
 
     Attributes:
@@ -96,7 +96,7 @@ class Engine:
             weight: Share of every batch relative to the other open tracks, at least 1.
 
         Raises:
-            ServiceError: ``device_failed`` while no worker is running, ``model_unavailable`` if none can run any more.
+            ServiceError: ``device_failed`` while no worker is running, ``model_unavailable`` if none can run again.
         """
         return self._batches.open_track(weight=weight)
 

@@ -108,7 +108,7 @@ class StrideScheduler:
 
 
 class Slot:
-    """A track's right to use a processor, while it is held.
+    """A track's permission to use a processor, while it is held.
 
     Attributes:
         weight: Number of slots for every slot of a track of weight 1.

@@ -23,7 +23,7 @@ _TABLE = "tracks.csv"
 DataOption = Annotated[
     Path,
     typer.Option(
-        help="A folder of recordings per genre, or an .npz of precomputed spectrograms with tracks.csv beside it."
+        help="A folder of recordings per genre, or an .npz of precomputed spectrograms with tracks.csv next to it."
     ),
 ]
 ProtocolOption = Annotated[Protocol, typer.Option(help="How the tracks are split.")]
@@ -65,7 +65,7 @@ def load_tracks(data: Path, audio: AudioSpec, features: FeatureSpec, *, versions
 
 
 def load_precomputed_tracks(data: Path) -> TrackSet:
-    """Return the tracks of an ``.npz`` file, with the table beside it."""
+    """Return the tracks of an ``.npz`` file, with the table next to it."""
     from wholetrack_training.data.precomputed import load_precomputed
 
     return load_precomputed(data, data.with_name(_TABLE))

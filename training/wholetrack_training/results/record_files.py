@@ -1,4 +1,4 @@
-"""Records on disk: ``docs/results/<label>/<protocol>-<part>.json`` with an ``.npz`` of the same name beside it.
+"""Records on disk: ``docs/results/<label>/<protocol>-<part>.json`` and an ``.npz`` of the same name next to it.
 
 The JSON file holds what people may want to read. The ``.npz`` file holds the confusion matrix, and one value per track
 or per epoch:
