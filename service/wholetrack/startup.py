@@ -90,7 +90,7 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
 def _served(bundle: Bundle, settings: Settings) -> ServedModel:
     engine = Engine(
         *open_sessions(bundle, settings),
-        hang_s=settings.device_timeout_s,
+        run_timeout_s=settings.device_timeout_s,
         reopen=partial(reopen_session, bundle, settings),
         on_unrecoverable=partial(_on_unrecoverable, bundle.card.name == settings.default_model, bundle.card.name),
     )

@@ -15,7 +15,7 @@ from wholetrack.errors import ErrorKind, ServiceError
 _RECENT_PREDICTIONS = 32
 _DEFAULT_RETRY_S = 5
 _MAX_RETRY_S = 600
-# Without a short wait, a slot that becomes free while requests are rejected stays unused until the next request.
+# Without a short wait, a permit that becomes free while requests are rejected stays unused until the next request.
 _GRACE_S = 0.01
 
 
@@ -24,7 +24,7 @@ class Admission:
 
     Args:
         limit: Maximum number of predictions in progress.
-        grace_s: How long a prediction may wait for a slot before it is rejected, in seconds.
+        grace_s: How long a prediction may wait for a permit before it is rejected, in seconds.
         clock: Returns the current time in seconds.
 
     Attributes:
@@ -36,7 +36,7 @@ class Admission:
         self.in_progress = 0
         self.draining = False
         self._limit = limit
-        self._slots = asyncio.Semaphore(limit)
+        self._permits = asyncio.Semaphore(limit)
         self._grace_s = grace_s
         self._clock = clock
         self._recent_durations: deque[float] = deque(maxlen=_RECENT_PREDICTIONS)
@@ -45,17 +45,17 @@ class Admission:
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
-        """Hold a slot for one prediction.
+        """Hold a permit for one prediction.
 
         Raises:
-            ServiceError: ``overloaded``, with the estimated time until a slot is free, or ``draining``.
+            ServiceError: ``overloaded``, with the estimated time until a permit is free, or ``draining``.
         """
-        has_slot = await self._acquire_slot()
+        has_permit = await self._acquire_permit()
         if self.draining:
-            if has_slot:
-                self._slots.release()
+            if has_permit:
+                self._permits.release()
             raise draining_error()
-        if not has_slot:
+        if not has_permit:
             self._n_rejected += 1
             raise ServiceError(
                 ErrorKind.OVERLOADED,
@@ -65,29 +65,29 @@ class Admission:
         began = self._last_admitted = self._clock()
         self.in_progress += 1
         if self.in_progress < self._limit:
-            # There is a slot to spare, so no rejected client is still waiting to retry.
+            # There is a permit to spare, so no rejected client is still waiting to retry.
             self._n_rejected = 0
         try:
             yield
         finally:
-            self._slots.release()
+            self._permits.release()
             self.in_progress -= 1
             self._recent_durations.append(self._clock() - began)
             self._n_rejected = max(0, self._n_rejected - 1)
 
-    async def _acquire_slot(self) -> bool:
+    async def _acquire_permit(self) -> bool:
         try:
             async with asyncio.timeout(self._grace_s):
-                return await self._slots.acquire()
+                return await self._permits.acquire()
         except TimeoutError:
             return False
 
     def _retry_after_s(self) -> int:
-        """Estimate the time in seconds until a slot is free for the client that was rejected last.
+        """Estimate the time in seconds until a permit is free for the client that was rejected last.
 
-        With all slots in use, a prediction finishes every ``duration / limit`` seconds on average (Little's law), and
-        every rejected client needs one slot. A service that is stuck frees no slots, so the interval is at least the
-        time since the last admission.
+        With all permits in use, a prediction finishes every ``duration / limit`` seconds on average (Little's law), and
+        every rejected client needs one permit. A service that is stuck frees none, so the interval is at least the time
+        since the last admission.
         """
         if not self._recent_durations:
             return _DEFAULT_RETRY_S

@@ -89,7 +89,7 @@ class Key:
             )
 
     @contextmanager
-    def prediction_slot(self) -> Iterator[None]:
+    def prediction_permit(self) -> Iterator[None]:
         """Count one prediction against the concurrency limit of the key for the duration of the block.
 
         Raises:

@@ -79,7 +79,7 @@ class Predictions:
         self._check(parameters)
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
-            stack.enter_context(key.prediction_slot() if key else nullcontext())
+            stack.enter_context(key.prediction_permit() if key else nullcontext())
             await stack.enter_async_context(self._admission.admit())
             stack.enter_context(self._metrics.in_progress.track_inprogress())
             upload = await self._receive(request, deadline, stack)

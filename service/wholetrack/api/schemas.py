@@ -55,7 +55,7 @@ class Track(BaseModel):
 
     filename: str | None = Field(description="Name of the file on the client, if it was sent. Never used as a path.")
     sha256: str = Field(description="SHA-256 of the received bytes, in hexadecimal.")
-    bytes: int
+    bytes: int = Field(description="Number of received bytes.")
     codec: str = Field(description="Codec, as ffmpeg calls it.")
     container: str = Field(description="Container format, as ffmpeg calls it.")
     sample_rate_hz: int = Field(description="Sample rate of the file, before resampling.")
@@ -66,12 +66,12 @@ class Track(BaseModel):
 class Model(BaseModel):
     """The model used, and how it divided the track into windows."""
 
-    name: str
-    version: str
+    name: str = Field(description="Name of the model.")
+    version: str = Field(description="Version of the model.")
     device: str = Field(description="Device that ran the network: cpu, or cuda:N.")
     precision: str = Field(description="Precision of the network: float32 or int8.")
-    window_s: float
-    hop_s: float
+    window_s: float = Field(description="Length of a window, in seconds.")
+    hop_s: float = Field(description="Time between window starts, in seconds.")
     step_s: float | None = Field(
         default=None,
         description="For a model that yields several steps per window: the time between steps. Each entry of windows "
@@ -97,16 +97,16 @@ class SummedScore(BaseModel):
     """Genres ranked by the sum of their probabilities over all windows."""
 
     genre: str | None = Field(description="The first genre; null if the whole track is silent.")
-    share: float
-    top_k: list[RankedGenre]
+    share: float = Field(description="Share of the first genre; 0 if the whole track is silent.")
+    top_k: list[RankedGenre] = Field(description="The first genres, as many as requested.")
 
 
 class MajorityVote(BaseModel):
     """Genres ranked by the number of windows in which they have the highest probability."""
 
     genre: str | None = Field(description="The first genre; null if the whole track is silent.")
-    share: float
-    top_k: list[VotedGenre]
+    share: float = Field(description="Share of the votes for the first genre; 0 if the whole track is silent.")
+    top_k: list[VotedGenre] = Field(description="The first genres, as many as requested.")
 
 
 class Prediction(BaseModel):
@@ -129,8 +129,8 @@ class Prediction(BaseModel):
 class Section(BaseModel):
     """A part of the track in which one genre leads."""
 
-    start_s: float
-    end_s: float
+    start_s: float = Field(description="Start, in seconds.")
+    end_s: float = Field(description="End, in seconds.")
     genre: str
     share: float = Field(description="Mean probability of the genre over the windows of the section.")
 
@@ -138,12 +138,12 @@ class Section(BaseModel):
 class Windows(BaseModel):
     """All windows in chronological order. Lists that were not requested are omitted."""
 
-    count: int
+    count: int = Field(description="Number of windows.")
     silent: list[int] = Field(
         description="Indices of silent windows. They have no vote, a null genre and uniform probabilities."
     )
-    start_s: list[float] = Field(default=[])
-    genre: list[str | None] = Field(default=[])
+    start_s: list[float] = Field(default=[], description="Start of each window, in seconds.")
+    genre: list[str | None] = Field(default=[], description="Genre with the highest probability in each window.")
     probabilities: list[list[float]] = Field(default=[], description="One row per window, one column per label.")
 
 
@@ -165,8 +165,8 @@ class Timing(BaseModel):
 class PredictionWarning(BaseModel):
     """Something that may affect a prediction, although it succeeded."""
 
-    code: WarningCode
-    detail: str
+    code: WarningCode = Field(description="Stable name of the warning, for use in programs.")
+    detail: str = Field(description="What happened, in a sentence.")
 
 
 class PredictionResponse(BaseModel):
@@ -184,10 +184,10 @@ class PredictionResponse(BaseModel):
 class ModelSummary(BaseModel):
     """One served model."""
 
-    name: str
-    version: str
-    device: str
-    precision: str
+    name: str = Field(description="Name of the model.")
+    version: str = Field(description="Version of the model.")
+    device: str = Field(description="Device that runs the network: cpu, or cuda:N.")
+    precision: str = Field(description="Precision of the network: float32 or int8.")
     default: bool = Field(description="Whether the model is used for requests that do not name one.")
     available: bool = Field(
         description="False for a model that cannot run until the service is restarted; requests for it get a 503."

@@ -12,7 +12,7 @@ from wholetrack.settings import PREFIX, Settings
 def settings_rows(settings: Settings) -> list[tuple[str, str, str, str]]:
     """Return each setting as (variable, value, source, description).
 
-    The source is ``environment``, ``given`` (in the file ``.env`` or on the command line) or ``default``.
+    The source is ``environment``, ``configured`` (in the file ``.env`` or on the command line) or ``default``.
     """
     return [
         (f"{PREFIX}{name.upper()}", _format(getattr(settings, name)), _source(settings, name), field.description or "")
@@ -25,7 +25,7 @@ def _source(settings: Settings, name: str) -> str:
         return "default"
     names = [name, *(former for former, current in RENAMED.items() if current == name)]
     in_environment = {variable.upper() for variable in os.environ}
-    return "environment" if any(f"{PREFIX}{each.upper()}" in in_environment for each in names) else "given"
+    return "environment" if any(f"{PREFIX}{each.upper()}" in in_environment for each in names) else "configured"
 
 
 def _format(value: object) -> str:

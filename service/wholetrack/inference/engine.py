@@ -31,7 +31,7 @@ class Engine:
         classifiers: Sessions of one network that passed their self-test, one for each worker; the same one may be given
             several times. All have the same batch size.
         max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked.
-        hang_s: Time in seconds after which a run counts as hung.
+        run_timeout_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
         on_unrecoverable: Called when no device can be used any longer, after the engine has become unavailable.
         clock: Monotonic time in seconds.
@@ -47,7 +47,7 @@ class Engine:
         self,
         *classifiers: Classifier,
         max_waiting_per_track: int = 256,
-        hang_s: float = 60.0,
+        run_timeout_s: float = 60.0,
         reopen: Reopen | None = None,
         on_unrecoverable: Callable[[Failure], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +63,7 @@ class Engine:
             classifiers,
             self._batches,
             self._counts,
-            hang_s=hang_s,
+            run_timeout_s=run_timeout_s,
             reopen=reopen,
             on_unrecoverable=self._become_unavailable,
             clock=clock,

@@ -38,7 +38,7 @@ class Supervisor:
         classifiers: One for each worker; the same one several times if they share it.
         batches: Where the workers take batches from.
         counts: Counters by device.
-        hang_s: Time limit of a run, in seconds.
+        run_timeout_s: Time limit of a run, in seconds.
         reopen: Reopens a session on its device; None to keep using the same session.
         on_unrecoverable: Called once, in the supervisor's thread, when no device is left.
         clock: Monotonic time in seconds.
@@ -50,14 +50,14 @@ class Supervisor:
         batches: BatchQueue,
         counts: dict[str, DeviceCounts],
         *,
-        hang_s: float,
+        run_timeout_s: float,
         reopen: Reopen | None,
         on_unrecoverable: Callable[[Failure], None],
         clock: Callable[[], float],
     ) -> None:
         self._batches = batches
         self._counts = counts
-        self._hang_s = hang_s
+        self._run_timeout_s = run_timeout_s
         self._reopen = reopen
         self._on_unrecoverable = on_unrecoverable
         self._clock = clock
@@ -76,9 +76,9 @@ class Supervisor:
         """Stop supervising, and wait for the workers to finish the batches that are left."""
         self._stopping = True
         self._wake.set()
-        self._thread.join(self._hang_s)
+        self._thread.join(self._run_timeout_s)
         for worker in self.workers:
-            worker.join(self._hang_s)
+            worker.join(self._run_timeout_s)
 
     def _worker(self, classifier: Classifier, *, failed_restarts: int = 0) -> Worker:
         return Worker(
@@ -91,7 +91,7 @@ class Supervisor:
         )
 
     def _main(self) -> None:
-        interval_s = self._hang_s / _CHECKS_PER_LIMIT
+        interval_s = self._run_timeout_s / _CHECKS_PER_LIMIT
         while not self._stopping:
             began = self._clock()
             woken = self._wake.wait(interval_s)
@@ -108,7 +108,7 @@ class Supervisor:
     def _failures(self, now: float) -> dict[Worker, Failure]:
         """Return the workers that cannot continue, and why."""
         with self._batches.lock:
-            hung = {worker: Failure.HUNG for worker in self.workers if worker.is_hung(now, self._hang_s)}
+            hung = {worker: Failure.HUNG for worker in self.workers if worker.is_hung(now, self._run_timeout_s)}
             return hung | {worker: worker.failure for worker in self.workers if worker.failure}
 
     def _handle(self, failures: dict[Worker, Failure]) -> None:

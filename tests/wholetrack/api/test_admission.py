@@ -1,4 +1,4 @@
-"""Admission rejects predictions above the limit, and estimates when to retry from how fast slots become free."""
+"""Admission rejects predictions above the limit, and estimates when to retry from how fast permits become free."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ async def test_retry_after_follows_from_the_duration_of_predictions() -> None:
         # Two at a time, six seconds each: one finishes every three seconds.
         assert [(await rejection(admission)).retry_after_s for _ in range(3)] == [3, 6, 9]
         clock.now += 30.0
-        # No slot became free for half a minute, so the rate has dropped.
+        # No permit became free for half a minute, so the rate has dropped.
         assert (await rejection(admission)).retry_after_s == 4 * 30
-    async with AsyncExitStack() as slots:
+    async with AsyncExitStack() as permits:
         for _ in range(2):
-            await slots.enter_async_context(admission.admit())
+            await permits.enter_async_context(admission.admit())
         for _ in range(500):
             rejected = await rejection(admission)
         assert rejected.retry_after_s == 600
@@ -104,7 +104,7 @@ async def test_a_full_service_that_is_draining_responds_with_draining_not_overlo
         assert (await rejection(admission)).kind is ErrorKind.DRAINING
 
 
-async def test_waiting_predictions_get_free_slots_in_order() -> None:
+async def test_waiting_predictions_get_free_permits_in_order() -> None:
     admission = Admission(1, grace_s=60)
     order = list[int]()
 
@@ -120,7 +120,7 @@ async def test_waiting_predictions_get_free_slots_in_order() -> None:
     assert admission.in_progress == 0
 
 
-async def test_a_prediction_cancelled_while_waiting_takes_no_slot() -> None:
+async def test_a_prediction_cancelled_while_waiting_takes_no_permit() -> None:
     admission = Admission(1, grace_s=60)
     async with admission.admit():
         waiting = asyncio.create_task(rejection(admission))

@@ -111,11 +111,11 @@ def test_each_key_has_its_own_concurrency_limit(tmp_path: Path) -> None:
     alice, carol = keys.find(_ALICE), keys.find(key)
     assert alice
     assert carol
-    with carol.prediction_slot(), alice.prediction_slot(), alice.prediction_slot():
+    with carol.prediction_permit(), alice.prediction_permit(), alice.prediction_permit():
         for full in (carol, alice):
-            with pytest.raises(ServiceError, match="in progress, which is its limit"), full.prediction_slot():
+            with pytest.raises(ServiceError, match="in progress, which is its limit"), full.prediction_permit():
                 pass
-    with pytest.raises(KeyError), carol.prediction_slot():
+    with pytest.raises(KeyError), carol.prediction_permit():
         raise KeyError
-    with carol.prediction_slot():
+    with carol.prediction_permit():
         pass

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.timing, pytest.mark.filterwarnings("ignore::pytest.Pyt
 _HANG_S = 60.0
 
 
-class Bench:
+class EngineUnderTest:
     """An engine on one fake device, and replacements for it in the order in which they are needed."""
 
     def __init__(self, *replacements: FakeDevice, n_workers: int = 1) -> None:
@@ -34,7 +34,7 @@ class Bench:
         self.unrecoverable = threading.Event()
         self.engine = Engine(
             *[self.device] * n_workers,
-            hang_s=_HANG_S,
+            run_timeout_s=_HANG_S,
             reopen=lambda _: self.replacements.pop(0),
             on_unrecoverable=self._note,
             clock=self.clock,
@@ -69,11 +69,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    made: list[Bench] = []
+def start() -> Iterator[Callable[..., EngineUnderTest]]:
+    made: list[EngineUnderTest] = []
 
-    def make(*replacements: FakeDevice, n_workers: int = 1) -> Bench:
-        made.append(Bench(*replacements, n_workers=n_workers))
+    def make(*replacements: FakeDevice, n_workers: int = 1) -> EngineUnderTest:
+        made.append(EngineUnderTest(*replacements, n_workers=n_workers))
         return made[-1]
 
     yield make
@@ -97,8 +97,8 @@ def raising(message: str = "out of order") -> FakeDevice:
     return device
 
 
-def test_a_worker_that_dies_fails_all_tracks_and_is_restarted(bench: Callable[..., Bench]) -> None:
-    one = bench(working())
+def test_a_worker_that_dies_fails_all_tracks_and_is_restarted(start: Callable[..., EngineUnderTest]) -> None:
+    one = start(working())
     one.device.dies = True
     with one.engine.open_track() as running, one.engine.open_track() as waiting, ThreadPoolExecutor(2) as threads:
         running.put(numbered(0))
@@ -116,9 +116,9 @@ def test_a_worker_that_dies_fails_all_tracks_and_is_restarted(bench: Callable[..
     assert not one.unrecoverable.is_set()
 
 
-def test_a_restarted_worker_classifies_silence_before_it_takes_windows(bench: Callable[..., Bench]) -> None:
+def test_a_restarted_worker_classifies_silence_before_it_takes_windows(start: Callable[..., EngineUnderTest]) -> None:
     replacement = FakeDevice()
-    one = bench(replacement)
+    one = start(replacement)
     one.device.dies = True
     one.device.permits.release()
     one.fail(1)
@@ -129,8 +129,8 @@ def test_a_restarted_worker_classifies_silence_before_it_takes_windows(bench: Ca
     assert replacement.batches == [[0], [7]]
 
 
-def test_a_worker_that_hangs_is_abandoned_and_its_late_output_is_ignored(bench: Callable[..., Bench]) -> None:
-    one = bench(working())
+def test_a_worker_that_hangs_is_abandoned_and_its_late_output_is_ignored(start: Callable[..., EngineUnderTest]) -> None:
+    one = start(working())
     with one.engine.open_track() as track, ThreadPoolExecutor(1) as threads:
         track.put(numbered(0))
         one.device.entered.acquire()
@@ -148,8 +148,8 @@ def test_a_worker_that_hangs_is_abandoned_and_its_late_output_is_ignored(bench: 
     assert counts.batches == {2: 1}
 
 
-def test_one_of_several_workers_hangs(bench: Callable[..., Bench]) -> None:
-    one = bench(working(), n_workers=2)
+def test_one_of_several_workers_hangs(start: Callable[..., EngineUnderTest]) -> None:
+    one = start(working(), n_workers=2)
     with one.engine.open_track() as track, ThreadPoolExecutor(1) as threads:
         track.put(numbered(0))
         one.device.entered.acquire()
@@ -162,9 +162,9 @@ def test_one_of_several_workers_hangs(bench: Callable[..., Bench]) -> None:
     assert one.classify(5) == [5]
 
 
-def test_workers_that_hang_at_the_same_time_are_all_restarted(bench: Callable[..., Bench]) -> None:
+def test_workers_that_hang_at_the_same_time_are_all_restarted(start: Callable[..., EngineUnderTest]) -> None:
     """A driver that blocks every worker is one event: it does not make the engine unrecoverable."""
-    one = bench(working(), n_workers=5)
+    one = start(working(), n_workers=5)
     with one.engine.open_track() as track, ThreadPoolExecutor(1) as threads:
         for first in range(0, 20, 4):
             track.put(numbered(*range(first, first + 4)))
@@ -179,11 +179,11 @@ def test_workers_that_hang_at_the_same_time_are_all_restarted(bench: Callable[..
     assert not one.unrecoverable.is_set()
 
 
-def test_a_hung_thread_beyond_the_number_of_workers_is_unrecoverable(bench: Callable[..., Bench]) -> None:
+def test_a_hung_thread_beyond_the_number_of_workers_is_unrecoverable(start: Callable[..., EngineUnderTest]) -> None:
     """Each replacement classifies something before it hangs, but each hung thread keeps its session."""
     # The second device may classify silence and one window more.
     second, third = FakeDevice(permits=2), FakeDevice()
-    one = bench(second, third)
+    one = start(second, third)
     one.device.permits.release()
     for device in (one.device, second):
         until(lambda: one.engine.healthy)
@@ -203,7 +203,7 @@ def test_a_hung_thread_beyond_the_number_of_workers_is_unrecoverable(bench: Call
 def test_a_run_in_a_suspended_process_does_not_count_as_hung() -> None:
     """The clock jumps while the supervisor sleeps, as it does when a container is paused."""
     clock, device = FakeClock(), FakeDevice()
-    engine = Engine(device, hang_s=0.4, clock=clock)
+    engine = Engine(device, run_timeout_s=0.4, clock=clock)
     with engine.open_track() as track:
         track.put(numbered(1))
         device.entered.acquire()
@@ -230,7 +230,7 @@ class Slow:
             time.sleep(0.05)
         return np.zeros((len(windows), 2), dtype=np.float32)
 
-engine = Engine(Slow(), hang_s=4)
+engine = Engine(Slow(), run_timeout_s=4)
 with engine.open_track() as track:
     track.put(np.zeros((1, 1, 1), dtype=np.float32))
     outputs = track.finish()
@@ -246,8 +246,8 @@ print(len(outputs), engine.counts().devices["slow"].replacements)
         assert process.stdout.read() == "1 0\n"
 
 
-def test_a_device_that_always_raises_is_reopened(bench: Callable[..., Bench]) -> None:
-    one = bench(working())
+def test_a_device_that_always_raises_is_reopened(start: Callable[..., EngineUnderTest]) -> None:
+    one = start(working())
     one.device.fails = True
     one.device.permits.release(100)
     assert one.fail(3) is ErrorKind.DEVICE_FAILED
@@ -258,10 +258,10 @@ def test_a_device_that_always_raises_is_reopened(bench: Callable[..., Bench]) ->
     assert one.engine.available
 
 
-def test_a_device_that_always_raises_is_reopened_once_only(bench: Callable[..., Bench]) -> None:
+def test_a_device_that_always_raises_is_reopened_once_only(start: Callable[..., EngineUnderTest]) -> None:
     """It used to be retried forever: 81 attempts in 4 s, while the health check kept succeeding."""
     replacement, unused = raising(), working()
-    one = bench(replacement, unused)
+    one = start(replacement, unused)
     one.device.fails = True
     one.device.permits.release(100)
     one.fail(3)
@@ -274,10 +274,10 @@ def test_a_device_that_always_raises_is_reopened_once_only(bench: Callable[..., 
     assert one.fail(4) is ErrorKind.MODEL_UNAVAILABLE
 
 
-def test_a_track_accepted_during_a_restart_fails_if_the_restart_fails(bench: Callable[..., Bench]) -> None:
+def test_a_track_accepted_during_a_restart_fails_if_the_restart_fails(start: Callable[..., EngineUnderTest]) -> None:
     replacement = FakeDevice()
     replacement.fails = True
-    one = bench(replacement)
+    one = start(replacement)
     one.device.fails = True
     one.device.permits.release(100)
     one.fail(3)
@@ -291,9 +291,11 @@ def test_a_track_accepted_during_a_restart_fails_if_the_restart_fails(bench: Cal
     assert caught.value.kind in {ErrorKind.DEVICE_FAILED, ErrorKind.MODEL_UNAVAILABLE}
 
 
-def test_a_worker_may_be_restarted_again_after_it_has_classified_something(bench: Callable[..., Bench]) -> None:
+def test_a_worker_may_be_restarted_again_after_it_has_classified_something(
+    start: Callable[..., EngineUnderTest],
+) -> None:
     second, third = working(), working()
-    one = bench(second, third)
+    one = start(second, third)
     one.device.dies = True
     one.device.permits.release()
     one.fail(1)
@@ -307,8 +309,8 @@ def test_a_worker_may_be_restarted_again_after_it_has_classified_something(bench
     assert not one.unrecoverable.is_set()
 
 
-def test_a_worker_that_dies_again_at_once_is_unrecoverable(bench: Callable[..., Bench]) -> None:
-    one = bench(dying(), working())
+def test_a_worker_that_dies_again_at_once_is_unrecoverable(start: Callable[..., EngineUnderTest]) -> None:
+    one = start(dying(), working())
     one.device.dies = True
     one.device.permits.release()
     one.fail(1)
@@ -360,9 +362,13 @@ def test_reopening_that_hangs_is_unrecoverable(monkeypatch: pytest.MonkeyPatch) 
         ("CUDA failure 7000", False),
     ],
 )
-def test_a_lost_cuda_context_is_not_reopened(bench: Callable[..., Bench], message: str, is_lost: bool) -> None:  # noqa: FBT001
+def test_a_lost_cuda_context_is_not_reopened(
+    start: Callable[..., EngineUnderTest],
+    message: str,
+    is_lost: bool,  # noqa: FBT001
+) -> None:
     replacement = working()
-    one = bench(replacement)
+    one = start(replacement)
     one.device.fails, one.device.message = True, message
     one.device.permits.release(100)
     one.fail(1, 2, 3, 4)
