@@ -94,7 +94,8 @@ class Predictions:
         served = self._pipeline.model(parameters.model)
         served.grid(parameters.hop_s)
         n_labels = len(served.card.labels)
-        if parameters.top_k > n_labels:
+        # The default applies to every model, also to one with fewer genres.
+        if "top_k" in parameters.model_fields_set and parameters.top_k > n_labels:
             raise ServiceError(
                 ErrorKind.INVALID_PARAMETER,
                 f"top_k: {served.card.name} has {n_labels} genres, so top_k must be from 1 to {n_labels}.",

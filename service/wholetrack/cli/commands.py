@@ -74,7 +74,7 @@ def predict(
     hop_s: Annotated[
         float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking.")] = 3,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
 ) -> None:
     """Predict the genre of recordings without a server.
 
@@ -87,7 +87,9 @@ def predict(
         _fail(str(error))
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
-        pipeline.model(model).grid(hop_s)
+        served = pipeline.model(model)
+        served.grid(hop_s)
+        top_k = min(top_k, len(served.card.labels))
         results = predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)
         all_succeeded = print_predictions(results, output_format, n_files=len(recordings), top_k=top_k)
     if not all_succeeded:
