@@ -9,8 +9,9 @@ _HEADER_BYTES = 27
 _MAX_SEGMENTS = 255
 _FIRST_PAGE = 0x02
 _BUFFER_BYTES = 1 << 18
-# Three hours of pages that contain one packet of 20 ms each. A file with more pages was crafted to keep this module busy.
-_MAX_PAGES = 1_000_000
+# Three hours of pages with one packet of 20 ms each are 540,000 pages, and five days of songs on the radio are 2,000
+# links. A file with more was crafted to keep this module or ffmpeg busy.
+_MAX_PAGES, _MAX_LINKS = 1_000_000, 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def read_ogg(file: BinaryIO, start: int, size: int) -> OggFile:
             is_truncated = True
             end = size
             break
-        if page.is_first and not was_first:
+        if page.is_first and not was_first and len(link_starts) < _MAX_LINKS:
             link_starts.append(page.start)
         was_first = page.is_first
         position = end = page.end

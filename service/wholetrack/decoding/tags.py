@@ -31,7 +31,8 @@ _HEAD_BYTES = 160
 # No byte of a title, artist or album is a control character.
 _ID3V1_TEXT = re.compile(rb"TAG[^\x01-\x1f]{94}", re.DOTALL)
 _BEHIND_ID3V1 = re.compile(rb"ID3|TAG|APETAGEX|\xff[\xfa-\xfd\xf2-\xf5\xe2\xe3]")
-# Audio contains these by chance about once in ten megabytes. A file with many more was crafted to keep this module busy.
+# Audio contains these by chance about once in ten megabytes. A file with many more was crafted to keep this module
+# busy.
 _MAX_CANDIDATES = 10_000
 _MAX_TRAILING_TAGS = 16
 
