@@ -58,10 +58,11 @@ def duration_s(decoder: FfmpegDecoder, content: bytes, folder: Path) -> float:
     return decode(decoder, path)[1].duration_s
 
 
-def spectrum(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def spectrum(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return a spectrum that hardly depends on how exactly the pieces are aligned."""
     frames = samples[: len(samples) // 2048 * 2048].reshape(-1, 2048)
-    return np.abs(np.fft.rfft(frames * np.hanning(2048))).mean(axis=0).astype(np.float32)
+    mean: NDArray[np.float64] = np.abs(np.fft.rfft(frames * np.hanning(2048))).mean(axis=0)
+    return mean
 
 
 @pytest.mark.parametrize(
