@@ -95,12 +95,9 @@ def _served_models(bundles: dict[str, Bundle], settings: Settings) -> dict[str, 
     devices = Devices(settings, len(bundles))
     names = sorted(bundles, key=lambda name: (name != settings.default_model, name))
     models = {name: _served(bundles[name], devices, settings) for name in names}
-    if settings.cpu_precision is Precision.INT8 and (
-        slower := [
-            name for name, bundle in bundles.items() if bundle.int8 is None and models[name].engine.device == "cpu"
-        ]
-    ):
-        _log.warning("no int8 network in %s: float32 is used", ", ".join(slower))
+    default = models[settings.default_model].engine
+    if (settings.cpu_precision, default.device, default.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
+        _log.warning("the default model has no int8 network, so that it runs in float32: %s", settings.default_model)
     return models
 
 

@@ -217,13 +217,14 @@ def _open_with_one_window(
 
 
 def _unavailable(bundle: Bundle, device: str, reason: str, error: Exception) -> UnavailableModelError:
-    hint = ""
-    if device != DeviceChoice.CPU:
-        hint = "; on a GPU check the driver with nvidia-smi, or set WHOLETRACK_DEVICE=cpu"
-    if _MEMORY_ERROR.search(str(error)):
+    is_memory_error, advice = _MEMORY_ERROR.search(str(error)), ""
+    if is_memory_error:
         reason += " (not enough memory)"
+    if device != DeviceChoice.CPU:
+        check = "its free memory and WHOLETRACK_CUDA_MEMORY_MB" if is_memory_error else "the driver with nvidia-smi"
+        advice = f"; on a GPU check {check}, or set WHOLETRACK_DEVICE=cpu"
     return UnavailableModelError(
-        f"{bundle.card.name} does not run on {device} ({_first_line(error)}){hint}", device=device, reason=reason
+        f"{bundle.card.name} does not run on {device} ({_first_line(error)}){advice}", device=device, reason=reason
     )
 
 

@@ -54,6 +54,17 @@ def test_a_service_with_an_unavailable_model_is_ready(pipeline: Pipeline, monkey
     response = readyz(pipeline)
     assert response.status_code == 200
     assert response.json()["models"] == dict.fromkeys(pipeline.models, "cpu") | {OTHER: "unavailable"}
+    assert response.json()["unavailable"] == {OTHER: "it is broken"}
+
+
+def test_a_service_that_uses_the_cpu_although_there_is_a_gpu_is_ready_and_says_so(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert readyz(pipeline).json()["cpu_fallback"] == {}
+    monkeypatch.setattr(pipeline.models[OTHER], "cpu_fallback", "the network fails on cuda:0")
+    response = readyz(pipeline)
+    assert response.status_code == 200
+    assert response.json()["cpu_fallback"] == {OTHER: "the network fails on cuda:0"}
 
 
 def test_a_service_without_its_default_model_is_not_ready(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_a_network_that_cannot_run_one_window_is_tried_once(
     gpu = Gpu(capacity=0)
     install(gpu, monkeypatch)
     with pytest.raises(
-        UnavailableModelError, match=r"does not run on cuda:0 \(.*allocate memory\); on a GPU check"
+        UnavailableModelError, match=r"does not run on cuda:0 \(.*allocate memory\); on a GPU check its free memory"
     ) as caught:
         open_session(bundle, Settings(cuda_batch=configured), "cuda:0")
     assert gpu.sizes == [[1]]
