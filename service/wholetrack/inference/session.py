@@ -204,9 +204,12 @@ def _open_with_one_window(
             session = _cuda_session(bundle, int(device.partition(":")[2]), max_batch, memory_limit_bytes)
     except StartupError:
         raise
-    except (InvalidGraph, InvalidProtobuf) as error:
-        raise StartupError(f"{bundle.card.name}: model.onnx is not a valid network ({_first_line(error)})") from error
     except Exception as error:
+        # onnxruntime raises some errors of invalid networks as its most general class.
+        if isinstance(error, InvalidGraph | InvalidProtobuf) or "invalid model" in str(error):
+            raise StartupError(
+                f"{bundle.card.name}: model.onnx is not a valid network ({_first_line(error)})"
+            ) from error
         raise _unavailable(bundle, device, f"onnxruntime cannot open the network on {device}", error) from error
     session.check_interface(bundle)
     try:

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -130,6 +132,30 @@ def test_a_network_that_onnxruntime_cannot_open_is_unavailable(bundle: Bundle, m
     with pytest.raises(UnavailableModelError) as caught:
         open_session(bundle, Settings(), "cuda:0")
     assert caught.value.reason == "onnxruntime cannot open the network on cuda:0"
+
+
+def network(operator: str, domain: str, output: str) -> bytes:
+    """Return a network with one operator."""
+    node = onnx.helper.make_node(operator, ["x"], [output], domain=domain)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", 39, 128]) for name in ("x", "y")]
+    opsets = [onnx.helper.make_opsetid(name, version) for name, version in (("", 17), ("com.example", 1))]
+    graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:])
+    return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def test_a_network_with_an_operator_that_onnxruntime_lacks_is_unavailable(bundle: Bundle) -> None:
+    unknown = replace(bundle, onnx=network("Custom", "com.example", "y"))
+    with pytest.raises(UnavailableModelError, match=r"does not run on cpu \(.*Custom.* not a registered function"):
+        open_session(unknown, Settings(device=DeviceChoice.CPU))
+
+
+@pytest.mark.parametrize(("operator", "output"), [("Custom", "y"), ("Relu", "z")])
+def test_a_network_that_no_device_could_run_breaks_the_contract(operator: str, output: str, bundle: Bundle) -> None:
+    """An operator that the standard does not have, and an output that no operator computes."""
+    invalid = replace(bundle, onnx=network(operator, "", output))
+    with pytest.raises(StartupError, match=r"^wholetrack-crnn: model.onnx is not a valid network \(.*\)$") as caught:
+        open_session(invalid, Settings(device=DeviceChoice.CPU))
+    assert not isinstance(caught.value, UnavailableModelError)
 
 
 def test_golden_windows_that_raise_make_a_model_unavailable(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
