@@ -82,25 +82,16 @@ class Devices:
             UnavailableModelError: If the model does not run; with ``auto``, if it does not run on the CPU either.
             StartupError: If the network contradicts the bundle.
         """
+        n_left, self._n_left = self._n_left, self._n_left - 1
         cpu_fallback = self._cpu_fallback
-        try:
-            if self._budgets:
-                opened = OpenedModel(self._open_on_gpus(bundle))
-                self._gpus_proven = True
-                return opened
-        except UnavailableModelError as error:
-            if self._gpus_proven and has_lost_context(error):
-                raise StartupError(f"{error}; the other models can no longer use the GPU either") from error
-            if self._settings.device is DeviceChoice.CUDA:
-                raise
-            if self._gpus_proven:
-                cpu_fallback = error.reason
-                _log.warning("device=auto: %s uses the CPU, not CUDA: %s", bundle.card.name, error)
+        if self._budgets:
+            try:
+                sessions = self._open_on_gpus(bundle, n_left)
+            except UnavailableModelError as error:
+                cpu_fallback = self._fall_back(bundle, error)
             else:
-                self._give_up_gpus(error)
-                cpu_fallback = self._cpu_fallback
-        finally:
-            self._n_left -= 1
+                self._gpus_proven = True
+                return OpenedModel(sessions)
         session = open_session(bundle, self._settings)
         return OpenedModel([session] * self._settings.cpu_threads, cpu_fallback)
 
@@ -121,10 +112,10 @@ class Devices:
             for number in self._settings.cuda_devices
         }
 
-    def _open_on_gpus(self, bundle: Bundle) -> list[Session]:
+    def _open_on_gpus(self, bundle: Bundle, n_left: int) -> list[Session]:
         n_sessions = self._settings.cuda_sessions
         # Most requests are for the default model, which comes first.
-        part = 1 / self._n_left if self._gpus_proven else 1 / min(self._n_left, 2)
+        part = 1 / n_left if self._gpus_proven else 1 / min(n_left, 2)
         sessions = []
         for device, budget in self._budgets.items():
             limit = self._limits[bundle.card.name, device] = budget.share_bytes(part / n_sessions)
@@ -132,6 +123,23 @@ class Devices:
                 open_session(bundle, self._settings, device, memory_limit_bytes=limit) for _ in range(n_sessions)
             ]
         return sessions
+
+    def _fall_back(self, bundle: Bundle, error: UnavailableModelError) -> str | None:
+        """Return why a model that does not run on the GPUs runs on the CPU, if there is a GPU.
+
+        Raises:
+            UnavailableModelError: If it may not run on the CPU.
+            StartupError: If it took the GPUs from the models that were opened before.
+        """
+        if self._gpus_proven and has_lost_context(error):
+            raise StartupError(f"{error}; the other models can no longer use the GPU either") from error
+        if self._settings.device is DeviceChoice.CUDA:
+            raise error
+        if not self._gpus_proven:
+            self._give_up_gpus(error)
+            return self._cpu_fallback
+        _log.warning("device=auto: %s uses the CPU, not CUDA: %s", bundle.card.name, error)
+        return error.reason
 
     def _give_up_gpus(self, error: StartupError) -> None:
         """Run all models on the CPU."""

@@ -23,11 +23,15 @@ class UnavailableEngine:
     max_batch = 1
 
     def __init__(self, reason: str, *, device: str, precision: str) -> None:
-        self.unavailable_reason: str | None = reason
+        self._reason = reason
         self.device = device
         self.precision = precision
         self.classifiers: list[Classifier] = []
-        self._error = model_unavailable(reason)
+
+    @property
+    def unavailable_reason(self) -> str | None:
+        """Why the model does not run."""
+        return self._reason
 
     def counts(self) -> EngineCounts:
         """Return a snapshot with a device that is not healthy."""
@@ -40,7 +44,7 @@ class UnavailableEngine:
             ServiceError: ``model_unavailable``.
         """
         del weight
-        raise self._error
+        raise model_unavailable(self._reason)
 
     def close(self) -> None:
         """Do nothing."""

@@ -78,6 +78,7 @@ def test_libraries_that_onnxruntime_cannot_load_are_logged_once(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.no_gpu
 @pytest.mark.parametrize(("module", "n_lines"), [("wholetrack.inference.session", 0), ("onnxruntime", 1)])
 def test_a_cuda_session_does_not_log_that_it_has_no_plugin(module: str, n_lines: int) -> None:
     """Version 1.31 logs that warning to standard error even if it was built without CUDA, if asked at a low level."""
