@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     device: DeviceChoice = Field(
         default=DeviceChoice.AUTO,
         description="Device that runs the network: cpu, cuda, or auto, which uses CUDA if it works. With cuda the "
-        "service refuses to start unless CUDA produces correct results.",
+        "service refuses to start unless CUDA produces correct results for the default model.",
     )
     cpu_threads: PositiveInt = Field(
         default_factory=available_cpus,
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     cuda_batch: PositiveInt = Field(
         default=256,
         description="Maximum number of windows per batch on a GPU; batch sizes up to this one are warmed up at "
-        "start-up.",
+        "start-up. A model whose largest batch does not fit in memory gets smaller ones.",
     )
     cuda_devices: tuple[NonNegativeInt, ...] = Field(
         default=(0,),
@@ -115,7 +115,11 @@ class Settings(BaseSettings):
     cuda_sessions: PositiveInt = Field(
         default=1, description="Sessions of a network on each GPU, each with its own thread and batch."
     )
-    cuda_memory_mb: PositiveInt = Field(default=2048, description="Memory limit of each session on its GPU, in MiB.")
+    cuda_memory_mb: PositiveInt | None = Field(
+        default=None,
+        description="Memory that all models together may use on each GPU, in MiB. Half of it is for the default model; "
+        "what that does not need, and the rest, is for the others. Unset: nine tenths of what is free at start-up.",
+    )
 
     device_timeout_s: PositiveFloat = Field(
         default=60.0,

@@ -14,14 +14,16 @@ from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
 from wholetrack.decoding.self_test import self_test
-from wholetrack.errors import StartupError
+from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
+from wholetrack.inference.devices import Devices
 from wholetrack.inference.engine import Engine
-from wholetrack.inference.session import open_sessions, reopen_session
+from wholetrack.inference.session import precision_on
+from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
-from wholetrack.settings import SandboxChoice, Settings
+from wholetrack.settings import Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ _M_ARENA_MAX = -8
 
 def build_pipeline(settings: Settings) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
+
+    A model that does not run there is unavailable, and the others are served, unless it is the default.
 
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
@@ -55,7 +59,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         )
     return Pipeline(
         decoder,
-        {name: _served(bundle, settings) for name, bundle in sorted(bundles.items())},
+        _served_models(bundles, settings),
         default_model=settings.default_model,
         tracks_at_once=settings.tracks_at_once,
         tracks_open=settings.tracks_open,
@@ -87,11 +91,29 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     return decoder
 
 
-def _served(bundle: Bundle, settings: Settings) -> ServedModel:
+def _served_models(bundles: dict[str, Bundle], settings: Settings) -> dict[str, ServedModel]:
+    devices = Devices(settings, len(bundles))
+    names = sorted(bundles, key=lambda name: (name != settings.default_model, name))
+    models = {name: _served(bundles[name], devices, settings) for name in names}
+    default = models[settings.default_model].engine
+    if (settings.cpu_precision, default.device, default.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
+        _log.warning("the default model has no int8 network, so that it runs in float32: %s", settings.default_model)
+    return models
+
+
+def _served(bundle: Bundle, devices: Devices, settings: Settings) -> ServedModel:
+    try:
+        opened = devices.open(bundle)
+    except UnavailableModelError as error:
+        if bundle.card.name == settings.default_model:
+            raise
+        _log.error("model %s is unavailable until the service is restarted: %s", bundle.card.name, error)
+        precision = precision_on(error.device, bundle, settings)
+        return ServedModel(bundle, UnavailableEngine(error.reason, device=error.device, precision=precision))
     engine = Engine(
-        *open_sessions(bundle, settings),
+        *opened.sessions,
         run_timeout_s=settings.device_timeout_s,
-        reopen=partial(reopen_session, bundle, settings),
+        reopen=partial(devices.reopen, bundle),
         on_unrecoverable=partial(_on_unrecoverable, bundle.card.name == settings.default_model, bundle.card.name),
     )
     _log.info(
@@ -101,7 +123,7 @@ def _served(bundle: Bundle, settings: Settings) -> ServedModel:
         engine.device,
         engine.precision,
     )
-    return ServedModel(bundle, engine)
+    return ServedModel(bundle, engine, cpu_fallback=opened.cpu_fallback)
 
 
 def _on_unrecoverable(is_default: bool, name: str, failure: Failure) -> None:  # noqa: FBT001 - bound by partial

@@ -70,6 +70,7 @@ MODEL: dict[str, Any] = {
     "precision": "float32",
     "default": True,
     "available": True,
+    "unavailable_reason": None,
     "card": {
         "schema_version": 1,
         "name": "wholetrack-crnn",
@@ -84,6 +85,8 @@ MODELS: dict[str, Any] = {"models": [MODEL]}
 READY: dict[str, Any] = {
     "status": "ready",
     "models": {"wholetrack-crnn": "cpu"},
+    "unavailable": {},
+    "cpu_fallback": {},
     "sandbox": ["landlock", "limits", "seccomp"],
 }
 HEALTHY: dict[str, Any] = {"status": "ok"}

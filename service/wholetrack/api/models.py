@@ -42,4 +42,5 @@ def _summary(pipeline: Pipeline, served: ServedModel) -> ModelSummary:
         precision=served.engine.precision,
         default=served.card.name == pipeline.default_model,
         available=served.engine.available,
+        unavailable_reason=served.engine.unavailable_reason,
     )

@@ -192,12 +192,22 @@ class ModelSummary(BaseModel):
     available: bool = Field(
         description="False for a model that cannot run until the service is restarted; requests for it get a 503."
     )
+    unavailable_reason: str | None = Field(description="Why the model cannot run; null if it can.")
     card: dict[str, Any] = Field(
         description="The model.json of the bundle: labels, features, windows, metrics and licence."
     )
 
     @classmethod
-    def of(cls, card: ModelCard, *, device: str, precision: str, default: bool, available: bool) -> ModelSummary:
+    def of(
+        cls,
+        card: ModelCard,
+        *,
+        device: str,
+        precision: str,
+        default: bool,
+        available: bool,
+        unavailable_reason: str | None,
+    ) -> ModelSummary:
         """Return the summary of a model on its device."""
         return cls(
             name=card.name,
@@ -206,6 +216,7 @@ class ModelSummary(BaseModel):
             precision=precision,
             default=default,
             available=available,
+            unavailable_reason=unavailable_reason,
             card=card.model_dump(mode="json"),
         )
 

@@ -88,6 +88,7 @@ def predict(
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)
+        served.check_available()
         served.grid(hop_s)
         top_k = min(top_k, len(served.card.labels))
         results = predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)
@@ -98,7 +99,10 @@ def predict(
 
 @app.command()
 def models() -> None:
-    """List the models that would be served, and the device of each."""
+    """List the models that would be served, and the device of each.
+
+    Exits with status 1 if a model cannot run.
+    """
     with _open_pipeline(_load_command_settings()) as pipeline:
         print_rows(
             ("model", "version", "device", "precision", "window", "genres", "summary"),
@@ -106,7 +110,7 @@ def models() -> None:
                 (
                     f"{name} (default)" if name == pipeline.default_model else name,
                     served.card.version,
-                    served.engine.device,
+                    served.engine.device if served.engine.available else "unavailable",
                     served.engine.precision,
                     f"{served.card.windows.window_s:g} s every {served.card.windows.hop_s:g} s",
                     str(len(served.card.labels)),
@@ -115,6 +119,8 @@ def models() -> None:
                 for name, served in sorted(pipeline.models.items())
             ],
         )
+        if not all(served.engine.available for served in pipeline.models.values()):
+            raise typer.Exit(1)
 
 
 @app.command()
