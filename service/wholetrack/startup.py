@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
-from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.ffmpeg import Ffmpeg, bundled_ffmpeg, find_ffmpeg
 from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
@@ -44,10 +46,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     limit_malloc_arenas()
     # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
-    ffmpeg = find_ffmpeg(settings.ffmpeg)
-    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    decoder = _open_decoder(ffmpeg, settings)
-    self_test(decoder)
+    decoder = _working_decoder(settings)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
@@ -63,6 +62,22 @@ def build_pipeline(settings: Settings) -> Pipeline:
     )
 
 
+def check_temp_dir(folder: Path) -> None:
+    """Check that files can be created in the folder for uploads.
+
+    Raises:
+        StartupError: If it does not exist or cannot be written.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"uploads cannot be stored in {folder} ({error.strerror}): set WHOLETRACK_TEMP_DIR to a folder that the "
+            "service can write to"
+        ) from error
+
+
 def limit_malloc_arenas() -> bool:
     """Limit the number of malloc arenas. Call it before threads are started, because a thread keeps its arena.
 
@@ -73,8 +88,25 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
+def _working_decoder(settings: Settings) -> FfmpegDecoder:
+    """Open the first ffmpeg that decodes correctly: a broken one on PATH is replaced by that of imageio-ffmpeg."""
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    decoder = _open_decoder(ffmpeg, settings)
+    try:
+        self_test(decoder)
+    except StartupError as error:
+        decoder.close()
+        if ffmpeg.origin != "PATH":
+            raise
+        _log.warning("%s; using the ffmpeg in the package imageio-ffmpeg instead", error)
+        decoder = _open_decoder(bundled_ffmpeg(), settings)
+        self_test(decoder)
+    return decoder
+
+
 def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     """Start ffmpeg's sandbox and check that it has the layers that the settings require."""
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
     cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
     choice = settings.sandbox
     decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)

@@ -128,7 +128,10 @@ class Keys:
         if settings.api_keys_file:
             specs |= _from_file(settings.api_keys_file)
         if not specs:
-            raise StartupError("API keys are configured but none was found: create one with `wholetrack key NAME`")
+            raise StartupError(
+                "WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE is set, but there is no key in it: create one with "
+                "`wholetrack key NAME`, or remove both to serve without keys"
+            )
         return cls(specs, settings)
 
     def find(self, presented: str) -> Key | None:
