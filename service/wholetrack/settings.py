@@ -72,7 +72,7 @@ def _cgroup_cpus() -> int | None:
 def _temporary_folder() -> Path:
     """Return the system's folder for temporary files; ``/tmp`` if no folder is writable.
 
-    The commands that write no temporary file work without one. ``serve`` reports that it cannot write to the folder.
+    Only some commands write files. They report an error if they cannot.
     """
     try:
         return Path(tempfile.gettempdir())

@@ -46,6 +46,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
     limit_malloc_arenas()
     # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
+    _check_temp_dir(settings.temp_dir)
     decoder = _working_decoder(settings)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
@@ -62,22 +63,6 @@ def build_pipeline(settings: Settings) -> Pipeline:
     )
 
 
-def check_temp_dir(folder: Path) -> None:
-    """Check that files can be created in the folder for uploads.
-
-    Raises:
-        StartupError: If it does not exist or cannot be written.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StartupError(
-            f"uploads cannot be stored in {folder} ({error.strerror}): set WHOLETRACK_TEMP_DIR to a folder that the "
-            "service can write to"
-        ) from error
-
-
 def limit_malloc_arenas() -> bool:
     """Limit the number of malloc arenas. Call it before threads are started, because a thread keeps its arena.
 
@@ -88,19 +73,30 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
+def _check_temp_dir(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"no file can be created in {folder} ({error.strerror}): set WHOLETRACK_TEMP_DIR to a folder that can be "
+            "written"
+        ) from error
+
+
 def _working_decoder(settings: Settings) -> FfmpegDecoder:
     """Open the first ffmpeg that decodes correctly: a broken one on PATH is replaced by that of imageio-ffmpeg."""
     ffmpeg = find_ffmpeg(settings.ffmpeg)
     decoder = _open_decoder(ffmpeg, settings)
     try:
-        self_test(decoder)
+        self_test(decoder, settings.temp_dir)
     except StartupError as error:
         decoder.close()
         if ffmpeg.origin != "PATH":
             raise
-        _log.warning("%s; using the ffmpeg in the package imageio-ffmpeg instead", error)
+        _log.warning("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: %s", error)
         decoder = _open_decoder(bundled_ffmpeg(), settings)
-        self_test(decoder)
+        self_test(decoder, settings.temp_dir)
     return decoder
 
 

@@ -18,6 +18,8 @@ _INTERRUPTED = 128 + signal.SIGINT
 class _Interrupted(BaseException):
     """Raised by Ctrl-C. Unlike KeyboardInterrupt, it is not handled by typer, whose versions differ."""
 
+    raised = False
+
 
 def main() -> None:
     """Run the command line.
@@ -32,11 +34,14 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     try:
         _run()
-    except _Interrupted:
-        sys.stderr.write("wholetrack: interrupted\n")
-        sys.exit(_INTERRUPTED)
-    except OutputError as error:
-        sys.exit(f"wholetrack: {error}")
+    except BaseException as error:
+        # Not only _Interrupted: a module written in C that is interrupted while it is imported raises ImportError.
+        if _Interrupted.raised:
+            sys.stderr.write("wholetrack: interrupted\n")
+            sys.exit(_INTERRUPTED)
+        if isinstance(error, OutputError):
+            sys.exit(f"wholetrack: {error}")
+        raise
 
 
 def _run() -> None:
@@ -52,4 +57,5 @@ def _run() -> None:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    _Interrupted.raised = True
     raise _Interrupted

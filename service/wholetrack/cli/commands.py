@@ -16,17 +16,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wholetrack import __version__
-from wholetrack.cli.files import find_recordings, predict_files
+from wholetrack.cli.files import find_recordings, predict_files, text_of
+from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.render import Format, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
-from wholetrack.logs import configure_logs
+from wholetrack.logs import configure_logs, printable
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import PREFIX, Settings
-from wholetrack.startup import build_pipeline, check_temp_dir
+from wholetrack.startup import build_pipeline
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +69,6 @@ def serve(
     warn_about_former_names(Settings)
     if "WEB_CONCURRENCY" in os.environ:
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
-    with _errors_as_sentences():
-        check_temp_dir(settings.temp_dir)
     with _open_pipeline(settings) as pipeline:
         admission = Admission(settings.max_requests)
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
@@ -173,11 +172,17 @@ def verify(
     """
     if missing := missing_packages("librosa", "pydub", "audioop"):
         _fail(f"{missing[0]} is not installed; verify needs the extra 'verify': pip install 'wholetrack[verify]'")
-    from wholetrack.cli.verify import compare
-
     settings = _load_command_settings()
     with _open_pipeline(settings) as pipeline:
-        comparison = compare(pipeline, file, model=model, max_duration_s=settings.max_duration_s)
+        try:
+            with numba_cache(settings.temp_dir):
+                from wholetrack.cli.verify import compare
+
+                comparison = compare(
+                    pipeline, file, model=model, max_duration_s=settings.max_duration_s, temp_dir=settings.temp_dir
+                )
+        except OSError as error:
+            _fail(f"{printable(text_of(Path(error.filename or file)))}: {error.strerror}")
     write_output(f"{comparison.text()}\n")
     if not comparison.agrees:
         raise typer.Exit(1)
@@ -206,25 +211,22 @@ def _load_settings(**options: str | int | None) -> Settings:
 
 
 def _message(error: ErrorDetails) -> str:
+    if error["type"] != "value_error":
+        return error["msg"]
     # pydantic puts "Value error, " in front of the messages of our own checks.
-    return str(error["ctx"]["error"]) if error["type"] == "value_error" else error["msg"]
+    cause = error["ctx"]["error"]
+    return f".env is not UTF-8: {cause}" if isinstance(cause, UnicodeDecodeError) else str(cause)
 
 
 @contextmanager
 def _open_pipeline(settings: Settings) -> Iterator[Pipeline]:
     """Build the pipeline for the duration of the block; errors in the block end the command with one sentence."""
-    with _errors_as_sentences():
+    try:
         pipeline = build_pipeline(settings)
         try:
             yield pipeline
         finally:
             pipeline.close()
-
-
-@contextmanager
-def _errors_as_sentences() -> Iterator[None]:
-    try:
-        yield
     except (StartupError, ServiceError) as error:
         _fail(error.detail if isinstance(error, ServiceError) else str(error))
 

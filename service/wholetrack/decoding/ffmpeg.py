@@ -100,7 +100,7 @@ def find_ffmpeg(setting: Path | None = None) -> Ffmpeg:
         try:
             return _checked(Path(on_path), "PATH")
         except StartupError as error:
-            _log.warning("%s; using the ffmpeg in the package imageio-ffmpeg instead", error)
+            _log.warning("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: %s", error)
     return bundled_ffmpeg()
 
 
@@ -124,7 +124,7 @@ def bundled_ffmpeg() -> Ffmpeg:
 def _checked(path: Path, origin: str) -> Ffmpeg:
     try:
         result = subprocess.run(
-            [path, "-version"],
+            [str(path), "-version"],
             capture_output=True,
             text=True,
             errors="replace",
@@ -133,7 +133,8 @@ def _checked(path: Path, origin: str) -> Ffmpeg:
             env={},
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise StartupError(f"ffmpeg at {path} (from {origin}) cannot be executed: {error}") from error
+        reason = str(error).rstrip(".")
+        raise StartupError(f"ffmpeg at {path} (from {origin}) cannot be executed: {reason}") from error
     version = _VERSION.match(result.stdout)
     if not version:
         raise StartupError(f"{path} (from {origin}) is not ffmpeg")
