@@ -284,7 +284,7 @@ class Settings(BaseSettings):
         variables = [_variables_of(env_settings), _variables_of(dotenv_settings)]
         present = [without_unset(source) for source in variables]
         for source in present:
-            check_names(source, {*settings_cls.model_fields, *RENAMED})
+            check_names(PREFIX, source.env_vars, {*settings_cls.model_fields, *RENAMED})
         former = [read_former_names(source) for source in present]
         # A variable for keys that is set but empty is more likely a mistake than the wish to serve without keys.
         keys_expected = any(blank_variables(source, ("api_keys", "api_keys_file")) for source in variables)

@@ -49,22 +49,23 @@ def blank_variables(source: EnvSettingsSource, fields: Iterable[str]) -> list[st
     return [field for field, value in variables.items() if value is not None and not value.strip()]
 
 
-def check_names(source: EnvSettingsSource, fields: Iterable[str]) -> None:
+def check_names(prefix: str, variables: Iterable[str], fields: Iterable[str]) -> None:
     """Check that every variable with the prefix is known.
 
     Args:
-        source: A source without unset variables.
+        prefix: Prefix of the settings.
+        variables: Names of variables in lower case.
         fields: Current and former names of settings.
 
     Raises:
         ValueError: If a name is unknown; the message has the most similar name that is known.
     """
-    prefix = source.env_prefix.lower()
     configurable = {*fields, *COMPOSE_VARIABLES}
     known = configurable | _OTHER_PROGRAMS
-    names = [name.removeprefix(prefix) for name in source.env_vars if name.startswith(prefix)]
+    start = prefix.lower()
+    names = [name.removeprefix(start) for name in variables if name.startswith(start)]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError("; ".join(_complaint(source.env_prefix, name, configurable) for name in unknown))
+        raise ValueError("; ".join(_complaint(prefix, name, configurable) for name in unknown))
 
 
 def _complaint(prefix: str, unknown: str, known: Iterable[str]) -> str:
