@@ -88,7 +88,7 @@ def _without_tilde(path: Path) -> Path:
 
 
 _PathWithTilde = Annotated[Path, AfterValidator(_without_tilde)]
-# The upper limit, about 30 years, is what timers accept.
+# Timers accept at least the upper limit, about 30 years.
 _Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
 

@@ -71,7 +71,7 @@ def test_a_blank_variable_for_keys_without_a_key_is_refused(
     name: str, blank: str, put: Callable[[str, str], None]
 ) -> None:
     put(f"{PREFIX}{name.upper()}", blank)
-    with pytest.raises(StartupError, match="WHOLETRACK_API_KEYS_FILE is set, but there is no key in it"):
+    with pytest.raises(StartupError, match="WHOLETRACK_API_KEYS_FILE but none was found"):
         Keys.load(Settings())
 
 

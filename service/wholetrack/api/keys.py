@@ -129,8 +129,8 @@ class Keys:
             specs |= _from_file(settings.api_keys_file)
         if not specs:
             raise StartupError(
-                "WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE is set, but there is no key in it: create one with "
-                "`wholetrack key NAME`, or remove both to serve without keys"
+                "API keys are configured with WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE but none was found: "
+                "create one with `wholetrack key NAME`, or remove both variables to serve without keys"
             )
         return cls(specs, settings)
 

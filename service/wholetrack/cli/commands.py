@@ -67,7 +67,7 @@ def serve(
     settings = _load_settings(host=host, port=port)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     warn_about_former_names(Settings)
-    if "WEB_CONCURRENCY" in os.environ:
+    if os.environ.get("WEB_CONCURRENCY"):
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
     with _open_pipeline(settings) as pipeline:
         admission = Admission(settings.max_requests)
@@ -92,8 +92,7 @@ def predict(
     predicted.
     """
     settings = _load_command_settings()
-    problems: list[str] = []
-    recordings = find_recordings(files, problems.append)
+    recordings, problems = find_recordings(files)
     for problem in problems:
         typer.echo(f"wholetrack: {problem}", err=True)
     if not recordings:
@@ -197,9 +196,10 @@ def _load_command_settings() -> Settings:
 
 
 def _load_settings(**options: str | int | None) -> Settings:
-    """Load the settings; options that are not None override them."""
+    """Load the settings; options that are given and, like variables, not blank override them."""
+    given = {name: value for name, value in options.items() if value is not None and str(value).strip()}
     try:
-        return Settings.model_validate({name: value for name, value in options.items() if value is not None})
+        return Settings.model_validate(given)
     except ValidationError as error:
         # The error for a list that is not valid JSON has no location; its message names the setting.
         complaints = (

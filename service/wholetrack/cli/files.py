@@ -6,7 +6,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,33 +47,35 @@ def text_of(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def find_recordings(paths: Sequence[Path], report: Callable[[str], None]) -> list[Path]:
+def find_recordings(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Return the given files, and the audio files in the given folders and their subfolders.
 
-    Args:
-        paths: Paths of files and folders.
-        report: Called with a sentence for each path that cannot be read or has no recordings.
+    Returns:
+        The files, and a sentence for each path that cannot be read or has no recordings.
     """
-    files: list[Path] = []
+    recordings: list[Path] = []
+    problems: list[str] = []
     for path in paths:
         name = printable(text_of(path))
         try:
             mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            problems.append(f"{name} is neither a file nor a folder")
+            continue
         except OSError as error:
-            # A name that does not exist, the most frequent mistake, or that leads through a file.
-            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            report(f"{name} is neither a file nor a folder" if missing else f"cannot read {name}: {error.strerror}")
+            problems.append(f"cannot read {name}: {error.strerror}")
             continue
         if stat.S_ISDIR(mode):
-            found = _recordings_in(path, report)
-            if not found:
-                report(f"{name} contains no recordings")
-            files += found
+            found, unreadable_folders = _recordings_in(path)
+            if not found and not unreadable_folders:
+                problems.append(f"{name} contains no recordings")
+            recordings += found
+            problems += unreadable_folders
         elif stat.S_ISREG(mode):
-            files.append(path)
+            recordings.append(path)
         else:
-            report(f"{name} is neither a file nor a folder")
-    return files
+            problems.append(f"{name} is neither a file nor a folder")
+    return recordings, problems
 
 
 def predict_files(
@@ -119,9 +121,12 @@ def unreadable(error: OSError) -> ServiceError:
     return ServiceError(ErrorKind.UNDECODABLE_AUDIO, f"The file cannot be read: {error.strerror}.")
 
 
-def _recordings_in(folder: Path, report: Callable[[str], None]) -> list[Path]:
+def _recordings_in(folder: Path) -> tuple[list[Path], list[str]]:
+    problems: list[str] = []
+
     def unreadable_folder(error: OSError) -> None:
-        report(f"cannot read {printable(text_of(Path(error.filename)))}: {error.strerror}")
+        problems.append(f"cannot read {printable(text_of(Path(error.filename)))}: {error.strerror}")
 
     names = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=unreadable_folder) for name in names)
-    return sorted(path for path in names if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file())
+    recordings = sorted(path for path in names if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file())
+    return recordings, problems

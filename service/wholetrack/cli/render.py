@@ -94,7 +94,7 @@ def print_predictions(
                 line = lines.row(result, result.outcome)
             except ServiceError as error:
                 n_failed += 1
-                print(f"{printable(text_of(result.path))}: {error.kind.code}: {error.detail}", file=sys.stderr)
+                print(printable(f"{text_of(result.path)}: {error.kind.code}: {error.detail}"), file=sys.stderr)
             else:
                 write_output(line)
     return n_failed == 0

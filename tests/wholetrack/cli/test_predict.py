@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,21 +117,27 @@ def test_recordings_in_folders_are_found_in_order_whatever_their_names(tmp_path:
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    reports: list[str] = []
-    found = find_recordings([tmp_path], reports.append)
-    assert found == sorted(tmp_path / name for name in names if name != "notes.txt")
-    assert reports == []
+    assert find_recordings([tmp_path]) == (sorted(tmp_path / name for name in names if name != "notes.txt"), [])
 
 
 def test_a_pipe_and_a_name_that_is_too_long_are_reported(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    reports: list[str] = []
-    assert find_recordings([tmp_path / "pipe.wav", tmp_path / ("x" * 300), Path("a\x1b[31m\nb")], reports.append) == []
-    assert reports == [
+    recordings, problems = find_recordings([tmp_path / "pipe.wav", tmp_path / ("x" * 300), Path("a\x1b[31m\nb")])
+    assert recordings == []
+    assert problems == [
         f"{tmp_path}/pipe.wav is neither a file nor a folder",
         f"cannot read {tmp_path}/{'x' * 300}: File name too long",
         r"a\x1b[31m\nb is neither a file nor a folder",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def walk(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
+        onerror(PermissionError(errno.EACCES, "Permission denied", str(folder)))
+        yield from ()
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert find_recordings([tmp_path]) == ([], [f"cannot read {tmp_path}: Permission denied"])
 
 
 @pytest.mark.parametrize("output_format", Format)

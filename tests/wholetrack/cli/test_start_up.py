@@ -37,7 +37,7 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
         ("TEMP_DIR", "/proc", "no file can be created in /proc "),
         ("TEMP_DIR", "~nobody-has-this-name", "WHOLETRACK_TEMP_DIR: there is no such home folder: "),
         ("CPU_PRECISON", "int8", "WHOLETRACK_CPU_PRECISON is not a setting; the most similar name is WHOLETRACK_CPU_"),
-        ("API_KEYS", "", "WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE is set, but there is no key in it: "),
+        ("API_KEYS", "", "API keys are configured with WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE but none "),
         ("CLIENT_TIMEOUT_S", "inf", "WHOLETRACK_CLIENT_TIMEOUT_S: Input should be less than or equal to "),
     ],
 )
@@ -75,6 +75,18 @@ main()
     assert done.returncode == 1
     assert done.stderr.startswith("wholetrack: no file can be created in /tmp (No such file or directory): set ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_blank_option_is_unset(tmp_path: Path) -> None:
+    """An empty address would mean all addresses."""
+    variables = os.environ | {"WHOLETRACK_DEVICE": "cpu"}
+    program = [sys.executable, "-m", "wholetrack", "serve", "--port", "0", "--host", ""]
+    with subprocess.Popen(program, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        address = next(line for line in process.stderr if "Uvicorn running" in line)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert "http://127.0.0.1:" in address
 
 
 def test_web_concurrency_is_ignored_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
