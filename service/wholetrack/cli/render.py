@@ -41,8 +41,9 @@ class Format(StrEnum):
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table to standard output. Lines are not wrapped unless standard output is a terminal."""
     table = Table(box=None, pad_edge=False)
-    for name in header:
-        table.add_column(name, overflow="fold")
+    for i, name in enumerate(header):
+        # Other columns are wrapped first, so that the names in the first one stay whole.
+        table.add_column(name, no_wrap=i == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
     # The cells are text, in which [name] and :name: are not markup.

@@ -112,6 +112,17 @@ def test_an_output_that_cannot_be_written_is_one_sentence(song: Path) -> None:
     assert done.stderr == "wholetrack: cannot write the output: No space left on device\n"
 
 
+def test_a_progress_bar_on_a_terminal_does_not_take_the_output(song: Path) -> None:
+    terminal, end = os.openpty()
+    program = [sys.executable, "-m", "wholetrack", "predict", str(song), "--format", "json"]
+    variables = os.environ | {"WHOLETRACK_DEVICE": "cpu", "TERM": "xterm"}
+    done = subprocess.run(program, env=variables, stdout=subprocess.PIPE, stderr=end, timeout=120, check=True)
+    os.close(end)
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        assert b"predicting" in screen.read(10_000)
+    assert json.loads(done.stdout)["track"]["filename"] == str(song)
+
+
 def test_recordings_in_folders_are_found_in_order_whatever_their_names(tmp_path: Path) -> None:
     names = ["b.mp3", "a/c.WAV", _LATIN, "notes.txt", "a/folder.wav/x.flac"]
     for name in names:

@@ -175,6 +175,32 @@ def test_text_in_tables_is_not_markup(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.splitlines()[1].split(None, 1) == ["[red]a", "[name] and :smile: [/]"]
 
 
+def test_names_and_values_of_settings_are_complete_on_a_narrow_terminal() -> None:
+    value = "/a/long/folder/" + "x" * 60
+    program = f"""
+import os, pty, sys
+sys.argv = ["wholetrack", "settings"]
+os.environ |= {{"COLUMNS": "90", "TERM": "dumb", "WHOLETRACK_MODELS_DIR": "{value}"}}
+from wholetrack.cli.app import main
+pid, terminal = pty.fork()
+if pid == 0:
+    main()
+shown = b""
+try:
+    while part := os.read(terminal, 10_000):
+        shown += part
+except OSError:  # the other end is closed
+    pass
+sys.stdout.write(shown.decode())
+"""
+    lines = run_program(program).stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("WHOLETRACK_MODELS_DIR "))
+    column = lines[start].index("/a/long")
+    shown = "".join(line[column:].split(" ")[0] for line in lines[start : start + 12])
+    assert value in shown
+    assert any(line.startswith("WHOLETRACK_KEY_REQUESTS_PER_MINUTE ") for line in lines)
+
+
 def test_the_settings_are_printed_with_their_brackets(tmp_path: Path) -> None:
     done = wholetrack(tmp_path, "settings", WHOLETRACK_DEFAULT_MODEL="[bold]")
     assert "[name] with sha256" in done.stdout
