@@ -32,4 +32,6 @@ def main(port: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(os.environ.get("WHOLETRACK_PORT", "8000"))))
+    # The variable may be blank, or an address that Kubernetes sets.
+    port = os.environ.get("WHOLETRACK_PORT", "").strip()
+    sys.exit(main(int(port) if port.isdecimal() else 8000))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
-from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.ffmpeg import Ffmpeg, bundled_ffmpeg, find_ffmpeg
 from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
@@ -48,10 +50,8 @@ def build_pipeline(settings: Settings) -> Pipeline:
     limit_malloc_arenas()
     # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
-    ffmpeg = find_ffmpeg(settings.ffmpeg)
-    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    decoder = _open_decoder(ffmpeg, settings)
-    self_test(decoder)
+    _check_temp_dir(settings.temp_dir)
+    decoder = _working_decoder(settings)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
@@ -77,8 +77,36 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
+def _check_temp_dir(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"no file can be created in {folder} ({error.strerror}): set WHOLETRACK_TEMP_DIR to a folder that can be "
+            "written"
+        ) from error
+
+
+def _working_decoder(settings: Settings) -> FfmpegDecoder:
+    """Open the first ffmpeg that decodes correctly: a broken one on PATH is replaced by that of imageio-ffmpeg."""
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    decoder = _open_decoder(ffmpeg, settings)
+    try:
+        self_test(decoder, settings.temp_dir)
+    except StartupError as error:
+        decoder.close()
+        if ffmpeg.origin != "PATH":
+            raise
+        _log.warning("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: %s", error)
+        decoder = _open_decoder(bundled_ffmpeg(), settings)
+        self_test(decoder, settings.temp_dir)
+    return decoder
+
+
 def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     """Start ffmpeg's sandbox and check that it has the layers that the settings require."""
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
     cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
     choice = settings.sandbox
     decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)

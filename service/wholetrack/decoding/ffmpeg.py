@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wholetrack.errors import StartupError
+
+_log = logging.getLogger(__name__)
 
 # Demuxers by their ffmpeg names: wav and w64, flac, mp3, ogg (vorbis, opus, flac), mov (mp4, m4a), ADTS aac, matroska
 # (webm), aiff, asf (wma). None of them opens another file or URL, as hls, concat, dash, image2 and others do: with
@@ -101,22 +104,34 @@ class Ffmpeg:
 
 
 def find_ffmpeg(setting: Path | None = None) -> Ffmpeg:
-    """Return the configured ffmpeg, else the one on PATH, else the one in the package imageio-ffmpeg.
+    """Return the configured ffmpeg, else the one on PATH if it works, else the one in the package imageio-ffmpeg.
 
     Raises:
-        StartupError: If there is none, or it cannot be executed.
+        StartupError: If there is none, or the configured one cannot be executed.
     """
     if setting is not None:
         return _checked(setting.absolute(), "setting")
     if on_path := shutil.which("ffmpeg"):
-        return _checked(Path(on_path), "PATH")
+        try:
+            return _checked(Path(on_path), "PATH")
+        except StartupError as error:
+            _log.warning("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: %s", error)
+    return bundled_ffmpeg()
+
+
+def bundled_ffmpeg() -> Ffmpeg:
+    """Return the ffmpeg in the package imageio-ffmpeg.
+
+    Raises:
+        StartupError: If the package has none for this machine, or it cannot be executed.
+    """
     try:
         import imageio_ffmpeg
 
         packaged = Path(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
         raise StartupError(
-            "ffmpeg was not found: add it to PATH, set WHOLETRACK_FFMPEG, or install the package imageio-ffmpeg"
+            "no working ffmpeg was found: add one to PATH, set WHOLETRACK_FFMPEG, or install the package imageio-ffmpeg"
         ) from error
     return _checked(packaged, "imageio-ffmpeg")
 
@@ -124,10 +139,17 @@ def find_ffmpeg(setting: Path | None = None) -> Ffmpeg:
 def _checked(path: Path, origin: str) -> Ffmpeg:
     try:
         result = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, check=True, env={}
+            [str(path), "-version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_TIMEOUT_S,
+            check=True,
+            env={},
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise StartupError(f"ffmpeg at {path} (from {origin}) cannot be executed: {error}") from error
+        reason = str(error).rstrip(".")
+        raise StartupError(f"ffmpeg at {path} (from {origin}) cannot be executed: {reason}") from error
     version = _VERSION.match(result.stdout)
     if not version:
         raise StartupError(f"{path} (from {origin}) is not ffmpeg")

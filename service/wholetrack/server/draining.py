@@ -59,6 +59,7 @@ class DrainingServer(uvicorn.Server):
             server_header=False,
             http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # uvicorn only calls it
             ws="none",
+            workers=1,  # uvicorn would read WEB_CONCURRENCY, which only its own command supports
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
         super().__init__(config)
