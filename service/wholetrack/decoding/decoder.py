@@ -27,10 +27,12 @@ from wholetrack.contracts import StreamInfo, TrackWarning
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
-from wholetrack.decoding.limits import allowed_cpu_s, ffmpeg_limits
+from wholetrack.decoding.limits import DecoderMemory, allowed_cpu_s, ffmpeg_limits
+from wholetrack.decoding.memory_shortage import MemoryShortageError, may_lack_memory
 from wholetrack.decoding.outcome import Outcome, check_sample_rate, decoded_stream, decoder_stopped, track_warnings
 from wholetrack.decoding.pcm import PcmReader
 from wholetrack.decoding.pipes import BoundedReader
+from wholetrack.decoding.program_size import program_bytes
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
@@ -85,6 +87,7 @@ class FfmpegDecoder:
         self.ffmpeg = ffmpeg
         try:
             self.sandbox = Sandbox(ffmpeg.path, wanted=layers)
+            self._program_bytes = program_bytes(ffmpeg, self.sandbox)
         except (LauncherError, OSError) as error:
             raise StartupError(f"ffmpeg's sandbox cannot be started: {error}") from error
         self._cpus = cpus
@@ -93,13 +96,16 @@ class FfmpegDecoder:
         """Kill all ffmpeg processes and stop the sandbox."""
         self.sandbox.close()
 
-    def open(self, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding:
+    def open(
+        self, path: Path, *, sample_rate: int, max_duration_s: float, memory: DecoderMemory = DecoderMemory.LARGE
+    ) -> Decoding:
         """Start decoding a file.
 
         Args:
             path: A seekable file. It must not change or disappear while it is being decoded.
             sample_rate: Sample rate of the output in Hz.
             max_duration_s: Longer recordings are rejected while they are being decoded.
+            memory: How much memory ffmpeg may use.
 
         Raises:
             ServiceError: ``internal_error`` if ffmpeg cannot be started.
@@ -110,6 +116,8 @@ class FfmpegDecoder:
             path,
             sample_rate=sample_rate,
             max_duration_s=max_duration_s,
+            memory=memory,
+            program_bytes=self._program_bytes,
             sandbox=self.sandbox,
             cpus=self._cpus,
         )
@@ -128,12 +136,17 @@ class Decoding:
         *,
         sample_rate: int,
         max_duration_s: float,
+        memory: DecoderMemory,
+        program_bytes: int,
         sandbox: Sandbox,
         cpus: CpuAllocator | None,
     ) -> None:
         self._path = path
         self._sample_rate = sample_rate
         self._max_duration_s = max_duration_s
+        self._memory = memory
+        self._program_bytes = program_bytes
+        self._data_bytes = 0
         self._was_killed = False
         self._is_rate_checked = False
         self._marker = f"{secrets.token_hex(8)}:"
@@ -193,6 +206,7 @@ class Decoding:
         max_samples = int(self._max_duration_s * self._sample_rate)
         for block in self._pcm.blocks():
             self._raise_cpu_limit()
+            self._data_bytes = max(self._data_bytes, self._process.data_bytes())
             self._check_sample_rate()
             if self._pcm.n_samples > max_samples:
                 raise ServiceError(
@@ -208,6 +222,7 @@ class Decoding:
         Raises:
             ServiceError: If nothing was decoded, or ffmpeg did not reach its end: ``unsupported_media``,
                 ``undecodable_audio``, ``no_audio_stream``, ``empty_audio`` or ``internal_error``.
+            MemoryShortageError: If ordinary memory may not have been enough for this file.
         """
         try:
             status = self._process.wait(_EXIT_TIMEOUT_S)
@@ -224,8 +239,9 @@ class Decoding:
             was_killed=self._was_killed,
             has_invalid_samples=self._pcm.has_invalid_samples,
         )
-        stream = decoded_stream(outcome)
-        return DecodedAudio(stream, outcome.duration_s, tuple(track_warnings(outcome)))
+        warnings = tuple(track_warnings(outcome))
+        self._check_memory(outcome, is_complete=not warnings)
+        return DecodedAudio(decoded_stream(outcome), outcome.duration_s, warnings)
 
     def _spawn(self, ffmpeg: Ffmpeg, sandbox: Sandbox) -> SandboxedProcess:
         command = ffmpeg.decode_command(
@@ -236,12 +252,25 @@ class Decoding:
                 return sandbox.spawn(
                     command,
                     input_file=file.fileno(),
-                    limits=ffmpeg_limits(self._max_duration_s),
+                    limits=ffmpeg_limits(self._max_duration_s, self._memory, program_bytes=self._program_bytes),
                     environment=_ENVIRONMENT,
                     cpu=self._cpu,
                 )
             except LauncherError as error:
                 raise decoder_stopped() from error
+
+    def _check_memory(self, outcome: Outcome, *, is_complete: bool) -> None:
+        if self._memory is not DecoderMemory.ORDINARY or outcome.was_killed:
+            return
+        if may_lack_memory(
+            self._path,
+            status=outcome.status,
+            exit_signal=outcome.log.exit_signal,
+            decoded_s=outcome.duration_s,
+            is_complete=is_complete,
+            data_bytes=self._data_bytes,
+        ):
+            raise MemoryShortageError
 
     def _release_cpu(self) -> None:
         if self._cpus and self._cpu is not None:
