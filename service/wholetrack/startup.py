@@ -21,6 +21,7 @@ from wholetrack.inference.session import open_sessions, reopen_session
 from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
+from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
 from wholetrack.settings import SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
@@ -53,12 +54,13 @@ def build_pipeline(settings: Settings) -> Pipeline:
         raise StartupError(
             f"the default model {settings.default_model!r} is not among the models found: {', '.join(sorted(bundles))}"
         )
+    models = {name: _served(bundle, settings) for name, bundle in sorted(bundles.items())}
     return Pipeline(
         decoder,
-        {name: _served(bundle, settings) for name, bundle in sorted(bundles.items())},
+        models,
         default_model=settings.default_model,
         tracks_at_once=settings.tracks_at_once,
-        tracks_open=settings.tracks_open,
+        tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
     )
 
@@ -85,6 +87,13 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
             raise StartupError(f"WHOLETRACK_SANDBOX is set to required, but this machine does not support {missing}")
         _log.warning("ffmpeg's sandbox lacks these layers: %s", missing)
     return decoder
+
+
+def _decoder_budget_bytes(settings: Settings) -> int:
+    """Return the memory for all decoders. The default depends on how much the service itself uses by now."""
+    if settings.decoder_memory_mb is not None:
+        return settings.decoder_memory_mb << 20
+    return decoder_budget_bytes(cache_bytes=settings.cache_mb << 20, temp_dir=settings.temp_dir)
 
 
 def _served(bundle: Bundle, settings: Settings) -> ServedModel:
