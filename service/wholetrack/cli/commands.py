@@ -53,13 +53,14 @@ def serve(
     from wholetrack.api.admission import Admission
     from wholetrack.api.app import create_app
     from wholetrack.server.draining import DrainingServer
+    from wholetrack.server.orphans import reaping_orphans
 
     # After shutdown, uvicorn re-raises the signal that stopped it. A requested stop should exit with status 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _load_settings(host=host, port=port)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     warn_about_former_names(Settings)
-    with _open_pipeline(settings) as pipeline:
+    with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.decoder.sandbox.owns):
         admission = Admission(settings.max_requests)
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
 
