@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-# Of version 2, and of version 1. Above memory.high a process is not killed, but hardly gets on.
+# The first two of version 2, the last of version 1. A group above memory.high is slowed down heavily.
 _LIMIT_FILES = ("memory.max", "memory.high", "memory.limit_in_bytes")
 _KEPT_IN_MEMORY = ("tmpfs", "ramfs")
 
@@ -42,10 +42,9 @@ def used_bytes(root: Path = Path("/")) -> int:
 def is_in_memory(folder: Path, root: Path = Path("/")) -> bool:
     """Return whether files in an absolute path ``folder`` use memory instead of a disk."""
     mounts = [mount for mount in _mounts(root) if folder.is_relative_to(mount.point)]
-    # A later mount hides an earlier one at the same place.
-    return bool(mounts) and max(enumerate(mounts), key=lambda item: (len(item[1].point), item[0]))[1].kind in (
-        _KEPT_IN_MEMORY
-    )
+    # The deepest mount applies. Of several at the same place, the last one hides the others.
+    deepest = max(reversed(mounts), key=lambda mount: len(mount.point), default=None)
+    return deepest is not None and deepest.kind in _KEPT_IN_MEMORY
 
 
 def _control_groups(root: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from tests.harness.memory_group import memory_group
 from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.server import running_server
 
-pytestmark = [pytest.mark.timing, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cgroup, pytest.mark.timing, pytest.mark.timeout(900)]
 
 _LIMIT_BYTES = 2 << 30
 _N_AT_ONCE = 32

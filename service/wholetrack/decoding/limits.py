@@ -12,9 +12,8 @@ _MIB = 1 << 20
 class DecoderMemory(Enum):
     """How much memory one ffmpeg process may use: a limit on its heap, stacks and anonymous mappings.
 
-    ffmpeg 9 needs 25 MiB for every format, measured with 1 MiB stacks. An index adds to that: 5 MiB for each hour of an
-    m4a, and several hundred for one that is crafted to exhaust memory, in a file of a few hundred bytes. Pictures and
-    attachments add their size.
+    ffmpeg 9 needs 25 MiB for every format, including stacks of 1 MiB. The index of an m4a adds 7 MiB for each hour, and
+    one that is crafted to exhaust memory 600 MiB, in a file of one megabyte. A picture in a tag adds its size.
 
     Attributes:
         ORDINARY: Enough for nearly all files.

@@ -1,7 +1,7 @@
 """Measures how much address space an ffmpeg and its libraries occupy.
 
 The limit on address space is the only one that bounds all memory of a compromised process, so it should be no larger
-than necessary. Executables and their libraries take between 15 and 300 MiB, depending on how ffmpeg was built.
+than necessary. How much the program itself needs depends on how ffmpeg was built.
 """
 
 from __future__ import annotations

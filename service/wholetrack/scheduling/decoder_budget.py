@@ -14,7 +14,8 @@ _log = logging.getLogger(__name__)
 _MIB = 1 << 20
 # What a decoder uses besides its data: its stack, page tables and pipes.
 _OVERHEAD_BYTES = 4 * _MIB
-# The rest is for windows in progress, 8 MiB for each open track, and for what the service allocates later.
+# The rest is for windows in progress, 8 MiB for each open track (docs/bench/memory.json), and for what the service
+# allocates later.
 _SHARE_OF_DECODERS = 3 / 4
 _SHARE_OF_LARGE_DECODERS = 1 / 4
 
