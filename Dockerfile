@@ -99,7 +99,8 @@ ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 \
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
-# Python runs as PID 1 without an init process: it handles SIGTERM itself and waits for its child processes.
+# Python runs as PID 1 without an init process: it handles SIGTERM itself, and collects the exit statuses of its child
+# processes and of orphans.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "wholetrack.healthcheck"]
 ENTRYPOINT ["wholetrack"]
 CMD ["serve"]

@@ -18,6 +18,7 @@ from tests.harness.records import print_record
 from wholetrack.cancellation import Cancellation
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
+from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.engine import Engine
@@ -61,7 +62,7 @@ def first_result_s(bundle: Bundle, session: Session, decoder: FfmpegDecoder, rec
         {bundle.card.name: served},
         default_model=bundle.card.name,
         tracks_at_once=1,
-        tracks_open=1,
+        tracks_open=dict.fromkeys(DecoderMemory, 1),
         max_windows=10**6,
     )
     began = time.perf_counter()

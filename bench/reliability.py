@@ -9,10 +9,12 @@ from bench.generated import check_files, generator_parser, write_files
 from bench.markdown import paragraph
 from bench.records import DOCS, Record
 from tests.harness.records import RELIABILITY_RECORDS
+from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.settings import PREFIX, Settings
 from wholetrack_training.results.markdown import markdown_table
 
 _BAD_INPUT, _EXTREMES = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
+_MEMORY = "tests/e2e/test_memory.py"
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"
 _PIPELINE, _SANDBOX = "tests/wholetrack/test_pipeline.py", "tests/wholetrack/sandbox/test_restrictions.py"
 # What is limited, the setting, the status of the response beyond the limit, and the tests.
@@ -148,10 +150,13 @@ def _limits() -> Iterable[str]:
             for what, name, status, tests in _LIMITS
         ],
     )
+    ordinary, large = (memory.value >> 20 for memory in (DecoderMemory.ORDINARY, DecoderMemory.LARGE))
     yield from paragraph(
-        "An upload may have a single part, with at most 8 headers. A decoder may use 256 MiB of data within 1 GiB "
-        "of address space, a limited amount of CPU time and 32 descriptors, and it cannot write to any file "
-        f"(`{_SANDBOX}`). Files with extreme sample rates, numbers of channels, streams or tags, or nesting depths get "
+        f"An upload may have a single part, with at most 8 headers. A decoder may use {ordinary} MiB of memory, or "
+        f"{large} MiB if the file needs more, a limited amount of CPU time and 32 descriptors, and it cannot write to "
+        f"any file (`{_SANDBOX}`). All decoders together have a budget that follows from the memory limit of the "
+        f"container: 32 files at once that need 200 MiB each do not exceed a limit of 2 GiB (`{_MEMORY}`). Files with "
+        "extreme sample rates, numbers of channels, streams or tags, or nesting depths get "
         f"a prediction or a documented error (`{_EXTREMES}`)."
     )
 

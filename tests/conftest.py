@@ -33,7 +33,7 @@ _REQUIREMENTS = {
     "docker": (bool(os.environ.get("WHOLETRACK_CONTAINERS")), "tests of containers run with `make containers`"),
 }
 # What a machine may lack even if WHOLETRACK_NO_SKIPS is set.
-_OPTIONAL = {"gpu", "no_gpu", "docker"}
+_OPTIONAL = {"gpu", "no_gpu", "docker", "cgroup"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that skipped tests if WHOLETRACK_NO_SKIPS is set, unless they need a GPU, no GPU, or Docker."""
+    """Fail a run that skipped tests if WHOLETRACK_NO_SKIPS is set, unless _OPTIONAL names what they need."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("WHOLETRACK_NO_SKIPS") and reporter is not None:
         skipped = [report for report in reporter.stats.get("skipped", []) if not _OPTIONAL & set(report.keywords)]

@@ -6,10 +6,12 @@ workers classify the first windows while the rest of the file is still being dec
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ from wholetrack.aggregation.window_scores import WindowLog
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import ModelCard, StageTimes, TrackPrediction, TrackWarning, WarningCode, WindowScores
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
+from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.decoding.memory_shortage import MemoryShortageError
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.features.grid import WindowGrid
 from wholetrack.features.logmel import LogMel
@@ -32,6 +36,8 @@ from wholetrack.inference.engine import Engine
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.inference.unavailable import UnavailableEngine, model_unavailable
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
+
+_log = logging.getLogger(__name__)
 
 # Enough for the windows that are waiting when a track has been decoded, a few hundred at most.
 _SETTLE_TIMEOUT_S = 2.0
@@ -104,7 +110,8 @@ class Pipeline:
         models: The served models by name.
         default_model: Name of the model for requests that do not name one.
         tracks_at_once: Number of tracks that are decoded at the same time.
-        tracks_open: Number of tracks that may have started and not finished; each of them holds a decoder.
+        tracks_open: Number of tracks that may have started and not finished, for each size of decoder; each track
+            holds a decoder.
         max_windows: Limit per recording; for models that yield several steps per window, each step counts.
     """
 
@@ -115,7 +122,7 @@ class Pipeline:
         *,
         default_model: str,
         tracks_at_once: int,
-        tracks_open: int,
+        tracks_open: Mapping[DecoderMemory, int],
         max_windows: int,
     ) -> None:
         self._max_steps = max_windows
@@ -170,9 +177,26 @@ class Pipeline:
         grid = served.grid(hop_s)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        track = _Track(path, served, grid, max_duration_s, cancellation)
+        attempt = partial(self._predict, path, served, grid, max_duration_s, weight, cancellation)
+        try:
+            return attempt(DecoderMemory.ORDINARY)
+        except MemoryShortageError:
+            _log.info("decoding a recording again with more memory")
+        return attempt(DecoderMemory.LARGE)
+
+    def _predict(
+        self,
+        path: Path,
+        served: ServedModel,
+        grid: WindowGrid,
+        max_duration_s: float,
+        weight: int,
+        cancellation: Cancellation,
+        memory: DecoderMemory,
+    ) -> TrackPrediction:
+        track = _Track(path, served, grid, max_duration_s, cancellation, memory)
         with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
-            with self.scheduler.slot(cancellation, weight=weight) as slot:
+            with self.scheduler.slot(cancellation, weight=weight, memory=memory) as slot:
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
                 # keeps a hung device from blocking the tracks of other models.
@@ -192,7 +216,7 @@ class Pipeline:
             ServiceError: As for :meth:`predict`.
         """
         served = self.model(model)
-        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation())
+        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), DecoderMemory.LARGE)
         with self._open(track) as decoding:
             blocks = list(track.blocks(decoding))
             decoding.summary()
@@ -200,7 +224,7 @@ class Pipeline:
 
     def _open(self, track: _Track) -> Decoding:
         rate = track.served.card.audio.sample_rate
-        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s)
+        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, memory=track.memory)
 
     def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
         """Decode a track, and put its windows with sound into the queue."""
@@ -228,13 +252,20 @@ class _Track:
     """The state of one track in the pipeline."""
 
     def __init__(
-        self, path: Path, served: ServedModel, grid: WindowGrid, max_duration_s: float, cancellation: Cancellation
+        self,
+        path: Path,
+        served: ServedModel,
+        grid: WindowGrid,
+        max_duration_s: float,
+        cancellation: Cancellation,
+        memory: DecoderMemory,
     ) -> None:
         self.path = path
         self.served = served
         self.grid = grid
         self.max_duration_s = max_duration_s
         self.cancellation = cancellation
+        self.memory = memory
         self.timer = _StageTimer()
         self.windows = WindowLog()
 

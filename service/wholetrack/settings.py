@@ -192,8 +192,15 @@ class Settings(BaseSettings):
     tracks_open: PositiveInt = Field(
         default_factory=lambda: 16 * available_cpus(),
         description="Number of tracks that may be open at the same time. Open tracks take turns decoding, so that a "
-        "song does not wait for a long mix to finish. Each holds a decoder and its windows, about 15 MiB. Default: 16 "
-        "per CPU.",
+        "song does not wait for a long mix to finish. Each holds a decoder and its windows. Fewer are open if the "
+        "memory for decoders is too small. Default: 16 per CPU.",
+    )
+    decoder_memory_mb: PositiveInt | None = Field(
+        default=None,
+        description="Memory for all ffmpeg processes together, in MiB. Each may use 64 MiB, or 256 MiB if a file needs "
+        "more; a quarter of the memory is reserved for such files. Unset: three quarters of the memory limit of the "
+        "container (or of the machine's memory) that are left after start-up, less the size of temp_dir if that is a "
+        "tmpfs.",
     )
     max_requests: PositiveInt = Field(
         default=64,

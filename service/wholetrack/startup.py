@@ -25,6 +25,7 @@ from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
+from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
 from wholetrack.settings import Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
@@ -57,12 +58,14 @@ def build_pipeline(settings: Settings) -> Pipeline:
         raise StartupError(
             f"the default model {settings.default_model!r} is not among the models found: {', '.join(sorted(bundles))}"
         )
+    # The memory for decoders depends on how much the models take.
+    models = _served_models(bundles, settings)
     return Pipeline(
         decoder,
-        _served_models(bundles, settings),
+        models,
         default_model=settings.default_model,
         tracks_at_once=settings.tracks_at_once,
-        tracks_open=settings.tracks_open,
+        tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
     )
 
@@ -117,6 +120,13 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
             raise StartupError(f"WHOLETRACK_SANDBOX is set to required, but this machine does not support {missing}")
         _log.warning("ffmpeg's sandbox lacks these layers: %s", missing)
     return decoder
+
+
+def _decoder_budget_bytes(settings: Settings) -> int:
+    """Return the memory for all decoders. The default depends on how much the service itself uses by now."""
+    if settings.decoder_memory_mb is not None:
+        return settings.decoder_memory_mb << 20
+    return decoder_budget_bytes(cache_bytes=settings.cache_mb << 20, temp_dir=settings.temp_dir)
 
 
 def _served_models(bundles: dict[str, Bundle], settings: Settings) -> dict[str, ServedModel]:

@@ -15,7 +15,14 @@ from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.protocol import INPUT_FD
 
 PYTHON = Path(sys.executable).resolve()
-LIMITS = Limits(cpu_s=60, max_cpu_s=60, data_bytes=256 << 20, address_space_bytes=1 << 30, open_files=32)
+LIMITS = Limits(
+    cpu_s=60,
+    max_cpu_s=60,
+    data_bytes=256 << 20,
+    address_space_bytes=1 << 30,
+    stack_bytes=8 << 20,
+    open_files=32,
+)
 ENVIRONMENT = {"LC_ALL": "C"}
 
 # Available to every program: the C library, the descriptor of the input, and the arguments.

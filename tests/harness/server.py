@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.harness.memory_group import MemoryGroup
 from tests.harness.paths import PROJECT
 from tests.harness.ports import free_port
 from tests.harness.processes import descendants
@@ -87,11 +88,12 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
+def running_server(folder: Path, group: MemoryGroup | None = None, /, **settings: Any) -> Iterator[Server]:
     """Start the service on a free port, and stop it with SIGTERM at the end of the block.
 
     Args:
         folder: An empty folder for uploads and the log.
+        group: The control group to run in; None for that of this process.
         settings: Settings of the service by their lower-case names, without prefix.
 
     Raises:
@@ -102,6 +104,8 @@ def running_server(folder: Path, **settings: Any) -> Iterator[Server]:
     temp_dir, log = folder / "uploads", folder / "log.jsonl"
     temp_dir.mkdir()
     command = [sys.executable, "-m", "wholetrack", "serve", "--port", str(port)]
+    if group is not None:
+        command = group.command(*command)
     environment = service_environment(temp_dir, settings)
     with log.open("wb") as stderr, subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=stderr) as process:
         server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid), temp_dir, log)

@@ -60,6 +60,7 @@ def serve(
     from wholetrack.api.admission import Admission
     from wholetrack.api.app import create_app
     from wholetrack.server.draining import DrainingServer
+    from wholetrack.server.orphans import reaping_orphans
 
     # After shutdown, uvicorn re-raises the signal that stopped it. A requested stop should exit with status 0.
     for stop in (signal.SIGTERM, signal.SIGINT):
@@ -69,7 +70,7 @@ def serve(
     warn_about_former_names(Settings)
     if os.environ.get("WEB_CONCURRENCY"):
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
-    with _open_pipeline(settings) as pipeline:
+    with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.decoder.sandbox.owns):
         admission = Admission(settings.max_requests)
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
 

@@ -19,12 +19,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import StreamInfo, TrackWarning
+from wholetrack.contracts import StreamInfo, TrackWarning, WarningCode
 from wholetrack.decoding.audio_parts import AudioPart, find_audio_parts
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_run import FfmpegRun
+from wholetrack.decoding.limits import DecoderMemory, ffmpeg_limits
+from wholetrack.decoding.memory_shortage import MemoryShortageError, may_lack_memory
 from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
+from wholetrack.decoding.program_size import program_bytes
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
@@ -71,6 +74,7 @@ class FfmpegDecoder:
         self.ffmpeg = ffmpeg
         try:
             self.sandbox = Sandbox(ffmpeg.path, wanted=layers)
+            self._program_bytes = program_bytes(ffmpeg, self.sandbox)
         except (LauncherError, OSError) as error:
             raise StartupError(f"ffmpeg's sandbox cannot be started: {error}") from error
         self._cpus = cpus
@@ -79,13 +83,16 @@ class FfmpegDecoder:
         """Kill all ffmpeg processes and stop the sandbox."""
         self.sandbox.close()
 
-    def open(self, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding:
+    def open(
+        self, path: Path, *, sample_rate: int, max_duration_s: float, memory: DecoderMemory = DecoderMemory.LARGE
+    ) -> Decoding:
         """Start decoding a file.
 
         Args:
             path: A seekable file. It must not change or disappear while it is being decoded.
             sample_rate: Sample rate of the output in Hz.
             max_duration_s: Longer recordings are rejected while they are being decoded.
+            memory: How much memory ffmpeg may use.
 
         Raises:
             ServiceError: ``internal_error`` if ffmpeg cannot be started.
@@ -96,6 +103,8 @@ class FfmpegDecoder:
             path,
             sample_rate=sample_rate,
             max_duration_s=max_duration_s,
+            memory=memory,
+            program_bytes=self._program_bytes,
             sandbox=self.sandbox,
             cpus=self._cpus,
         )
@@ -119,6 +128,8 @@ class Decoding:
         *,
         sample_rate: int,
         max_duration_s: float,
+        memory: DecoderMemory,
+        program_bytes: int,
         sandbox: Sandbox,
         cpus: CpuAllocator | None,
     ) -> None:
@@ -127,6 +138,8 @@ class Decoding:
         self._sample_rate = sample_rate
         self._max_duration_s = max_duration_s
         self._sandbox = sandbox
+        self._memory = memory
+        self._limits = ffmpeg_limits(max_duration_s, memory, program_bytes=program_bytes)
         self._was_killed = False
         self._outcomes: list[Outcome] = []
         self.stalled = self.ended = False
@@ -188,6 +201,7 @@ class Decoding:
         Raises:
             ServiceError: If nothing was decoded, or ffmpeg did not reach its end: ``unsupported_media``,
                 ``undecodable_audio``, ``no_audio_stream``, ``empty_audio`` or ``internal_error``.
+            MemoryShortageError: If ordinary memory may not have been enough for this file.
         """
         decoded: list[Outcome] = []
         streams: list[StreamInfo] = []
@@ -200,10 +214,11 @@ class Decoding:
                 if not is_fault_of_file(error):
                     raise
                 failures.append(error)
+        warnings = tuple(track_warnings(decoded, n_failed=len(failures), is_truncated=self._is_truncated))
+        self._check_memory(is_complete=all(warning.code is WarningCode.CANCELLED_CHANNELS for warning in warnings))
         if not decoded:
             raise failures[0]
-        warnings = track_warnings(decoded, n_failed=len(failures), is_truncated=self._is_truncated)
-        return DecodedAudio(streams[0], sum(outcome.duration_s for outcome in decoded), tuple(warnings))
+        return DecodedAudio(streams[0], sum(outcome.duration_s for outcome in decoded), warnings)
 
     def _samples(self) -> Iterator[NDArray[np.float32]]:
         """Yield the samples of all parts."""
@@ -237,7 +252,7 @@ class Decoding:
             self._path,
             part,
             sample_rate=self._sample_rate,
-            max_duration_s=self._max_duration_s,
+            limits=self._limits,
             cpu=self._cpu,
             large_frames=large_frames,
         )
@@ -256,6 +271,22 @@ class Decoding:
                 f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
                 "Send a shorter one, or ask the operator to raise max_duration_s.",
             )
+
+    def _check_memory(self, *, is_complete: bool) -> None:
+        """Check whether more memory may lead to another result."""
+        if self._memory is DecoderMemory.ORDINARY and any(
+            may_lack_memory(
+                self._path,
+                status=outcome.status,
+                exit_signal=outcome.log.exit_signal,
+                decoded_s=outcome.duration_s,
+                is_complete=is_complete,
+                data_bytes=outcome.data_bytes,
+            )
+            for outcome in self._outcomes
+            if not outcome.was_killed
+        ):
+            raise MemoryShortageError
 
     def _release_cpu(self) -> None:
         if self._cpus and self._cpu is not None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wholetrack.decoding.audio_parts import AudioPart
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
-from wholetrack.decoding.limits import allowed_cpu_s, ffmpeg_limits
+from wholetrack.decoding.limits import allowed_cpu_s
 from wholetrack.decoding.mixing import MonoMixer
 from wholetrack.decoding.outcome import Outcome, check_sample_rate, decoder_stopped
 from wholetrack.decoding.pcm import PcmReader
@@ -26,6 +26,7 @@ from wholetrack.decoding.resampling import Resampler
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
+from wholetrack.sandbox.limits import Limits
 from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.protocol import INPUT_FD
 
@@ -54,7 +55,7 @@ class FfmpegRun:
         path: The file.
         part: The part of the file to decode.
         sample_rate: Sample rate of the output in Hz.
-        max_duration_s: Limit on the duration of the recording in seconds, from which the CPU limit follows.
+        limits: Resource limits of the process.
         cpu: Number of the CPU to pin the process to; None to let the kernel choose.
         large_frames: See :meth:`Ffmpeg.decode_command`.
 
@@ -74,7 +75,7 @@ class FfmpegRun:
         part: AudioPart,
         *,
         sample_rate: int,
-        max_duration_s: float,
+        limits: Limits,
         cpu: int | None,
         large_frames: bool,
     ) -> None:
@@ -83,6 +84,7 @@ class FfmpegRun:
         self._was_killed = False
         self._cpu_limit_s = allowed_cpu_s(0.0)
         self._n_samples = 0
+        self._data_bytes = 0
         self._mixer: MonoMixer | None = None
         self._resampler: Resampler | None = None
         marker = f"{secrets.token_hex(8)}:"
@@ -90,7 +92,7 @@ class FfmpegRun:
         command = ffmpeg.decode_command(
             part.url(INPUT_FD), options=part.options, marker=marker, large_frames=large_frames
         )
-        self.process = self._spawn(sandbox, command, max_duration_s=max_duration_s, cpu=cpu)
+        self.process = self._spawn(sandbox, command, limits=limits, cpu=cpu)
         self._output = OutputReader(self.process.stdout, self.process.stderr, self.log.feed)
         self._pcm = PcmReader(self._output, self._prepare)
         # A larger pipe means fewer switches between ffmpeg and the reader. The kernel can refuse it: it limits how much
@@ -130,6 +132,7 @@ class FfmpegRun:
                 raise ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The tags of the file are too long to be read.")
             samples = self._mono(frames)
             self._n_samples += len(samples)
+            self._data_bytes = max(self._data_bytes, self.process.data_bytes())
             self._raise_cpu_limit()
             yield samples
 
@@ -149,19 +152,18 @@ class FfmpegRun:
             log=self.log,
             duration_s=self._n_samples / self._sample_rate,
             cancelled_s=self._mixer.cancelled_s if self._mixer else 0.0,
+            data_bytes=self._data_bytes,
             was_killed=self._was_killed,
             has_invalid_samples=self._mixer is not None and self._mixer.has_invalid_samples,
         )
 
-    def _spawn(
-        self, sandbox: Sandbox, command: Sequence[str], *, max_duration_s: float, cpu: int | None
-    ) -> SandboxedProcess:
+    def _spawn(self, sandbox: Sandbox, command: Sequence[str], *, limits: Limits, cpu: int | None) -> SandboxedProcess:
         with self._path.open("rb") as file:
             try:
                 return sandbox.spawn(
                     command,
                     input_file=file.fileno(),
-                    limits=ffmpeg_limits(max_duration_s),
+                    limits=limits,
                     environment=_ENVIRONMENT,
                     cpu=cpu,
                 )

@@ -40,6 +40,7 @@ class Outcome:
         log: What it wrote to stderr.
         duration_s: Duration of the decoded audio in seconds.
         cancelled_s: Duration of the audio whose channels cancel each other, in seconds.
+        data_bytes: How much memory it used while it was decoding; 0 if it ended too soon to tell.
         was_killed: Whether the service killed it on purpose.
         has_invalid_samples: Whether it produced samples that are not audio, such as NaN.
     """
@@ -49,6 +50,7 @@ class Outcome:
     log: FfmpegLog
     duration_s: float
     cancelled_s: float
+    data_bytes: int
     was_killed: bool
     has_invalid_samples: bool
 

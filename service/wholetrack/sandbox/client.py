@@ -47,6 +47,11 @@ class Sandbox:
         if self._launcher:
             self._disconnect(self._launcher)
 
+    def owns(self, pid: int) -> bool:
+        """Return whether a process is the launcher, whose exit status is collected when it is replaced or closed."""
+        launcher = self._launcher
+        return launcher is not None and launcher.pid == pid
+
     def spawn(
         self,
         command: Sequence[str],

@@ -53,6 +53,7 @@ class LauncherConnection:
         libraries: Further files and folders that the program can read.
 
     Attributes:
+        pid: Process id of the launcher.
         layers: Names of the layers that this machine supports.
 
     Raises:
@@ -67,6 +68,7 @@ class LauncherConnection:
             with theirs:
                 self._process = _start_launcher(theirs, program, libraries)
             on_failure.pop_all()
+        self.pid = self._process.pid
         self._lock = threading.Lock()
         self._spawned = weakref.WeakSet[SandboxedProcess]()
         self._finalizer = weakref.finalize(self, _terminate, self._process, self._socket)

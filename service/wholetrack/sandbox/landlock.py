@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from landlockpy import AccessFS, Ruleset, Scope
+from landlockpy import AccessFS, Ruleset, Scope, abi_version
 
 _READ, _READ_AND_EXECUTE = AccessFS.READ_FILE, AccessFS.READ_FILE | AccessFS.EXECUTE
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store", "/etc/ld.so.cache")
@@ -21,6 +21,8 @@ class FileAccessRules:
     """
 
     def __init__(self, program: Path, libraries: Sequence[Path]) -> None:
+        # The first use of landlockpy starts ldconfig. After this call, the children do not have to.
+        abi_version()
         executable = program.resolve()
         readable = [*map(Path, _LIBRARIES), executable.parent.parent / "lib", *libraries]
         loaders = [loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:])]

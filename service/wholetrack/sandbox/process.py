@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import select
 import signal
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -16,6 +18,8 @@ from wholetrack.sandbox.protocol import MAX_REPLY_BYTES
 
 # The launcher sends the exit status as soon as its event loop gets to it. Only a stopped launcher takes longer.
 _STATUS_TIMEOUT_S = 2.0
+# Position of the field "data" in /proc/PID/statm, which counts pages (proc(5)).
+_STATM_DATA = 5
 
 
 class SandboxedProcess:
@@ -79,6 +83,15 @@ class SandboxedProcess:
         """Limit the CPU time to ``cpu_s`` seconds in total, at most the ``max_cpu_s`` that it was started with."""
         with suppress(OSError):
             self._status_socket.send(str(math.ceil(cpu_s)).encode())
+
+    def data_bytes(self) -> int:
+        """Return how much private writable memory the program has mapped, in bytes; 0 once it has ended."""
+        try:
+            statm = Path(f"/proc/{self.pid}/statm").read_text()
+        except OSError:
+            return 0
+        # Once a program has ended, the launcher may have reaped it, and its number may have been given to another one.
+        return int(statm.split()[_STATM_DATA]) * resource.getpagesize() if self.poll() is None else 0
 
     def kill(self) -> None:
         """Kill the program. Does nothing once it has ended, because a pidfd never refers to another process."""

@@ -15,6 +15,8 @@ _EQUAL, _MASKED_EQUAL = 4, 7
 
 _PR_SET_NAME = 15
 _CLONE_THREAD, _CLONE_NEW_NAMESPACES = 0x00010000, 0x7E020000
+# Its value on x86 and ARM (mmap(2)). The module mmap does not define it.
+_MAP_GROWSDOWN = 0x0100
 
 # What a program needs to read open files and files that Landlock allows, to manage its memory and threads, to read the
 # clock, and to write to pipes.
@@ -65,8 +67,9 @@ class SystemCallFilter:
         masked = ArgumentComparison(0, _MASKED_EQUAL, _CLONE_THREAD | _CLONE_NEW_NAMESPACES, _CLONE_THREAD)
         self._add(_ALLOW, "clone", masked)
         self._add(_FAIL_WITH | errno.ENOSYS, "clone3")
-        # Private mappings only: RLIMIT_DATA does not count shared memory.
-        self._add(_ALLOW, "mmap", ArgumentComparison(3, _MASKED_EQUAL, mmap.MAP_SHARED, 0))
+        # RLIMIT_DATA counts neither shared memory nor mappings that grow downwards, which the kernel counts as stacks.
+        uncounted = mmap.MAP_SHARED | _MAP_GROWSDOWN
+        self._add(_ALLOW, "mmap", ArgumentComparison(3, _MASKED_EQUAL, uncounted, 0))
         # Reading its own limits, but not setting any.
         own, without_new_limit = ArgumentComparison(0, _EQUAL, 0, 0), ArgumentComparison(2, _EQUAL, 0, 0)
         self._add(_ALLOW, "prlimit64", own, without_new_limit)

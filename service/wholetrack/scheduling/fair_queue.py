@@ -14,10 +14,12 @@ from __future__ import annotations
 import bisect
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from wholetrack.cancellation import Cancellation
+from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ServiceError
 
 # Blocks of the decoder, of twelve seconds each at 22,050 Hz. The first slot of a track lasts for six minutes of audio,
@@ -33,29 +35,37 @@ class StrideScheduler:
     Args:
         n_slots: Number of slots.
         max_open: Number of tracks that may have started, and so hold a decoder, whether or not they have a slot at the
-            moment. Further tracks wait for their first slot.
+            moment, for each size of decoder. Further tracks wait for their first slot.
         first_blocks: Length of a track's first slot, in blocks, while other tracks wait.
         later_blocks: Length of each further slot.
     """
 
     def __init__(
-        self, n_slots: int, *, max_open: int, first_blocks: int = _FIRST_BLOCKS, later_blocks: int = _LATER_BLOCKS
+        self,
+        n_slots: int,
+        *,
+        max_open: Mapping[DecoderMemory, int],
+        first_blocks: int = _FIRST_BLOCKS,
+        later_blocks: int = _LATER_BLOCKS,
     ) -> None:
         self.first_blocks, self.later_blocks = first_blocks, later_blocks
         self._lock = threading.Lock()
         self._n_free = n_slots
-        self._n_startable = max_open
+        self._n_startable = dict(max_open)
         self._waiting: list[Slot] = []
         self._virtual_time = 0.0
 
-    def slot(self, cancellation: Cancellation, *, weight: int = 1) -> Slot:
+    def slot(
+        self, cancellation: Cancellation, *, weight: int = 1, memory: DecoderMemory = DecoderMemory.ORDINARY
+    ) -> Slot:
         """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
             cancellation: Ends the wait.
             weight: Number of slots for every slot of a track of weight 1, at least 1.
+            memory: Size of the track's decoder.
         """
-        return Slot(self, cancellation, weight)
+        return Slot(self, cancellation, weight, memory)
 
     def join(self, slot: Slot) -> None:
         """Queue a new track, and grant it a slot at once if one is free."""
@@ -79,7 +89,7 @@ class StrideScheduler:
             else:
                 self._n_free += 1
             if slot.started:
-                self._n_startable += 1
+                self._n_startable[slot.memory] += 1
             self._grant()
 
     @property
@@ -94,7 +104,7 @@ class StrideScheduler:
 
     def _next(self) -> Slot | None:
         """Return the first track in the queue that has started or may start."""
-        return next((slot for slot in self._waiting if slot.started or self._n_startable), None)
+        return next((slot for slot in self._waiting if slot.started or self._n_startable[slot.memory]), None)
 
     def _grant(self) -> None:
         while self._n_free and (slot := self._next()):
@@ -103,7 +113,7 @@ class StrideScheduler:
             self._n_free -= 1
             if not slot.started:
                 slot.started = True
-                self._n_startable -= 1
+                self._n_startable[slot.memory] -= 1
             slot.granted.set()
 
 
@@ -112,18 +122,22 @@ class Slot:
 
     Attributes:
         weight: Number of slots for every slot of a track of weight 1.
+        memory: Size of the track's decoder.
         due: Position in the queue, in virtual time.
         started: Whether the track has been granted a slot before.
         waited_s: Total time spent waiting, in seconds.
         granted: Set by the scheduler when the slot is granted.
     """
 
-    def __init__(self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int) -> None:
+    def __init__(
+        self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int, memory: DecoderMemory
+    ) -> None:
         self._scheduler = scheduler
         self._cancellation = cancellation
         self._blocks_left = scheduler.first_blocks
         self._granted_at = 0.0
         self.weight = weight
+        self.memory = memory
         self.due = 0.0
         self.started = False
         self.waited_s = 0.0

@@ -193,5 +193,6 @@ def test_a_killed_ffmpeg_is_an_error_instead_of_half_a_recording(
 
 
 def test_an_ffmpeg_that_cannot_be_executed_is_an_internal_error(wav: Path, ffmpeg: Ffmpeg) -> None:
-    with closing(FfmpegDecoder(replace(ffmpeg, path=Path("/nowhere/ffmpeg")))) as decoder:
+    with closing(FfmpegDecoder(ffmpeg)) as decoder:
+        decoder.ffmpeg = replace(ffmpeg, path=Path("/nowhere/ffmpeg"))
         assert error_kind(decoder, wav) is ErrorKind.INTERNAL_ERROR

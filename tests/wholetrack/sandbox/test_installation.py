@@ -30,7 +30,9 @@ from pathlib import Path
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.limits import Limits
 sandbox = Sandbox(Path("/bin/true"))
-limits = Limits(cpu_s=5, max_cpu_s=5, data_bytes=1 << 28, address_space_bytes=1 << 30, open_files=32)
+limits = Limits(
+    cpu_s=5, max_cpu_s=5, data_bytes=1 << 28, address_space_bytes=1 << 30, stack_bytes=1 << 23, open_files=32
+)
 with open("/dev/null") as file:
     process = sandbox.spawn(["/bin/true"], input_file=file.fileno(), limits=limits, environment={})
 print(process.wait(30))

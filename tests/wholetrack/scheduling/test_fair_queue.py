@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests.harness.recordings import wav_bytes
 from tests.harness.waiting import until
 from wholetrack.cancellation import Cancellation
+from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.pipeline import Pipeline
@@ -22,9 +23,10 @@ pytestmark = pytest.mark.timing
 
 
 def scheduler(
-    n_slots: int = 1, *, max_open: int = 100, first_blocks: int = 30, later_blocks: int = 10
+    n_slots: int = 1, *, max_open: int = 100, max_large: int = 1, first_blocks: int = 30, later_blocks: int = 10
 ) -> StrideScheduler:
-    return StrideScheduler(n_slots, max_open=max_open, first_blocks=first_blocks, later_blocks=later_blocks)
+    limits = {DecoderMemory.ORDINARY: max_open, DecoderMemory.LARGE: max_large}
+    return StrideScheduler(n_slots, max_open=limits, first_blocks=first_blocks, later_blocks=later_blocks)
 
 
 def order_of_work(under_test: StrideScheduler, weights: dict[str, int], *, blocks: int, stalls: int = 0) -> str:
@@ -80,7 +82,7 @@ class TestOrder:
         under_test = scheduler(max_open=3, first_blocks=1, later_blocks=1)
         # The track that holds the slot at first is one of the three.
         with under_test.slot(Cancellation()):
-            under_test._n_startable -= 1
+            under_test._n_startable[DecoderMemory.ORDINARY] -= 1
         assert order_of_work(under_test, {"a": 1, "b": 1, "c": 1}, blocks=2) == "ababcc"
 
 
@@ -119,6 +121,26 @@ def test_open_tracks_are_limited_and_further_ones_wait() -> None:
             assert not entered.is_set()
         third.result(timeout=60)
     assert entered.is_set()
+
+
+def test_tracks_with_large_decoders_wait_for_each_other_and_delay_no_others() -> None:
+    under_test = scheduler(3, max_large=1)
+    entered = threading.Event()
+
+    def work() -> None:
+        with under_test.slot(Cancellation(), memory=DecoderMemory.LARGE):
+            entered.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        with under_test.slot(Cancellation(), memory=DecoderMemory.LARGE):
+            second = threads.submit(work)
+            until(lambda: len(under_test._waiting) == 1)
+            with under_test.slot(Cancellation()) as ordinary, under_test.slot(Cancellation()):
+                assert not under_test.contended
+                ordinary.yield_slot(stalled=True)
+            assert not entered.is_set()
+        second.result(timeout=60)
+    assert under_test._n_startable == {DecoderMemory.ORDINARY: 100, DecoderMemory.LARGE: 1}
 
 
 def test_a_cancelled_track_leaves_the_queue() -> None:
@@ -201,4 +223,4 @@ def test_a_slot_is_returned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Slot, "_wait", lambda _: Cancellation())
     with under_test.slot(Cancellation()), under_test.slot(Cancellation()):
         assert under_test._n_free == 0
-    assert (under_test._n_free, under_test._n_startable) == (2, 2)
+    assert (under_test._n_free, under_test._n_startable[DecoderMemory.ORDINARY]) == (2, 2)
