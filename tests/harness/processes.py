@@ -7,6 +7,8 @@ from contextlib import suppress
 
 import psutil
 
+from tests.harness.waiting import until
+
 
 def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]:
     """Yield every process below this one with its name, except those that end in the meantime."""
@@ -18,3 +20,10 @@ def descendants(process: psutil.Process) -> Iterator[tuple[psutil.Process, str]]
 def ffmpegs() -> list[psutil.Process]:
     """Return the ffmpeg processes below the current process."""
     return [child for child, name in descendants(psutil.Process()) if name.startswith("ffmpeg")]
+
+
+def only_ffmpeg() -> psutil.Process:
+    """Return the one ffmpeg process, which has this name only once the sandbox has executed it."""
+    until(ffmpegs)
+    (process,) = ffmpegs()
+    return process

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.decoding import RATE, decode
-from tests.harness.processes import ffmpegs
+from tests.harness.processes import ffmpegs, only_ffmpeg
 from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.waiting import until
 from wholetrack.decoding.cpu_affinity import CpuAllocator
@@ -65,7 +65,7 @@ def test_killing_ends_the_blocks_and_leaves_nothing_behind(
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         blocks = decoding.blocks()
         next(blocks)
-        (child,) = ffmpegs()
+        child = only_ffmpeg()
         decoding.kill()
         assert sum(1 for _ in blocks) < 100
     assert not child.is_running()
@@ -94,7 +94,7 @@ def test_ffmpeg_inherits_no_environment(
     recorder.run("-f", "lavfi", "-i", "sine=r=8000", "-t", "3600", path)
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         next(decoding.blocks())
-        (child,) = ffmpegs()
+        child = only_ffmpeg()
         assert child.environ() == {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"}
 
 

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.decoding import RATE, decode, error_kind
-from tests.harness.processes import ffmpegs
+from tests.harness.processes import only_ffmpeg
 from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, wav_bytes
 from wholetrack.contracts import WarningCode
 from wholetrack.decoding.decoder import FfmpegDecoder
@@ -183,7 +183,7 @@ def test_a_killed_ffmpeg_is_an_error_instead_of_half_a_recording(
     with decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding:
         blocks = decoding.blocks()
         next(blocks)
-        (child,) = ffmpegs()
+        child = only_ffmpeg()
         child.send_signal(number)
         for _ in blocks:
             pass
