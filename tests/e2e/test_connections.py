@@ -201,26 +201,39 @@ def test_a_client_that_is_still_sending_can_read_why_it_was_refused(guarded: Ser
     assert_refused(response, 400, "malformed_request")
 
 
-def test_connections_above_the_limit_are_refused(guarded: Server) -> None:
+def occupy(server: Server, stack: ExitStack, n_connections: int) -> None:
+    """Open connections, each with an upload in progress, until the end of the stack."""
+    for _ in range(n_connections):
+        connection = stack.enter_context(closing(connect(server)))
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b"R" * 50_000)
+
+
+def test_a_request_is_refused_if_too_many_are_in_progress(guarded: Server) -> None:
     with ExitStack() as stack:
-        for _ in range(_MAX_CONNECTIONS):
-            stack.enter_context(closing(connect(guarded)))
+        occupy(guarded, stack, _MAX_CONNECTIONS)
+        until(lambda: len(guarded.leftovers()["files"]) == _MAX_CONNECTIONS)
         response = exchange(guarded, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
         assert_refused(response, 429, "overloaded")
         assert b"retry-after: 1" in response.lower()
-
-
-def test_probes_are_answered_above_the_connection_limit(guarded: Server) -> None:
-    with ExitStack() as stack:
-        for _ in range(_MAX_CONNECTIONS):
-            stack.enter_context(closing(connect(guarded)))
+        # Probes are still answered.
         with closing(connect(guarded)) as probe:
             probe.sendall(HEALTH)
-            assert probe.recv(65536).startswith(b"HTTP/1.1 200")
-        # The number of additional connections is limited as well.
-        for _ in range(16):
+            assert read_response(probe).startswith(b"HTTP/1.1 200")
+
+
+def test_connections_without_a_request_keep_no_request_out(guarded: Server) -> None:
+    """Those that have waited longest are closed, whether they never had a request or were kept open after one."""
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(connect(guarded)))
+        kept = stack.enter_context(closing(connect(guarded)))
+        kept.sendall(HEALTH)
+        assert read_response(kept).startswith(b"HTTP/1.1 200")
+        for _ in range(3 * _MAX_CONNECTIONS):
             stack.enter_context(closing(connect(guarded)))
-        assert_refused(exchange(guarded, HEALTH), 429, "overloaded")
+            with closing(connect(guarded)) as client:
+                client.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert read_response(client).startswith(b"HTTP/1.1 200")
+        assert read_until_closed(first) == read_until_closed(kept) == b""
 
 
 @pytest.mark.parametrize(
