@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,6 +170,24 @@ def test_the_headers_of_a_second_request_must_arrive_in_time(guarded: Server) ->
     responses = exchange(guarded, HEALTH, b"GET /heal", pause_s=0.2)
     assert responses.startswith(b"HTTP/1.1 200")
     assert_refused(responses[responses.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
+
+
+def test_a_connection_may_be_idle_for_longer_than_headers_may_take(guarded: Server) -> None:
+    with closing(connect(guarded)) as connection:
+        connection.sendall(HEALTH)
+        assert read_response(connection).startswith(b"HTTP/1.1 200")
+        connection.settimeout(2 * _TIMEOUT_S)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(HEALTH)
+        assert read_response(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_an_idle_connection_is_closed_without_another_response(tmp_path: Path) -> None:
+    with running_server(tmp_path, keep_alive_s=1) as server, closing(connect(server)) as connection:
+        connection.sendall(HEALTH)
+        assert read_until_closed(connection).count(b"HTTP/1.1 ") == 1
 
 
 def test_an_upload_byte_by_byte_is_refused(guarded: Server) -> None:

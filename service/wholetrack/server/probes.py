@@ -83,7 +83,7 @@ class OnlyProbes:
         if scope["path"].encode() in PROBE_PATHS:
             await self._app(scope, receive, send)
             return
-        error = ServiceError(ErrorKind.NOT_FOUND, "This port answers /healthz and /readyz only.")
+        error = ServiceError(ErrorKind.NOT_FOUND, "This port is for health probes only.")
         request_id = uuid.uuid4().hex
         response = problem_response(error, headers={"X-Request-ID": request_id}, request_id=request_id)
         await response(scope, receive, send)
