@@ -63,13 +63,20 @@ PREDICTION: dict[str, Any] = {
     "warnings": [],
 }
 
-MODEL: dict[str, Any] = {
+_SUMMARY: dict[str, Any] = {
     "name": "wholetrack-crnn",
     "version": "1",
     "device": "cpu",
     "precision": "float32",
     "default": True,
     "available": True,
+    "labels": _LABELS,
+    "summary": "A convolutional recurrent network for ten genres.",
+}
+
+MODELS: dict[str, Any] = {"models": [_SUMMARY]}
+MODEL: dict[str, Any] = {
+    **_SUMMARY,
     "card": {
         "schema_version": 1,
         "name": "wholetrack-crnn",
@@ -80,7 +87,6 @@ MODEL: dict[str, Any] = {
     },
 }
 
-MODELS: dict[str, Any] = {"models": [MODEL]}
 READY: dict[str, Any] = {
     "status": "ready",
     "models": {"wholetrack-crnn": "cpu"},
