@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from wholetrack.cli.packages import missing_packages
-from wholetrack.standard_streams import open_closed_streams
 
 
 def main() -> None:
@@ -14,7 +13,6 @@ def main() -> None:
     Without onnxruntime, every command exits with status 1 and one sentence. This is checked before any module that
     needs it is imported.
     """
-    open_closed_streams()
     if missing_packages("onnxruntime"):
         sys.exit(
             "wholetrack: onnxruntime is not installed; install it with one of the extras, "
