@@ -34,5 +34,15 @@ def main(port: int) -> int:
     return 0 if status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED} else 1
 
 
+def _port() -> int:
+    """Return the port for probes if there is one, else the port of the service."""
+    for variable in ("WHOLETRACK_PROBE_PORT", "WHOLETRACK_PORT"):
+        # The variable may be blank, or an address that Kubernetes sets.
+        value = os.environ.get(variable, "").strip()
+        if value.isdecimal():
+            return int(value)
+    return 8000
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(os.environ.get("WHOLETRACK_PROBE_PORT") or os.environ.get("WHOLETRACK_PORT") or "8000")))
+    sys.exit(main(_port()))

@@ -42,7 +42,13 @@ class ProbeListener:
         self._servers: list[asyncio.Server] = []
         own_limits = replace(limits, max_connections=_MAX_CONNECTIONS, timeout_s=min(_TIMEOUT_S, limits.timeout_s))
         self._config = uvicorn.Config(
-            OnlyProbes(app), log_config=None, access_log=False, server_header=False, ws="none", lifespan="off"
+            OnlyProbes(app),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            workers=1,
         )
         self._protocol = partial(
             GuardedProtocol,
