@@ -36,7 +36,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ports]:
         yield Ports(server, int(server.url.rpartition(":")[2]), probe)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/readyz/"])
 def test_both_ports_answer_probes_alike(ports: Ports, path: str) -> None:
     main, probe = (httpx.get(f"http://127.0.0.1:{port}{path}") for port in (ports.main, ports.probe))
     assert (main.status_code, main.json()) == (probe.status_code, probe.json()) == (200, main.json())

@@ -63,8 +63,12 @@ def _address(request: Request) -> str:
 
     Only the text of the page depends on it, so headers of proxies are used without knowing whether one sent them.
     """
-    host = request.headers.get("x-forwarded-host", request.headers.get("host", ""))
+    headers = request.headers
+    # If there are several proxies, the first one comes first.
+    host = headers.get("x-forwarded-host", headers.get("host", "")).partition(",")[0].strip()
     if not _HOST.fullmatch(host):
         host = "127.0.0.1:8000"
-    scheme = "https" if request.headers.get("x-forwarded-proto") == "https" else request.url.scheme
+    scheme = headers.get("x-forwarded-proto", request.url.scheme).partition(",")[0].strip()
+    if scheme not in {"http", "https"}:
+        scheme = request.url.scheme
     return f"{scheme}://{host}{request.scope['root_path']}"

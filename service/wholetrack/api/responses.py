@@ -23,7 +23,7 @@ from wholetrack.api.schemas import (
 )
 from wholetrack.contracts import Ranking, TrackPrediction, WindowScores
 
-# Shares, confidence and times. More decimals would mean nothing: the batch that a window is in changes the seventh.
+# For shares, confidence and times. The network computes in float32, which has about seven significant digits.
 _DECIMALS = 6
 # The probabilities of windows are by far the largest part of a response.
 _WINDOW_DECIMALS = 4

@@ -17,17 +17,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from wholetrack.server.limits import ConnectionLimits
-from wholetrack.server.listening import bound_sockets, url_of
+from wholetrack.server.listening import BACKLOG, listening_sockets, url_of
 from wholetrack.server.probes import ProbeListener
 from wholetrack.server.protocol import GuardedProtocol
 from wholetrack.server.waiting import WaitingConnections
 from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-# Connections that the kernel keeps until they are accepted. New ones wait behind all of them: with 1,500 clients that
-# opened connections and sent nothing, /healthz took 500 ms in the median with uvicorn's 2,048, and 4 ms with 128.
-_BACKLOG = 128
 
 
 class Drainable(Protocol):
@@ -73,7 +69,7 @@ class DrainingServer(uvicorn.Server):
             server_header=False,
             http=partial(GuardedProtocol, limits=limits, waiting=WaitingConnections()),  # type: ignore[arg-type] # uvicorn only calls it
             ws="none",
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
@@ -81,10 +77,10 @@ class DrainingServer(uvicorn.Server):
         self._predictions = predictions
         self._timeout_s = settings.shutdown_timeout_s
         self._draining_since: float | None = None
-        self._sockets = bound_sockets(settings.host, settings.port, setting="WHOLETRACK_PORT")
+        self._sockets = listening_sockets(settings.host, settings.port, setting="WHOLETRACK_PORT")
         self._probes = None
         if settings.probe_port:
-            sockets = bound_sockets(settings.host, settings.probe_port, setting="WHOLETRACK_PROBE_PORT")
+            sockets = listening_sockets(settings.host, settings.probe_port, setting="WHOLETRACK_PROBE_PORT")
             self._probes = ProbeListener(app, sockets, limits)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,8 +90,8 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application and listen."""
         await super().startup(sockets)
-        for bound in sockets or []:
-            _log.info("listening on %s", url_of(bound))
+        for listening in sockets or []:
+            _log.info("listening on %s", url_of(listening))
         if self._probes:
             await self._probes.start()
 

@@ -13,11 +13,12 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from wholetrack.api.health import PROBE_PATHS
 from wholetrack.api.problems import problem_response
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.server.limits import ConnectionLimits
-from wholetrack.server.listening import url_of
-from wholetrack.server.protocol import PROBE_PATHS, GuardedProtocol
+from wholetrack.server.listening import BACKLOG, url_of
+from wholetrack.server.protocol import GuardedProtocol
 from wholetrack.server.waiting import WaitingConnections
 
 _log = logging.getLogger(__name__)
@@ -32,12 +33,12 @@ class ProbeListener:
 
     Args:
         app: The application; only the paths of probes reach it.
-        bound: The socket to listen on.
+        sockets: The sockets to listen on.
         limits: The limits of the main port, of which the one for headers applies here too.
     """
 
-    def __init__(self, app: ASGIApp, bound: list[socket.socket], limits: ConnectionLimits) -> None:
-        self._sockets = bound
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket], limits: ConnectionLimits) -> None:
+        self._sockets = sockets
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []
         own_limits = replace(limits, max_connections=_MAX_CONNECTIONS, timeout_s=min(_TIMEOUT_S, limits.timeout_s))
@@ -62,9 +63,9 @@ class ProbeListener:
     async def start(self) -> None:
         """Accept connections."""
         loop = asyncio.get_running_loop()
-        for bound in self._sockets:
-            self._servers.append(await loop.create_server(self._protocol, sock=bound))
-            _log.info("probes are answered on %s", url_of(bound))
+        for listening in self._sockets:
+            self._servers.append(await loop.create_server(self._protocol, sock=listening, backlog=BACKLOG))
+            _log.info("answering probes on %s", url_of(listening))
 
     def set_default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Set the headers that every response has, such as the date."""
@@ -86,7 +87,7 @@ class OnlyProbes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
-        if scope["path"].encode() in PROBE_PATHS:
+        if scope["path"].rstrip("/") in PROBE_PATHS:
             await self._app(scope, receive, send)
             return
         error = ServiceError(ErrorKind.NOT_FOUND, "This port is for health probes only.")

@@ -27,8 +27,7 @@ _log = logging.getLogger(__name__)
 # Connections beyond max_connections that are left for probes if all others have a request in progress. Otherwise a
 # burst of clients would make the service look dead to a supervisor, which would then restart it.
 _PROBE_CONNECTIONS = 16
-PROBE_PATHS = (b"/healthz", b"/readyz")
-"""The paths of health probes."""
+_PROBE_PATHS = (b"/healthz", b"/readyz")
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -157,7 +156,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if n_hosts > 1 or (n_hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("a request must name one host")
         n_busy = len(self.connections) - len(self._waiting)
-        if n_busy >= self._limits.max_connections and self.url.partition(b"?")[0] not in PROBE_PATHS:
+        if n_busy >= self._limits.max_connections and self.url.partition(b"?")[0] not in _PROBE_PATHS:
             raise too_many_connections()
         self._headers_timer.cancel()
         self._waiting.discard(self.transport)
