@@ -41,7 +41,7 @@ COMPOSE = (
         "Time after which a container that does not stop is killed. It must exceed WHOLETRACK_SHUTDOWN_TIMEOUT_S. The "
         "timeouts of the proxy in docker/haproxy.cfg must match it and WHOLETRACK_REQUEST_TIMEOUT_S.",
     ),
-    ("WHOLETRACK_MODELS", "models", "Folder on this machine with further bundles to serve (-f docker/models.yml)."),
+    ("WHOLETRACK_MODELS", "./models", "Folder on this machine with further bundles to serve (-f docker/models.yml)."),
     (
         "WHOLETRACK_KEYS_FILE",
         "keys.toml",

@@ -14,10 +14,10 @@ _COMPONENTS = {
     "demuxer": FORMATS,
     "decoder": CODECS,
     "parser": ("mpegaudio", "aac", "aac_latm", "flac", "vorbis", "opus", "gsm"),
-    "protocol": ("file", "pipe"),
+    "protocol": ("file", "pipe", "subfile", "concat"),
     "muxer": ("pcm_f32le",),
     "encoder": ("pcm_f32le",),
-    "filter": ("aformat", "pan", "aresample", "asetnsamples", "atrim", "anull"),
+    "filter": ("aformat", "pan", "aresample", "asetnsamples", "anull"),
 }
 _BUILD_OPTIONS = (
     "--disable-everything",
@@ -29,7 +29,6 @@ _BUILD_OPTIONS = (
     "--disable-network",
     "--disable-doc",
     "--disable-debug",
-    "--enable-libsoxr",
     "--enable-zlib",
     "--toolchain=hardened",
 )

@@ -20,7 +20,8 @@ _INTRODUCTION = """\
 # Model bundles
 
 A bundle is a folder with everything that determines a prediction. The service serves any bundle that satisfies the
-contract below. If a bundle does not, the service refuses to start and reports what is wrong.
+contract below. If a bundle does not, the service refuses to start and reports what is wrong. A bundle that satisfies
+the contract but does not run on the device is unavailable: the others are served, unless it is the default.
 
 ```
 models/<name>/<version>/
@@ -33,7 +34,8 @@ models/<name>/<version>/
 
 The default bundle is part of the package. In a checkout, all bundles below `models/` are served.
 `WHOLETRACK_MODELS_DIR` adds a folder of your own. The newest version of each name is served; if the versions are equal,
-the one in your folder.
+the one in your folder. Every folder there must be a model and every folder in it a complete bundle; files, hidden
+folders and `lost+found` are ignored.
 
 At start-up the service checks the schema version, the SHA-256 of every file, and the names and shapes of the network's
 inputs and outputs. It then runs the golden windows on the device in use and compares the outputs.

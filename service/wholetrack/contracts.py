@@ -247,6 +247,7 @@ class WarningCode(StrEnum):
 
     TRUNCATED = "truncated"
     DAMAGED = "damaged"
+    CANCELLED_CHANNELS = "cancelled_channels"
     PADDED = "padded"
     SILENT_WINDOWS = "silent_windows"
     SILENT_TRACK = "silent_track"

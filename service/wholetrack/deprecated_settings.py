@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import logging
 
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
+
+from wholetrack.variables import without_unset
 
 _log = logging.getLogger(__name__)
 
@@ -17,14 +19,12 @@ _log = logging.getLogger(__name__)
 RENAMED = {"repeats_mb": "cache_mb"}
 
 
-def read_former_names(source: PydanticBaseSettingsSource) -> PydanticBaseSettingsSource:
+def read_former_names(source: EnvSettingsSource) -> EnvSettingsSource:
     """Return a source that reads the former variable names as if they were the current ones.
 
     Args:
         source: A source that reads environment variables or a ``.env`` file.
     """
-    if not isinstance(source, EnvSettingsSource):
-        raise TypeError(f"{source!r} does not read variables")
     renamed = copy.copy(source)
     renamed.env_vars = {
         _variable(source, current): source.env_vars[_variable(source, former)]
@@ -40,7 +40,7 @@ def former_names_in_use(settings: type[BaseSettings]) -> list[tuple[str, str]]:
     Args:
         settings: The class whose variables are looked up, in the environment and in its ``.env`` file.
     """
-    sources = (EnvSettingsSource(settings), DotEnvSettingsSource(settings))
+    sources = [without_unset(source) for source in (EnvSettingsSource(settings), DotEnvSettingsSource(settings))]
     return [
         (_variable(sources[0], former).upper(), _variable(sources[0], current).upper())
         for former, current in RENAMED.items()

@@ -60,3 +60,17 @@ class ServiceError(Exception):
 
 class StartupError(Exception):
     """The service cannot start with this configuration. The message says what to change."""
+
+
+class UnavailableModelError(StartupError):
+    """A model satisfies the contract, but the device cannot run it.
+
+    Attributes:
+        device: The device, ``cpu`` or ``cuda:`` and the number of a GPU.
+        reason: Why, as a clause without paths and without the output of a library. Clients may read it.
+    """
+
+    def __init__(self, message: str, *, device: str, reason: str) -> None:
+        super().__init__(message)
+        self.device = device
+        self.reason = reason

@@ -30,6 +30,7 @@ from wholetrack.features.windows import WindowBlock, WindowCutter
 from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.queue import TrackQueue
+from wholetrack.inference.unavailable import UnavailableEngine, model_unavailable
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 
 # Enough for the windows that are waiting when a track has been decoded, a few hundred at most.
@@ -39,18 +40,33 @@ _SETTLE_TIMEOUT_S = 2.0
 class ServedModel:
     """A bundle, its features, and the engine that runs it.
 
+    Args:
+        bundle: The bundle.
+        engine: Its engine, or a stand-in if no device can run it.
+        cpu_fallback: Why it runs on the CPU although there is a GPU; None otherwise.
+
     Raises:
         StartupError: If the features or windows of the bundle are impossible.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine | UnavailableEngine, *, cpu_fallback: str | None = None) -> None:
         self.card: ModelCard = bundle.card
         self.engine = engine
+        self.cpu_fallback = cpu_fallback
         try:
             self.features = LogMel(bundle.card.features, bundle.card.audio.sample_rate)
             WindowGrid.of(self.card.windows, self.features.grid)
         except ValueError as error:
             raise StartupError(f"the bundle {self.card.name} cannot be served: {error}") from error
+
+    def check_available(self) -> None:
+        """Raise the error that a request for this model would get, if it cannot run.
+
+        Raises:
+            ServiceError: ``model_unavailable``.
+        """
+        if self.engine.unavailable_reason is not None:
+            raise model_unavailable(self.engine.unavailable_reason)
 
     def grid(self, hop_s: float | None) -> WindowGrid:
         """Return the grid of windows for a hop in seconds; None for the model's default hop.

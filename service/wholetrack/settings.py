@@ -1,4 +1,7 @@
-"""Settings: environment variables with the prefix ``WHOLETRACK_`` or the same names in a file ``.env``."""
+"""Settings: environment variables with the prefix ``WHOLETRACK_`` or the same names in a file ``.env``.
+
+A blank value means that the setting is not set.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,19 @@ import os
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from wholetrack.deprecated_settings import read_former_names
+from wholetrack.deprecated_settings import RENAMED, read_former_names
+from wholetrack.variables import blank_variables, check_names, without_unset
 
 PREFIX = "WHOLETRACK_"
 _MIB = 1 << 20
@@ -59,6 +69,29 @@ def _cgroup_cpus() -> int | None:
     return math.ceil(int(quota) / int(period)) if quota.isdigit() else None
 
 
+def _temporary_folder() -> Path:
+    """Return the system's folder for temporary files; ``/tmp`` if no folder is writable.
+
+    Only some commands write files. They report an error if they cannot.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return Path("/tmp")  # noqa: S108 - it is only named in an error
+
+
+def _without_tilde(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no such home folder: {path}") from error
+
+
+_PathWithTilde = Annotated[Path, AfterValidator(_without_tilde)]
+# Timers accept at least the upper limit, about 30 years.
+_Seconds = Annotated[float, Field(gt=0, le=1e9)]
+
+
 class Settings(BaseSettings):
     """Everything that an operator can configure."""
 
@@ -82,11 +115,13 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity of log records to write."
     )
-    log_format: Literal["json", "text"] = Field(
-        default="json", description="Format of log records: one JSON object or one line of text per record."
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description="Format of log records: json (one object per line), text (one line per record), or auto, which is "
+        "text on a terminal and json otherwise.",
     )
 
-    models_dir: Path | None = Field(
+    models_dir: _PathWithTilde | None = Field(
         default=None,
         description="Folder with additional model bundles, as <name>/<version>/model.json, served alongside the "
         "built-in ones. Only the newest version of each name is served. Unset: built-in models only.",
@@ -98,7 +133,7 @@ class Settings(BaseSettings):
     device: DeviceChoice = Field(
         default=DeviceChoice.AUTO,
         description="Device that runs the network: cpu, cuda, or auto, which uses CUDA if it works. With cuda the "
-        "service refuses to start unless CUDA produces correct results.",
+        "service refuses to start unless CUDA produces correct results for the default model.",
     )
     cpu_threads: PositiveInt = Field(
         default_factory=available_cpus,
@@ -118,7 +153,7 @@ class Settings(BaseSettings):
     cuda_batch: PositiveInt = Field(
         default=256,
         description="Maximum number of windows per batch on a GPU; batch sizes up to this one are warmed up at "
-        "start-up.",
+        "start-up. A model whose largest batch does not fit in memory gets smaller ones.",
     )
     cuda_devices: tuple[NonNegativeInt, ...] = Field(
         default=(0,),
@@ -128,17 +163,21 @@ class Settings(BaseSettings):
     cuda_sessions: PositiveInt = Field(
         default=1, description="Sessions of a network on each GPU, each with its own thread and batch."
     )
-    cuda_memory_mb: PositiveInt = Field(default=2048, description="Memory limit of each session on its GPU, in MiB.")
+    cuda_memory_mb: PositiveInt | None = Field(
+        default=None,
+        description="Memory that all models together may use on each GPU, in MiB. Half of it is for the default model; "
+        "what that does not need, and the rest, is for the others. Unset: nine tenths of what is free at start-up.",
+    )
 
-    device_timeout_s: PositiveFloat = Field(
+    device_timeout_s: _Seconds = Field(
         default=60.0,
         description="Time limit of one run of the network, in seconds. A thread that exceeds it is abandoned and "
         "replaced.",
     )
 
-    ffmpeg: Path | None = Field(
+    ffmpeg: _PathWithTilde | None = Field(
         default=None,
-        description="Path of the ffmpeg executable. Unset: ffmpeg from PATH, else the one in the package "
+        description="Path of the ffmpeg executable. Unset: ffmpeg from PATH if it works, else the one in the package "
         "imageio-ffmpeg.",
     )
     sandbox: SandboxChoice = Field(
@@ -147,10 +186,10 @@ class Settings(BaseSettings):
         "supports (landlock, seccomp, limits; the log and /readyz list them), required refuses to start unless all of "
         "them are available, off uses none.",
     )
-    temp_dir: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()),
+    temp_dir: _PathWithTilde = Field(
+        default_factory=_temporary_folder,
         description="Folder for uploads while they are processed. The service creates a private folder in it at "
-        "start-up.",
+        "start-up. Default: the system's folder for temporary files.",
     )
     tracks_at_once: PositiveInt = Field(
         default_factory=available_cpus,
@@ -184,13 +223,15 @@ class Settings(BaseSettings):
     api_keys: SecretStr | None = Field(
         default=None,
         description="API keys as name:key, separated by spaces or commas; `wholetrack key NAME` creates one. If any "
-        "key is configured, here or in the file, requests to /v1 need one. Unset: no keys.",
+        "key is configured, here or in the file, requests to /v1 need one. Unset: no keys. Set but empty, without "
+        "a key in the file: the service does not start.",
     )
-    api_keys_file: Path | None = Field(
+    api_keys_file: _PathWithTilde | None = Field(
         default=None,
         description="TOML file with one table per key: [name] with sha256 and, optionally, requests_per_minute and "
         "concurrent, which override the two settings below, and weight (1 to 8), which multiplies the share of the "
-        "machine that the key's tracks get. Unset: no file.",
+        "machine that the key's tracks get. Unset: no file. Set but empty, without a key in the setting above: the "
+        "service does not start.",
     )
     key_requests_per_minute: PositiveInt | None = Field(
         default=None, description="Requests per minute allowed for each key. Unset: no limit."
@@ -214,7 +255,7 @@ class Settings(BaseSettings):
     )
 
     max_upload_bytes: PositiveInt = Field(default=512 * _MIB, description="Maximum size of an upload, in bytes.")
-    max_duration_s: PositiveFloat = Field(
+    max_duration_s: _Seconds = Field(
         default=3 * 3600.0, description="Maximum duration of a recording, in seconds of decoded audio."
     )
     max_windows: PositiveInt = Field(
@@ -239,16 +280,16 @@ class Settings(BaseSettings):
         default=16_384,
         description="Minimum average rate of an upload, in bytes per second, enforced after client_timeout_s.",
     )
-    client_timeout_s: PositiveFloat = Field(
+    client_timeout_s: _Seconds = Field(
         default=10.0,
         description="How long the service waits for a client, in seconds: for the headers of a request, before it "
         "enforces the minimum rate of an upload, and while the client reads nothing of a response.",
     )
-    request_timeout_s: PositiveFloat = Field(
+    request_timeout_s: _Seconds = Field(
         default=600.0,
         description="Time limit of a request, from its first byte until the response is ready, in seconds.",
     )
-    shutdown_timeout_s: PositiveFloat = Field(
+    shutdown_timeout_s: _Seconds = Field(
         default=30.0, description="How long a shutdown waits for requests in progress, in seconds."
     )
 
@@ -261,7 +302,19 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read former names of settings last, so that the current name takes precedence wherever it is set."""
-        del settings_cls
-        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
-        return (*sources, read_former_names(env_settings), read_former_names(dotenv_settings))
+        """Read the variables that are set, first by their current and then by their former names."""
+        variables = [_variables_of(env_settings), _variables_of(dotenv_settings)]
+        present = [without_unset(source) for source in variables]
+        for source in present:
+            check_names(PREFIX, source.env_vars, {*settings_cls.model_fields, *RENAMED})
+        former = [read_former_names(source) for source in present]
+        # A variable for keys that is set but empty is more likely a mistake than the wish to serve without keys.
+        keys_expected = any(blank_variables(source, ("api_keys", "api_keys_file")) for source in variables)
+        no_keys = InitSettingsSource(settings_cls, {"api_keys": SecretStr("")} if keys_expected else {})
+        return (init_settings, *present, file_secret_settings, *former, no_keys)
+
+
+def _variables_of(source: PydanticBaseSettingsSource) -> EnvSettingsSource:
+    if not isinstance(source, EnvSettingsSource):
+        raise TypeError(f"{source!r} does not read variables")
+    return source

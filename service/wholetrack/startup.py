@@ -5,23 +5,27 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import tempfile
 import threading
 from functools import partial
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
-from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
+from wholetrack.decoding.ffmpeg import Ffmpeg, bundled_ffmpeg, find_ffmpeg
 from wholetrack.decoding.self_test import self_test
-from wholetrack.errors import StartupError
+from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
+from wholetrack.inference.devices import Devices
 from wholetrack.inference.engine import Engine
-from wholetrack.inference.session import open_sessions, reopen_session
+from wholetrack.inference.session import precision_on
+from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.inference.worker import Failure
 from wholetrack.pipeline import Pipeline, ServedModel
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
-from wholetrack.settings import SandboxChoice, Settings
+from wholetrack.settings import Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +42,16 @@ _M_ARENA_MAX = -8
 def build_pipeline(settings: Settings) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
+    A model that does not run there is unavailable, and the others are served, unless it is the default.
+
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
     """
     limit_malloc_arenas()
     # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
-    ffmpeg = find_ffmpeg(settings.ffmpeg)
-    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
-    decoder = _open_decoder(ffmpeg, settings)
-    self_test(decoder)
+    _check_temp_dir(settings.temp_dir)
+    decoder = _working_decoder(settings)
     bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
     if settings.default_model not in bundles:
         raise StartupError(
@@ -55,7 +59,7 @@ def build_pipeline(settings: Settings) -> Pipeline:
         )
     return Pipeline(
         decoder,
-        {name: _served(bundle, settings) for name, bundle in sorted(bundles.items())},
+        _served_models(bundles, settings),
         default_model=settings.default_model,
         tracks_at_once=settings.tracks_at_once,
         tracks_open=settings.tracks_open,
@@ -73,8 +77,36 @@ def limit_malloc_arenas() -> bool:
     return mallopt is not None and mallopt(_M_ARENA_MAX, _ARENAS) == 1
 
 
+def _check_temp_dir(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StartupError(
+            f"no file can be created in {folder} ({error.strerror}): set WHOLETRACK_TEMP_DIR to a folder that can be "
+            "written"
+        ) from error
+
+
+def _working_decoder(settings: Settings) -> FfmpegDecoder:
+    """Open the first ffmpeg that decodes correctly: a broken one on PATH is replaced by that of imageio-ffmpeg."""
+    ffmpeg = find_ffmpeg(settings.ffmpeg)
+    decoder = _open_decoder(ffmpeg, settings)
+    try:
+        self_test(decoder, settings.temp_dir)
+    except StartupError as error:
+        decoder.close()
+        if ffmpeg.origin != "PATH":
+            raise
+        _log.warning("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: %s", error)
+        decoder = _open_decoder(bundled_ffmpeg(), settings)
+        self_test(decoder, settings.temp_dir)
+    return decoder
+
+
 def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     """Start ffmpeg's sandbox and check that it has the layers that the settings require."""
+    _log.info("ffmpeg %s from %s: %s", ffmpeg.version, ffmpeg.origin, ffmpeg.path)
     cpus = CpuAllocator(os.sched_getaffinity(0)) if settings.pin_decoders else None
     choice = settings.sandbox
     decoder = FfmpegDecoder(ffmpeg, cpus=cpus, layers=() if choice is SandboxChoice.OFF else ALL_LAYERS)
@@ -87,11 +119,29 @@ def _open_decoder(ffmpeg: Ffmpeg, settings: Settings) -> FfmpegDecoder:
     return decoder
 
 
-def _served(bundle: Bundle, settings: Settings) -> ServedModel:
+def _served_models(bundles: dict[str, Bundle], settings: Settings) -> dict[str, ServedModel]:
+    devices = Devices(settings, len(bundles))
+    names = sorted(bundles, key=lambda name: (name != settings.default_model, name))
+    models = {name: _served(bundles[name], devices, settings) for name in names}
+    default = models[settings.default_model].engine
+    if (settings.cpu_precision, default.device, default.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
+        _log.warning("the default model has no int8 network, so that it runs in float32: %s", settings.default_model)
+    return models
+
+
+def _served(bundle: Bundle, devices: Devices, settings: Settings) -> ServedModel:
+    try:
+        opened = devices.open(bundle)
+    except UnavailableModelError as error:
+        if bundle.card.name == settings.default_model:
+            raise
+        _log.error("model %s is unavailable until the service is restarted: %s", bundle.card.name, error)
+        precision = precision_on(error.device, bundle, settings)
+        return ServedModel(bundle, UnavailableEngine(error.reason, device=error.device, precision=precision))
     engine = Engine(
-        *open_sessions(bundle, settings),
+        *opened.sessions,
         run_timeout_s=settings.device_timeout_s,
-        reopen=partial(reopen_session, bundle, settings),
+        reopen=partial(devices.reopen, bundle),
         on_unrecoverable=partial(_on_unrecoverable, bundle.card.name == settings.default_model, bundle.card.name),
     )
     _log.info(
@@ -101,7 +151,7 @@ def _served(bundle: Bundle, settings: Settings) -> ServedModel:
         engine.device,
         engine.precision,
     )
-    return ServedModel(bundle, engine)
+    return ServedModel(bundle, engine, cpu_fallback=opened.cpu_fallback)
 
 
 def _on_unrecoverable(is_default: bool, name: str, failure: Failure) -> None:  # noqa: FBT001 - bound by partial

@@ -85,5 +85,10 @@ def test_all_models_are_listed_and_ready(server: Server) -> None:
     listed = {model["name"] for model in server.get("/v1/models").json()["models"]}
     assert listed == set(BUNDLES)
     layers = sorted(Sandbox(find_ffmpeg().path).layers)
-    ready = {"status": "ready", "models": dict.fromkeys(BUNDLES, "cpu"), "sandbox": layers}
-    assert server.get("/readyz").json() == ready
+    assert server.get("/readyz").json() == {
+        "status": "ready",
+        "models": dict.fromkeys(BUNDLES, "cpu"),
+        "unavailable": {},
+        "cpu_fallback": {},
+        "sandbox": layers,
+    }

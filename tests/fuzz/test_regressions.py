@@ -12,7 +12,7 @@ import pytest
 from tests.fuzz.corpus import SECONDS
 from tests.harness.recordings import Recorder, generate_tune, wav_bytes
 from wholetrack.contracts import StreamInfo
-from wholetrack.decoding.container import is_truncated
+from wholetrack.decoding.audio_parts import find_audio_parts
 from wholetrack.decoding.decoder import DecodedAudio, FfmpegDecoder
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
 
@@ -64,9 +64,10 @@ def test_a_tag_that_imitates_a_stream(decoder: FfmpegDecoder, mp3: bytes, tmp_pa
 
 
 def test_many_tags_that_almost_imitate_a_stream() -> None:
-    text = "[info] Input #0, mp3, from 'x':\n" + ("[info]   Stream #0:" + "9" * 900 + "\n") * 280
+    log = FfmpegLog("0123456789abcdef:")
     began = time.thread_time()
-    FfmpegLog.parse(text)
+    log.feed(b"[info] Input #0, mp3, from 'x':\n" + (b"[info]   Stream #0:" + b"9" * 900 + b"\n") * 280)
+    log.feed((b"[info]   Stream #0:0: Audio: " + b"1" * 40 + b", " * 40 + b"\n") * 2800)
     assert time.thread_time() - began < QUICK_S
 
 
@@ -75,8 +76,27 @@ def test_a_wav_with_a_million_empty_chunks(tmp_path: Path) -> None:
     path = tmp_path / "chunks.wav"
     path.write_bytes(whole[:36] + b"junk\0\0\0\0" * 1_000_000 + whole[36:])
     began = time.thread_time()
-    assert not is_truncated(path)
+    assert not find_audio_parts(path).is_truncated
     assert time.thread_time() - began < QUICK_S
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"OggS\0\2" + bytes(21) + b"OggS\0\0" + bytes(21),
+        b"ID3TAG",
+        b"LYRICSBEGINLYRICSEND",
+        b"TAG" + bytes(125),
+        b"OggS" + bytes(22) + b"\xff",
+    ],
+    ids=["pages", "beginnings", "lyrics", "tags", "incomplete pages"],
+)
+def test_a_file_of_nothing_but_tags_or_pages(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "many"
+    path.write_bytes(b"\xff\xfb" * (content[0] != ord("O")) + content * (20_000_000 // len(content)))
+    began = time.thread_time()
+    find_audio_parts(path)
+    assert time.thread_time() - began < 20 * QUICK_S
 
 
 def test_ambisonic_audio_has_channels(decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path) -> None:

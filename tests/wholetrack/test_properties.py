@@ -22,7 +22,8 @@ from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.aggregation.sections import sections
 from wholetrack.api.upload import UploadLimits, receive_upload
 from wholetrack.contracts import CalibrationSpec, WindowScores, WindowSpec
-from wholetrack.decoding.container import has_accepted_signature, is_archive, is_truncated
+from wholetrack.decoding.audio_parts import find_audio_parts
+from wholetrack.decoding.container import has_accepted_signature, is_archive
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.features.grid import FrameGrid, WindowGrid
@@ -187,22 +188,34 @@ LOG_FRAGMENTS = st.sampled_from(
 @given(text=st.lists(LOG_FRAGMENTS | st.text(max_size=20), max_size=60).map("".join))
 @ENOUGH
 def test_any_log_of_ffmpeg_can_be_parsed(text: str) -> None:
-    log = FfmpegLog.parse("[info] Input #0, mp3, from 'x':\n" + text)
+    log = FfmpegLog("")
+    log.feed(f"[info] Input #0, mp3, from 'x':\n{text}\n".encode())
     assert log.opened
     if log.stream:
         assert 0 <= log.stream.sample_rate_hz < 10**10
         assert log.stream.channels >= 0
     # Without the marker, nothing in the text describes a stream.
-    assert FfmpegLog.parse(text, "0123456789abcdef:").stream is None
+    marked = FfmpegLog("0123456789abcdef:")
+    marked.feed(f"{text}\n".encode())
+    assert marked.stream is None
 
 
-@given(content=st.binary(max_size=300), start=st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS", b"fLaC", b"PK\3\4"]))
+STARTS = (
+    *(b"", b"RIFF\0\0\0\0WAVE", b"RF64\0\0\0\0WAVEds64", b"riff\x2e\x91\xcf\x11", b"OggS", b"fLaC", b"PK\3\4"),
+    *(b"ID3\3\0\0\0\0\0\0", b"TAG", b"\xff\xfbAPETAGEX", b"LYRICSBEGIN"),
+)
+
+
+@given(content=st.binary(max_size=300), start=st.sampled_from(STARTS))
 @ENOUGH
 def test_any_file_can_be_inspected(content: bytes, start: bytes) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(start + content)
         file.flush()
         path = Path(file.name)
-        assert is_truncated(path) in (False, True)
+        found = find_audio_parts(path)
+        ranges = [span for part in found.parts for span in part.ranges]
+        assert all(0 <= begin < end <= len(start + content) for begin, end in ranges)
+        assert ranges == sorted(ranges)
         assert has_accepted_signature(path) in (False, True)
         assert is_archive(path) or start != b"PK\3\4"

@@ -1,4 +1,4 @@
-"""What the service does when a device is unrecoverable, and how it limits malloc."""
+"""Which ffmpeg is used, what the service does when a device is unrecoverable, and how it limits malloc."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from wholetrack import startup
+from wholetrack.errors import StartupError
 from wholetrack.inference.worker import Failure
+from wholetrack.settings import Settings
 
 pytestmark = pytest.mark.timing
 
@@ -49,6 +52,21 @@ libc.malloc_stats()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert ended.stderr.count("Arena ") == 2
+
+
+def test_an_ffmpeg_on_the_path_that_cannot_decode_is_replaced_by_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "ffmpeg"
+    path.write_text("#!/bin/sh\necho ffmpeg version 9\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    decoder = startup._working_decoder(Settings())
+    assert decoder.ffmpeg.origin == "imageio-ffmpeg"
+    decoder.close()
+    assert "the ffmpeg on PATH does not work" in caplog.text
+    with pytest.raises(StartupError, match="cannot decode a WAV"):
+        startup._working_decoder(Settings(ffmpeg=path))
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ from prometheus_client.registry import Collector
 from wholetrack.inference.counts import EngineCounts
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.gpu_memory import GpuMemory
+from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.pipeline import ServedModel
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LABELS = ("model", "device")
 
 # Name, engine and counters of each model.
-_Snapshots = list[tuple[str, Engine, EngineCounts]]
+_Snapshots = list[tuple[str, Engine | UnavailableEngine, EngineCounts]]
 
 
 class EngineCollector(Collector):

@@ -70,6 +70,7 @@ _SUMMARY: dict[str, Any] = {
     "precision": "float32",
     "default": True,
     "available": True,
+    "unavailable_reason": None,
     "labels": _LABELS,
     "summary": "A convolutional recurrent network for ten genres.",
 }
@@ -90,6 +91,8 @@ MODEL: dict[str, Any] = {
 READY: dict[str, Any] = {
     "status": "ready",
     "models": {"wholetrack-crnn": "cpu"},
+    "unavailable": {},
+    "cpu_fallback": {},
     "sandbox": ["landlock", "limits", "seccomp"],
 }
 HEALTHY: dict[str, Any] = {"status": "ok"}

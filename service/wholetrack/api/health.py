@@ -33,6 +33,11 @@ class Readiness(BaseModel):
     models: dict[str, str] = Field(
         description="Device of each model, or unavailable for a model that cannot run until the service is restarted."
     )
+    unavailable: dict[str, str] = Field(description="Why each unavailable model cannot run.")
+    cpu_fallback: dict[str, str] = Field(
+        description="Models that run on the CPU although the device is auto and the machine has an NVIDIA GPU, with "
+        "the reason."
+    )
     sandbox: list[str] = Field(
         description="Active layers of the sandbox for decoders, out of landlock, limits and seccomp."
     )
@@ -52,8 +57,8 @@ async def healthz() -> Health:
 async def readyz(request: Request) -> Readiness:
     """Returns 200 if every model produced correct results on its device at start-up and the device still works.
 
-    A model other than the default may become unavailable, because it fails with every recording. The service remains
-    ready, since its other models still work.
+    A model other than the default may be unavailable, because the device cannot run it or it fails with every
+    recording. The service remains ready, since its other models still work.
     """
     admission: Admission = request.app.state.admission
     if admission.draining:
@@ -62,12 +67,12 @@ async def readyz(request: Request) -> Readiness:
     failing = sorted(name for name, served in pipeline.models.items() if _is_failing(pipeline, name, served))
     if failing:
         raise ServiceError(ErrorKind.DEVICE_FAILED, f"No working device for {', '.join(failing)}.", retry_after_s=5)
+    models = sorted(pipeline.models.items())
     return Readiness(
         status="ready",
-        models={
-            name: served.engine.device if served.engine.available else "unavailable"
-            for name, served in sorted(pipeline.models.items())
-        },
+        models={name: served.engine.device if served.engine.available else "unavailable" for name, served in models},
+        unavailable={name: reason for name, served in models if (reason := served.engine.unavailable_reason)},
+        cpu_fallback={name: reason for name, served in models if (reason := served.cpu_fallback)},
         sandbox=sorted(pipeline.decoder.sandbox.layers),
     )
 

@@ -128,7 +128,10 @@ class Keys:
         if settings.api_keys_file:
             specs |= _from_file(settings.api_keys_file)
         if not specs:
-            raise StartupError("API keys are configured but none was found: create one with `wholetrack key NAME`")
+            raise StartupError(
+                "API keys are configured with WHOLETRACK_API_KEYS or WHOLETRACK_API_KEYS_FILE but none was found: "
+                "create one with `wholetrack key NAME`, or remove both variables to serve without keys"
+            )
         return cls(specs, settings)
 
     def find(self, presented: str) -> Key | None:

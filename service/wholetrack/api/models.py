@@ -47,6 +47,7 @@ def _summary(pipeline: Pipeline, served: ServedModel) -> dict[str, Any]:
         "precision": served.engine.precision,
         "default": served.card.name == pipeline.default_model,
         "available": served.engine.available,
+        "unavailable_reason": served.engine.unavailable_reason,
         "labels": served.card.labels,
         "summary": served.card.summary,
     }

@@ -92,6 +92,7 @@ class Predictions:
     def _check(self, parameters: PredictParameters) -> None:
         """Reject invalid parameters before the upload is received."""
         served = self._pipeline.model(parameters.model)
+        served.check_available()
         served.grid(parameters.hop_s)
         n_labels = len(served.card.labels)
         # The default applies to every model, also to one with fewer genres.

@@ -40,7 +40,7 @@ _EXAMPLES = {
     ErrorKind.NOT_READY: "The service is starting. Try again in a moment.",
     ErrorKind.DRAINING: "The service is shutting down. Send the request to another instance.",
     ErrorKind.DEVICE_FAILED: "The inference device failed. Try again in a moment.",
-    ErrorKind.MODEL_UNAVAILABLE: "The model cannot run on this server at present. Choose another one.",
+    ErrorKind.MODEL_UNAVAILABLE: "The model cannot run on this server: every run raises an error. Choose another one.",
     ErrorKind.DEADLINE_EXCEEDED: "The request took longer than the limit of 600 seconds.",
 }
 

@@ -192,6 +192,7 @@ class ModelSummary(BaseModel):
     available: bool = Field(
         description="False for a model that cannot run until the service is restarted; requests for it get a 503."
     )
+    unavailable_reason: str | None = Field(description="Why the model cannot run; null if it can.")
     labels: tuple[str, ...] = Field(description="Genres that the model distinguishes.")
     summary: str = Field(description="One sentence about the model.")
 

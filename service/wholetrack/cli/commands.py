@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from wholetrack import __version__
-from wholetrack.cli.files import find_recordings, predict_files
+from wholetrack.cli.files import find_recordings, predict_files, text_of
+from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.render import Format, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
+from wholetrack.cli.standard_streams import write_output
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
-from wholetrack.logs import configure_logs
+from wholetrack.logs import configure_logs, printable
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import PREFIX, Settings
 from wholetrack.startup import build_pipeline
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Predict the music genre of recordings, as an HTTP service or on the command line.",
@@ -40,7 +47,7 @@ _ModelOption = Annotated[
 @app.callback(invoke_without_command=True)
 def _root(*, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
-        typer.echo(f"wholetrack {__version__}")
+        write_output(f"wholetrack {__version__}\n")
         raise typer.Exit
 
 
@@ -55,10 +62,13 @@ def serve(
     from wholetrack.server.draining import DrainingServer
 
     # After shutdown, uvicorn re-raises the signal that stopped it. A requested stop should exit with status 0.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: sys.exit(0))
     settings = _load_settings(host=host, port=port)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     warn_about_former_names(Settings)
+    if os.environ.get("WEB_CONCURRENCY"):
+        _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
     with _open_pipeline(settings) as pipeline:
         admission = Admission(settings.max_requests)
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
@@ -78,27 +88,35 @@ def predict(
 ) -> None:
     """Predict the genre of recordings without a server.
 
-    Exits with status 1 if a recording failed; the others are still predicted.
+    Exits with status 1 if a recording failed, or if a path cannot be read or has no recordings; the others are still
+    predicted.
     """
     settings = _load_command_settings()
-    try:
-        recordings = find_recordings(files)
-    except FileNotFoundError as error:
-        _fail(str(error))
+    recordings, problems = find_recordings(files)
+    for problem in problems:
+        typer.echo(f"wholetrack: {problem}", err=True)
+    if not recordings:
+        raise typer.Exit(1)
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)
+        served.check_available()
         served.grid(hop_s)
         top_k = min(top_k, len(served.card.labels))
-        results = predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)
-        all_succeeded = print_predictions(results, output_format, n_files=len(recordings), top_k=top_k)
-    if not all_succeeded:
+        with closing(predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)) as results:
+            all_succeeded = print_predictions(
+                results, output_format, files=recordings, labels=served.card.labels, top_k=top_k
+            )
+    if problems or not all_succeeded:
         raise typer.Exit(1)
 
 
 @app.command()
 def models() -> None:
-    """List the models that would be served, and the device of each."""
+    """List the models that would be served, and the device of each.
+
+    Exits with status 1 if a model cannot run.
+    """
     with _open_pipeline(_load_command_settings()) as pipeline:
         print_rows(
             ("model", "version", "device", "precision", "window", "genres", "summary"),
@@ -106,7 +124,7 @@ def models() -> None:
                 (
                     f"{name} (default)" if name == pipeline.default_model else name,
                     served.card.version,
-                    served.engine.device,
+                    served.engine.device if served.engine.available else "unavailable",
                     served.engine.precision,
                     f"{served.card.windows.window_s:g} s every {served.card.windows.hop_s:g} s",
                     str(len(served.card.labels)),
@@ -115,6 +133,8 @@ def models() -> None:
                 for name, served in sorted(pipeline.models.items())
             ],
         )
+        if not all(served.engine.available for served in pipeline.models.values()):
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -127,7 +147,7 @@ def key(name: Annotated[str, typer.Argument(help="Name of the key in the logs.")
 
     secret, digest = new_key()
     typer.echo(f"# {secret} is the key, for its owner only; add the entry below to WHOLETRACK_API_KEYS_FILE", err=True)
-    typer.echo(f'[{name}]\nsha256 = "{digest}"')
+    write_output(f'[{name}]\nsha256 = "{digest}"\n')
 
 
 @app.command()
@@ -158,12 +178,18 @@ def verify(
     """
     if missing := missing_packages("librosa", "pydub", "audioop"):
         _fail(f"{missing[0]} is not installed; verify needs the extra 'verify': pip install 'wholetrack[verify]'")
-    from wholetrack.cli.verify import compare
-
     settings = _load_command_settings()
     with _open_pipeline(settings) as pipeline:
-        comparison = compare(pipeline, file, model=model, max_duration_s=settings.max_duration_s)
-    typer.echo(comparison.text())
+        try:
+            with numba_cache(settings.temp_dir):
+                from wholetrack.cli.verify import compare
+
+                comparison = compare(
+                    pipeline, file, model=model, max_duration_s=settings.max_duration_s, temp_dir=settings.temp_dir
+                )
+        except OSError as error:
+            _fail(f"{printable(text_of(Path(error.filename or file)))}: {error.strerror}")
+    write_output(f"{comparison.text()}\n")
     if not comparison.agrees:
         raise typer.Exit(1)
 
@@ -177,15 +203,26 @@ def _load_command_settings() -> Settings:
 
 
 def _load_settings(**options: str | int | None) -> Settings:
-    """Load the settings; options that are not None override them."""
+    """Load the settings; options that are given and, like variables, not blank override them."""
+    given = {name: value for name, value in options.items() if value is not None and str(value).strip()}
     try:
-        return Settings.model_validate({name: value for name, value in options.items() if value is not None})
+        return Settings.model_validate(given)
     except ValidationError as error:
         # The error for a list that is not valid JSON has no location; its message names the setting.
         complaints = (
-            f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()
+            f"{PREFIX}{str(e['loc'][0]).upper()}: {_message(e)}" if e["loc"] else _message(e) for e in error.errors()
         )
         _fail("; ".join(complaints))
+    except OSError as error:
+        _fail(f"cannot read the settings: {error.strerror}: {error.filename}")
+
+
+def _message(error: ErrorDetails) -> str:
+    if error["type"] != "value_error":
+        return error["msg"]
+    # pydantic puts "Value error, " in front of the messages of our own checks.
+    cause = error["ctx"]["error"]
+    return f".env is not UTF-8: {cause}" if isinstance(cause, UnicodeDecodeError) else str(cause)
 
 
 @contextmanager

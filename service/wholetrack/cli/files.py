@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import TrackPrediction
 from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.logs import printable
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 # Files to look for in folders. A file that is named explicitly may have any suffix.
 _AUDIO_SUFFIXES = frozenset(
@@ -35,27 +42,48 @@ class FileResult:
     outcome: TrackPrediction | ServiceError
 
 
-def find_recordings(paths: Sequence[Path]) -> list[Path]:
+def text_of(path: Path) -> str:
+    r"""Return a path as valid Unicode: bytes that are not UTF-8 are written as ``\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def find_recordings(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Return the given files, and the audio files in the given folders and their subfolders.
 
-    Raises:
-        FileNotFoundError: If a path is neither a file nor a folder.
+    Returns:
+        The files, and a sentence for each path that cannot be read or has no recordings.
     """
-    files: list[Path] = []
+    recordings: list[Path] = []
+    problems: list[str] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in _AUDIO_SUFFIXES and p.is_file())
-        elif path.is_file():
-            files.append(path)
+        name = printable(text_of(path))
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            problems.append(f"{name} is neither a file nor a folder")
+            continue
+        except OSError as error:
+            problems.append(f"cannot read {name}: {error.strerror}")
+            continue
+        if stat.S_ISDIR(mode):
+            found, unreadable_folders = _recordings_in(path)
+            if not found and not unreadable_folders:
+                problems.append(f"{name} contains no recordings")
+            recordings += found
+            problems += unreadable_folders
+        elif stat.S_ISREG(mode):
+            recordings.append(path)
         else:
-            raise FileNotFoundError(f"{path} is neither a file nor a folder")
-    return files
+            problems.append(f"{name} is neither a file nor a folder")
+    return recordings, problems
 
 
 def predict_files(
     pipeline: Pipeline, files: Sequence[Path], *, model: str | None, hop_s: float | None, settings: Settings
-) -> Iterator[FileResult]:
+) -> Generator[FileResult, None, None]:
     """Predict files in parallel and yield their results in the given order.
+
+    Closing the iterator cancels the predictions that are not finished.
 
     Args:
         pipeline: Predicts the tracks.
@@ -64,17 +92,41 @@ def predict_files(
         hop_s: Time between window starts in seconds; None for the model's default.
         settings: How many files to predict at the same time, and how long each may be.
     """
+    cancellation = Cancellation()
 
     def predict(path: Path) -> FileResult:
         began = time.monotonic()
         try:
-            prediction = pipeline.predict(path, model=model, hop_s=hop_s, max_duration_s=settings.max_duration_s)
+            outcome: TrackPrediction | ServiceError = pipeline.predict(
+                path, model=model, hop_s=hop_s, max_duration_s=settings.max_duration_s, cancellation=cancellation
+            )
         except ServiceError as error:
-            return FileResult(path, began, error)
+            outcome = error
         except OSError as error:
-            detail = f"The file cannot be read: {error.strerror}."
-            return FileResult(path, began, ServiceError(ErrorKind.UNDECODABLE_AUDIO, detail))
-        return FileResult(path, began, prediction)
+            outcome = unreadable(error)
+        except Exception:  # noqa: BLE001 - one file must not end the prediction of the others
+            _log.exception("cannot predict %s", text_of(path))
+            outcome = ServiceError(ErrorKind.INTERNAL_ERROR, "The prediction failed; the log has the reason.")
+        return FileResult(path, began, outcome)
 
     with ThreadPoolExecutor(settings.tracks_at_once) as threads:
-        yield from threads.map(predict, files)
+        try:
+            yield from threads.map(predict, files)
+        finally:
+            cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "The command was interrupted."))
+
+
+def unreadable(error: OSError) -> ServiceError:
+    """Return the error for a file that cannot be read."""
+    return ServiceError(ErrorKind.UNDECODABLE_AUDIO, f"The file cannot be read: {error.strerror}.")
+
+
+def _recordings_in(folder: Path) -> tuple[list[Path], list[str]]:
+    problems: list[str] = []
+
+    def unreadable_folder(error: OSError) -> None:
+        problems.append(f"cannot read {printable(text_of(Path(error.filename)))}: {error.strerror}")
+
+    names = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=unreadable_folder) for name in names)
+    recordings = sorted(path for path in names if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file())
+    return recordings, problems

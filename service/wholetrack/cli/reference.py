@@ -28,22 +28,23 @@ with warnings.catch_warnings():
     from pydub import AudioSegment
 
 
-def decode(path: Path, ffmpeg: Path, *, sample_rate: int) -> NDArray[np.float32]:
+def decode(path: Path, ffmpeg: Path, *, sample_rate: int, temp_dir: Path | None) -> NDArray[np.float32]:
     """Decode a recording, mix it to mono and resample it.
 
     Args:
         path: The recording.
         ffmpeg: The executable.
         sample_rate: Sample rate of the result, in Hz.
+        temp_dir: Folder for the decoded file; None for that of the system.
 
     Returns:
         Samples in [-1, 1], ``[n_samples]``.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=temp_dir) as folder:
         # pydub's own call of ffmpeg rounds to 16 bits, an error as large as the signal at the end of a fade-out.
         decoded = Path(folder) / "decoded.wav"
         command = [str(ffmpeg), "-v", "error", "-nostdin"]
-        subprocess.run([*command, "-i", str(path), "-map", "0:a:0", "-c:a", "pcm_s32le", str(decoded)], check=True)
+        subprocess.run([*command, "-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_s32le", str(decoded)], check=True)
         with decoded.open("rb") as file:
             segment = AudioSegment.from_wav(file)
     channels = np.array(segment.get_array_of_samples(), dtype=np.float32).reshape(-1, segment.channels)

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from wholetrack.api.responses import SourceFile, prediction_response
 from wholetrack.api.schemas import WindowDetail
-from wholetrack.cli.files import FileResult
+from wholetrack.cli.files import FileResult, text_of, unreadable
+from wholetrack.cli.standard_streams import use_utf8_for_output, write_output, writing_output
 from wholetrack.contracts import Ranking, TrackPrediction
 from wholetrack.errors import ServiceError
+from wholetrack.logs import printable
 
-_Predictions = Iterator[tuple[FileResult, TrackPrediction]]
+_TABLE_HEADER = ("file", "seconds", "by summed score", "by majority vote", "remarks")
+# Longer names move the rest of their row to the right.
+_MAX_NAME_WIDTH = 60
 
 
 class Format(StrEnum):
@@ -31,93 +40,157 @@ class Format(StrEnum):
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table to standard output. Lines are not wrapped unless standard output is a terminal."""
-    table = Table(*header, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for i, name in enumerate(header):
+        # Other columns are wrapped first, so that the names in the first one stay whole.
+        table.add_column(name, no_wrap=i == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    if sys.stdout.isatty():
-        Console().print(table)
-    else:
-        Console(width=10_000).print(table, crop=False, soft_wrap=True)
+    # The cells are text, in which [name] and :name: are not markup.
+    with writing_output():
+        if sys.stdout.isatty():
+            Console(markup=False, emoji=False).print(table)
+        else:
+            Console(markup=False, emoji=False, width=10_000).print(table, crop=False, soft_wrap=True)
 
 
-def print_predictions(results: Iterable[FileResult], output_format: Format, *, n_files: int, top_k: int) -> bool:
+def print_predictions(
+    results: Iterable[FileResult],
+    output_format: Format,
+    *,
+    files: Sequence[Path],
+    labels: Sequence[str],
+    top_k: int,
+) -> bool:
     """Print predictions as they become available; errors and a progress bar go to standard error.
 
     Args:
         results: One result per file; consumed lazily.
         output_format: A table, JSON Lines or CSV.
-        n_files: Number of results, for the progress bar.
+        files: The files, for the progress bar and the width of the table.
+        labels: The genres of the model, for the width of the table.
         top_k: Number of genres in each ranking.
 
     Returns:
         Whether all predictions succeeded.
+
+    Raises:
+        OutputError: If standard output cannot be written.
     """
-    print_format: Callable[[_Predictions, int], None] = {
-        Format.TABLE: _print_table,
-        Format.JSON: _print_json,
-        Format.CSV: _print_csv,
-    }[output_format]
+    lines = _lines(output_format, files=files, labels=labels, top_k=top_k)
+    if output_format is not Format.TABLE:
+        use_utf8_for_output()
     n_failed = 0
-
-    def succeeded() -> _Predictions:
-        nonlocal n_failed
-        stderr = Console(stderr=True)
-        for result in track(
-            results, "predicting", total=n_files, console=stderr, transient=True, disable=not stderr.is_terminal
-        ):
-            if isinstance(result.outcome, ServiceError):
+    console = Console(stderr=True)
+    # On the terminal that shows the rows, the rows are progress enough.
+    progress = Progress(
+        console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal or sys.stdout.isatty()
+    )
+    with progress:
+        write_output(lines.header)
+        for result in progress.track(results, total=len(files), description="predicting"):
+            try:
+                if isinstance(result.outcome, ServiceError):
+                    raise result.outcome
+                line = lines.row(result, result.outcome)
+            except ServiceError as error:
                 n_failed += 1
-                print(f"{result.path}: {result.outcome.kind.code}: {result.outcome.detail}", file=sys.stderr)
+                print(printable(f"{text_of(result.path)}: {error.kind.code}: {error.detail}"), file=sys.stderr)
             else:
-                yield result, result.outcome
-
-    print_format(succeeded(), top_k)
+                write_output(line)
     return n_failed == 0
 
 
-def _print_table(predictions: _Predictions, top_k: int) -> None:
-    rows = [
-        (
-            str(result.path),
-            f"{prediction.duration_s:.1f}",
-            _leading_genres(prediction.summed_score, top_k),
-            _leading_genres(prediction.majority_vote, top_k),
-            "; ".join(warning.code for warning in prediction.warnings),
-        )
-        for result, prediction in predictions
-    ]
-    print_rows(("file", "seconds", "by summed score", "by majority vote", "remarks"), rows)
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The lines of one output format, each with its line break: the header, and the line of a prediction."""
+
+    header: str
+    row: Callable[[FileResult, TrackPrediction], str]
+
+
+def _lines(output_format: Format, *, files: Sequence[Path], labels: Sequence[str], top_k: int) -> _Lines:
+    match output_format:
+        case Format.TABLE:
+            widths = _column_widths(files, labels, top_k)
+            return _Lines(_table_line(_TABLE_HEADER, widths), partial(_table_row, widths=widths, top_k=top_k))
+        case Format.JSON:
+            return _Lines("", partial(_json_row, top_k=top_k))
+        case Format.CSV:
+            return _Lines(_csv_line(_csv_header(top_k)), partial(_csv_row, top_k=top_k))
+
+
+def _column_widths(files: Sequence[Path], labels: Sequence[str], top_k: int) -> list[int]:
+    """Return widths that are known before the first prediction, so that rows can be printed as they come."""
+    longest_name = max(cell_len(printable(text_of(path))) for path in files)
+    longest_ranking = cell_len(", ".join(f"{label} 100%" for label in sorted(labels, key=cell_len)[-top_k:]))
+    widths = (min(longest_name, _MAX_NAME_WIDTH), 0, longest_ranking, longest_ranking, 0)
+    return [max(width, cell_len(title)) for width, title in zip(widths, _TABLE_HEADER, strict=True)]
+
+
+def _table_line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
+    return "  ".join(padded).rstrip() + "\n"
+
+
+def _table_row(result: FileResult, prediction: TrackPrediction, *, widths: Sequence[int], top_k: int) -> str:
+    cells = (
+        printable(text_of(result.path)),
+        f"{prediction.duration_s:.1f}",
+        _leading_genres(prediction.summed_score, top_k),
+        _leading_genres(prediction.majority_vote, top_k),
+        "; ".join(_remarks(prediction)),
+    )
+    return _table_line(cells, widths)
 
 
 def _leading_genres(ranking: Ranking, top_k: int) -> str:
     return ", ".join(f"{r.genre} {r.share:.0%}" for r in ranking.ranked[:top_k] if r.share > 0) or "silent"
 
 
-def _print_json(predictions: _Predictions, top_k: int) -> None:
-    for result, prediction in predictions:
+def _remarks(prediction: TrackPrediction) -> list[str]:
+    """Return the codes of the warnings, with ``out_of_domain`` for recordings that the model does not know."""
+    codes = [str(warning.code) for warning in prediction.warnings]
+    if prediction.in_domain is False and "out_of_domain" not in codes:
+        codes.append("out_of_domain")
+    return codes
+
+
+def _json_row(result: FileResult, prediction: TrackPrediction, *, top_k: int) -> str:
+    try:
         with result.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        source = SourceFile(str(result.path), digest, result.path.stat().st_size, began=result.began)
-        response = prediction_response(prediction, source, top_k=top_k, detail=WindowDetail.FULL)
-        print(response.model_dump_json(exclude_unset=True), flush=True)
+            n_bytes = file.tell()
+    except OSError as error:
+        raise unreadable(error) from error
+    source = SourceFile(text_of(result.path), digest, n_bytes, began=result.began)
+    response = prediction_response(prediction, source, top_k=top_k, detail=WindowDetail.FULL)
+    return response.model_dump_json(exclude_unset=True) + "\n"
 
 
-def _print_csv(predictions: _Predictions, top_k: int) -> None:
+def _csv_header(top_k: int) -> list[str]:
     rankings = [
         f"{kind}_{what}_{i}" for kind in ("summed", "voted") for i in range(1, top_k + 1) for what in ("genre", "share")
     ]
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["file", "seconds", *rankings, "agreement", "windows", "remarks"])
-    for result, prediction in predictions:
-        summed, voted = prediction.summed_score, prediction.majority_vote
-        cells = [cell for ranking in (summed, voted) for cell in _ranking_cells(ranking, top_k)]
-        remarks = " ".join(warning.code for warning in prediction.warnings)
-        agreement = str(summed.genre == voted.genre).lower()
-        n_windows = len(prediction.windows.start_s)
-        writer.writerow([result.path, f"{prediction.duration_s:.3f}", *cells, agreement, n_windows, remarks])
-        sys.stdout.flush()
+    return ["file", "seconds", *rankings, "agreement", "windows", "remarks"]
+
+
+def _csv_row(result: FileResult, prediction: TrackPrediction, *, top_k: int) -> str:
+    summed, voted = prediction.summed_score, prediction.majority_vote
+    rankings = [cell for ranking in (summed, voted) for cell in _ranking_cells(ranking, top_k)]
+    agreement = str(summed.genre == voted.genre).lower()
+    n_windows = str(len(prediction.windows.start_s))
+    remarks = " ".join(_remarks(prediction))
+    duration_s = f"{prediction.duration_s:.3f}"
+    return _csv_line([text_of(result.path), duration_s, *rankings, agreement, n_windows, remarks])
 
 
 def _ranking_cells(ranking: Ranking, top_k: int) -> list[str]:
     cells = [cell for entry in ranking.ranked[:top_k] for cell in (entry.genre, f"{entry.share:.6f}")]
     return cells + [""] * (2 * top_k - len(cells))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(cells)
+    return line.getvalue()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
+
+from pydantic_settings import EnvSettingsSource
 
 from wholetrack.deprecated_settings import RENAMED
 from wholetrack.settings import PREFIX, Settings
+from wholetrack.variables import without_unset
 
 
 def settings_rows(settings: Settings) -> list[tuple[str, str, str, str]]:
@@ -24,8 +26,8 @@ def _source(settings: Settings, name: str) -> str:
     if name not in settings.model_fields_set:
         return "default"
     names = [name, *(former for former, current in RENAMED.items() if current == name)]
-    in_environment = {variable.upper() for variable in os.environ}
-    return "environment" if any(f"{PREFIX}{each.upper()}" in in_environment for each in names) else "configured"
+    variables = without_unset(EnvSettingsSource(type(settings))).env_vars
+    return "environment" if any(f"{PREFIX}{each}".lower() in variables for each in names) else "configured"
 
 
 def _format(value: object) -> str:

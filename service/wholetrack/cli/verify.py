@@ -59,7 +59,9 @@ class Comparison:
         return f"the service and the reference {'agree' if self.agrees else 'DISAGREE'}"
 
 
-def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s: float) -> Comparison:
+def compare(
+    pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s: float, temp_dir: Path | None = None
+) -> Comparison:
     """Predict a recording with the service and with the reference implementation.
 
     Args:
@@ -67,8 +69,10 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
         path: The recording.
         model: Name of a served model; None for the default.
         max_duration_s: A longer recording is rejected.
+        temp_dir: Folder for the decoded recording; None for that of the system.
 
     Raises:
+        OSError: If the recording cannot be read, or the folder cannot be written.
         ServiceError: If the service cannot predict the recording, or divides it into a different number of windows.
     """
     began = time.monotonic()
@@ -78,7 +82,7 @@ def compare(pipeline: Pipeline, path: Path, *, model: str | None, max_duration_s
 
     began = time.monotonic()
     served, card = pipeline.model(model), prediction.card
-    samples = decode(path, pipeline.decoder.ffmpeg.path, sample_rate=card.audio.sample_rate)
+    samples = decode(path, pipeline.decoder.ffmpeg.path, sample_rate=card.audio.sample_rate, temp_dir=temp_dir)
     starts, reference = reference_windows(samples, card)
     classifier = served.engine.classifiers[0]
     outputs = np.concatenate([classifier.run(window[None]) for window in reference])

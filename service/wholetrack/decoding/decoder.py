@@ -10,11 +10,7 @@ Each file gets an ffmpeg process of its own, which never outlives the ``with`` s
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import secrets
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,28 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.contracts import StreamInfo, TrackWarning
+from wholetrack.decoding.audio_parts import AudioPart, find_audio_parts
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.ffmpeg import Ffmpeg
-from wholetrack.decoding.ffmpeg_log import FfmpegLog
-from wholetrack.decoding.limits import allowed_cpu_s, ffmpeg_limits
-from wholetrack.decoding.outcome import Outcome, check_sample_rate, decoded_stream, decoder_stopped, track_warnings
-from wholetrack.decoding.pcm import PcmReader
-from wholetrack.decoding.pipes import BoundedReader
+from wholetrack.decoding.ffmpeg_run import FfmpegRun
+from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
-from wholetrack.sandbox.process import SandboxedProcess
-from wholetrack.sandbox.protocol import INPUT_FD
 
-# Nothing from the service's environment, which holds secrets. One malloc arena for all threads, because each arena of
-# glibc reserves 64 MiB of the limited address space.
-_ENVIRONMENT = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "1"}
-_PIPE_BYTES = 1 << 20
-_STDERR_BYTES = 256 * 1024
-_EXIT_TIMEOUT_S = 5.0
-# The CPU limit is raised in steps of at least this, not with every block.
-_CPU_LIMIT_STEP_S = 5.0
+# Twelve seconds at 22,050 Hz. The scheduler counts these blocks.
+_BLOCK_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +102,14 @@ class FfmpegDecoder:
 
 
 class Decoding:
-    """A running ffmpeg process. Leaving it as a context manager kills the process.
+    """Decodes the parts of a file one after the other. Leaving it as a context manager kills ffmpeg.
 
     Blocks are read by one thread. :meth:`kill` can be called from any thread and ends the output.
+
+    Attributes:
+        stalled: Whether the latest block is incomplete because ffmpeg wrote nothing, or too slowly.
+        ended: Whether the latest block is the last one.
+        n_samples: Number of samples decoded so far.
     """
 
     def __init__(
@@ -131,26 +122,24 @@ class Decoding:
         sandbox: Sandbox,
         cpus: CpuAllocator | None,
     ) -> None:
+        self._ffmpeg = ffmpeg
         self._path = path
         self._sample_rate = sample_rate
         self._max_duration_s = max_duration_s
+        self._sandbox = sandbox
         self._was_killed = False
-        self._is_rate_checked = False
-        self._marker = f"{secrets.token_hex(8)}:"
-        self._cpu_limit_s = allowed_cpu_s(0.0)
+        self._outcomes: list[Outcome] = []
+        self.stalled = self.ended = False
+        self.n_samples = 0
+        found = find_audio_parts(path)
+        self._parts, self._is_truncated = found.parts, found.is_truncated
         self._cpus = cpus
         self._cpu = cpus.acquire() if cpus else None
         try:
-            self._process = self._spawn(ffmpeg, sandbox)
-            self._stderr = _read_stderr(self._process)
+            self._run = self._start(self._parts[0], large_frames=ffmpeg.gains_from_large_frames)
         except BaseException:
             self._release_cpu()
             raise
-        self._pcm = PcmReader(self._process.stdout)
-        # A larger pipe means fewer switches between ffmpeg and the reader. The kernel can refuse it: it limits how much
-        # pipe memory a user has.
-        with suppress(OSError):
-            fcntl.fcntl(self._process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def __enter__(self) -> Self:
         return self
@@ -159,48 +148,39 @@ class Decoding:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.kill()
-            self._process.close()
+            self._run.__exit__(kind, error, trace)
         finally:
             self._release_cpu()
-            self._stderr.close()
-
-    @property
-    def stalled(self) -> bool:
-        """Whether the latest block is incomplete because ffmpeg wrote nothing, or too slowly."""
-        return self._pcm.stalled
-
-    @property
-    def ended(self) -> bool:
-        """Whether the latest block is the last one."""
-        return self._pcm.ended
 
     def kill(self) -> None:
-        """Kill ffmpeg if it is still running."""
+        """Kill ffmpeg, and start no further process."""
         self._was_killed = True
-        self._process.kill()
+        self._run.kill()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the samples, mono with full scale at 1.0.
 
         Yields:
-            Blocks of up to 262,144 samples, ``[n_samples]``. While ffmpeg stalls, blocks are shorter or empty.
+            Blocks of about 262,144 samples, ``[n_samples]``. While ffmpeg stalls, blocks are shorter or empty.
 
         Raises:
             ServiceError: ``audio_too_long`` as soon as more audio than allowed was decoded; ``unsupported_media`` as
-                soon as the sample rate is known to be too low.
+                soon as the sample rate is known to be impossible.
         """
-        max_samples = int(self._max_duration_s * self._sample_rate)
-        for block in self._pcm.blocks():
-            self._raise_cpu_limit()
-            self._check_sample_rate()
-            if self._pcm.n_samples > max_samples:
-                raise ServiceError(
-                    ErrorKind.AUDIO_TOO_LONG,
-                    f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
-                    "Send a shorter one, or ask the operator to raise max_duration_s.",
-                )
-            yield block
+        pending: list[NDArray[np.float32]] = []
+        n_pending = 0
+        for samples in self._samples():
+            pending.append(samples)
+            n_pending += len(samples)
+            self.n_samples += len(samples)
+            self._check_duration()
+            self.stalled = self._run.stalled
+            if self.stalled or n_pending >= _BLOCK_SAMPLES:
+                yield np.concatenate(pending)
+                pending, n_pending = [], 0
+        self.stalled, self.ended = False, True
+        if n_pending:
+            yield np.concatenate(pending)
 
     def summary(self) -> DecodedAudio:
         """Return a description of the decoded audio. Call it after the last block.
@@ -209,69 +189,75 @@ class Decoding:
             ServiceError: If nothing was decoded, or ffmpeg did not reach its end: ``unsupported_media``,
                 ``undecodable_audio``, ``no_audio_stream``, ``empty_audio`` or ``internal_error``.
         """
-        try:
-            status = self._process.wait(_EXIT_TIMEOUT_S)
-        except TimeoutError:
-            self.kill()
-            status = self._process.wait()
-        stderr = self._stderr.close()
-        outcome = Outcome(
-            path=self._path,
-            status=status,
-            stderr=stderr,
-            log=FfmpegLog.parse(stderr, self._marker),
-            duration_s=self._decoded_s(),
-            was_killed=self._was_killed,
-            has_invalid_samples=self._pcm.has_invalid_samples,
-        )
-        stream = decoded_stream(outcome)
-        return DecodedAudio(stream, outcome.duration_s, tuple(track_warnings(outcome)))
-
-    def _spawn(self, ffmpeg: Ffmpeg, sandbox: Sandbox) -> SandboxedProcess:
-        command = ffmpeg.decode_command(
-            INPUT_FD, sample_rate=self._sample_rate, max_duration_s=self._max_duration_s, marker=self._marker
-        )
-        with self._path.open("rb") as file:
+        decoded: list[Outcome] = []
+        streams: list[StreamInfo] = []
+        failures: list[ServiceError] = []
+        for outcome in self._outcomes:
             try:
-                return sandbox.spawn(
-                    command,
-                    input_file=file.fileno(),
-                    limits=ffmpeg_limits(self._max_duration_s),
-                    environment=_ENVIRONMENT,
-                    cpu=self._cpu,
-                )
-            except LauncherError as error:
-                raise decoder_stopped() from error
+                streams.append(decoded_stream(outcome))
+                decoded.append(outcome)
+            except ServiceError as error:
+                if not is_fault_of_file(error):
+                    raise
+                failures.append(error)
+        if not decoded:
+            raise failures[0]
+        warnings = track_warnings(decoded, n_failed=len(failures), is_truncated=self._is_truncated)
+        return DecodedAudio(streams[0], sum(outcome.duration_s for outcome in decoded), tuple(warnings))
+
+    def _samples(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the samples of all parts."""
+        for index, part in enumerate(self._parts):
+            large_frames = self._ffmpeg.gains_from_large_frames
+            if index:
+                self._replace_run(part, large_frames=large_frames)
+            n_yielded = 0
+            for samples in self._run.blocks():
+                if large_frames and self._run.log.reconfigured:
+                    break
+                n_yielded += len(samples)
+                yield samples
+            else:
+                self._outcomes.append(self._run.outcome())
+                if self._was_killed:
+                    return
+                continue
+            # The large frames lost samples at a change of the format. Everything before this block is complete.
+            self._replace_run(part, large_frames=False)
+            for samples in self._run.blocks():
+                n_skipped = min(n_yielded, len(samples))
+                n_yielded -= n_skipped
+                yield samples[n_skipped:]
+            self._outcomes.append(self._run.outcome())
+
+    def _start(self, part: AudioPart, *, large_frames: bool) -> FfmpegRun:
+        return FfmpegRun(
+            self._ffmpeg,
+            self._sandbox,
+            self._path,
+            part,
+            sample_rate=self._sample_rate,
+            max_duration_s=self._max_duration_s,
+            cpu=self._cpu,
+            large_frames=large_frames,
+        )
+
+    def _replace_run(self, part: AudioPart, *, large_frames: bool) -> None:
+        with self._run:
+            pass
+        self._run = self._start(part, large_frames=large_frames)
+        if self._was_killed:
+            self._run.kill()
+
+    def _check_duration(self) -> None:
+        if self.n_samples > int(self._max_duration_s * self._sample_rate):
+            raise ServiceError(
+                ErrorKind.AUDIO_TOO_LONG,
+                f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
+                "Send a shorter one, or ask the operator to raise max_duration_s.",
+            )
 
     def _release_cpu(self) -> None:
         if self._cpus and self._cpu is not None:
             self._cpus.release(self._cpu)
             self._cpu = None
-
-    def _decoded_s(self) -> float:
-        return self._pcm.n_samples / self._sample_rate
-
-    def _raise_cpu_limit(self) -> None:
-        """Allow ffmpeg more CPU time according to the audio that it has decoded."""
-        allowed_s = allowed_cpu_s(self._decoded_s())
-        if allowed_s - self._cpu_limit_s >= _CPU_LIMIT_STEP_S:
-            self._cpu_limit_s = allowed_s
-            self._process.set_cpu_limit(allowed_s)
-
-    def _check_sample_rate(self) -> None:
-        """Check the sample rate once ffmpeg has logged it."""
-        if self._is_rate_checked:
-            return
-        log = FfmpegLog.parse(self._stderr.text(), self._marker)
-        self._is_rate_checked = log.stream is not None
-        check_sample_rate(log)
-
-
-def _read_stderr(process: SandboxedProcess) -> BoundedReader:
-    """Collect the log of a process in a thread, or end the process if no thread can be started."""
-    try:
-        return BoundedReader(process.stderr, _STDERR_BYTES)
-    except RuntimeError as error:
-        with process.stderr:
-            process.close()
-        raise OSError(errno.EAGAIN, "no more threads can be started") from error

@@ -1,32 +1,40 @@
-"""Parse what ffmpeg writes to stderr at ``-loglevel level+info`` while it decodes one file.
+"""Follow what ffmpeg writes to stderr at ``-loglevel level+info`` while it decodes one file.
 
-The log is used to classify errors and to describe the stream; it is never passed on to clients. ffmpeg prints the names
-of tags verbatim, including line breaks, so a file can imitate any line of the log. Therefore the description of a
-stream is accepted only with a marker that the file cannot know, and all regular expressions are bounded.
+The log is used to classify errors and to describe the stream; it is never passed on to clients. ffmpeg prints tags
+verbatim, including line breaks, so a file can imitate any line of the log. Two facts make it usable nevertheless:
+ffmpeg prints all tags before it maps the streams, and the description of a stream contains a marker that no file can
+know.
+
+The log is parsed line by line as it arrives, so that neither its length nor its content affects the cost or the result.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Self
 
 from wholetrack.contracts import StreamInfo
 
-_INPUT = re.compile(r"^\[info\] Input #0, (?P<container>[\w,]{1,60}), from ", re.MULTILINE)
-_DURATION = re.compile(r"^\[info\]   Duration: (?P<h>\d{1,7}):(?P<m>\d\d):(?P<s>\d\d\.\d{1,6})\b", re.MULTILINE)
-_AUDIO = re.compile(
-    r"^\[info\]   Stream #0:\d{1,5}[^\n]{0,80}?: Audio: (?P<codec>\w{1,40})[^\n]{0,80}?, (?P<marker>[0-9a-f]{16}:)?"
-    r"(?P<rate>\d{1,10}) Hz, (?P<layout>[^,\n]{1,200})",
-    re.MULTILINE,
+# ffmpeg starts a line with a context in brackets or with the level. The rest of a tag with several lines is indented.
+_LINE = re.compile(rb"^\[[^\n]*", re.MULTILINE)
+_MAX_LINE_BYTES = 4096
+_KEPT_BYTES = 4096
+
+_INPUT = re.compile(rb"\[info\] Input #0, ([\w,]{1,60}), from ")
+_DURATION = re.compile(
+    rb"\[info\]   Duration: (?P<h>\d{1,7}):(?P<m>\d\d):(?P<s>\d\d\.\d{1,6})(?:, start: (?P<start>-?\d{1,9}\.\d{1,9}))?"
 )
-_STREAM = re.compile(r"^\[info\]   Stream #0:\d{1,5}.*$", re.MULTILINE)
-_COVER_ART = "(attached pic)"
-_STREAM_MAPPING = " -> #0:"
-_ERROR = re.compile(r"^(\[[^\]\n]{1,200}\] )?\[(error|fatal)\] ", re.MULTILINE)
-_SIGNAL = re.compile(r"^\[info\] Exiting normally, received signal (?P<number>\d{1,3})\.", re.MULTILINE)
-_ESTIMATED_DURATION = "Estimating duration from bitrate"
-_OUTPUT = ": Audio: pcm_f32le, {marker}="
+_STREAM = re.compile(rb"\[info\]   Stream #0:\d{1,5}")
+_AUDIO = re.compile(rb"\[info\]   Stream #0:\d{1,5}[^\n]{0,80}?: Audio: (\w{1,40})")
+_AUDIO_FORMAT = re.compile(rb"(\d{1,10}) Hz, ([^,]{1,200})")
+_COVER_ART = b"(attached pic)"
+_ESTIMATED_DURATION = b"Estimating duration from bitrate"
+_MAPPING = b"[info] Stream mapping:"
+_RECONFIGURED = b"Reconfiguring filter graph"
+# Contexts of the output. ffmpeg complains there about timestamps that do not increase, but writes all samples.
+_OUTPUT_CONTEXTS = (b"[out#", b"[f32le ")
+_ERROR_LEVELS = re.compile(rb"^(?:\[[^\]\n]{1,200}\] )*\[(?:error|fatal|panic)\] ")
+_SIGNAL = re.compile(rb"\[info\] Exiting normally, received signal (\d{1,3})\.")
+_END_TIME = re.compile(rb"size=.{1,40}? time=(\d{1,7}):(\d\d):(\d\d\.\d{1,6})")
 
 # Layouts whose names do not state the number of channels as front.low(.height), as "5.1" and "7.1.4" do.
 _LAYOUTS = {
@@ -45,75 +53,141 @@ _COUNTED_LAYOUT = re.compile(r"^(\d{1,5}) channels")
 _AMBISONIC_LAYOUT = re.compile(r"^ambisonic (\d{1,3})(?:\+(.*))?$")
 
 
-@dataclass(frozen=True, slots=True)
 class FfmpegLog:
-    """What one ffmpeg process logged.
+    """What one ffmpeg process has logged so far.
+
+    Args:
+        marker: The marker given to :meth:`wholetrack.decoding.ffmpeg.Ffmpeg.decode_command`.
 
     Attributes:
-        opened: Whether the container was recognised and opened.
-        started: Whether decoding started and produced its first audio.
-        stream: The audio stream, if there is one.
-        declared_s: Duration of the audio in seconds, as the file declares it. None if it declares none, if ffmpeg
-            estimated it, or if it may be that of another stream.
-        decode_errors: Number of errors after the file was opened.
-        exit_signal: Number of the signal at which ffmpeg finished its output and exited; None if it received none after
-            it started to decode.
+        n_bytes: Length of the log in bytes.
+        stream: The audio stream, once it is described.
+        output_rate: Sample rate of the output in Hz; None until decoding produces its first audio.
+        decode_errors: Number of errors since the streams were mapped.
+        reconfigured: Whether the sample rate or the channels have changed since the first audio, so that ffmpeg had to
+            set up its filters again.
+        exit_signal: Number of the signal at which ffmpeg finished its output and exited; None if it received none.
     """
 
-    opened: bool
-    started: bool
-    stream: StreamInfo | None
-    declared_s: float | None
-    decode_errors: int
-    exit_signal: int | None
+    def __init__(self, marker: str) -> None:
+        self._marker = f", {marker}".encode()
+        self._output_marker = f", {marker}=".encode()
+        self._partial_line = b""
+        self._end = b""
+        self._container: str | None = None
+        self._is_estimated = False
+        self._declared: list[tuple[float, float]] = []
+        self._n_streams = 0
+        self._end_s: float | None = None
+        self.n_bytes = 0
+        self.stream: StreamInfo | None = None
+        self.output_rate: int | None = None
+        self.decode_errors = 0
+        self.reconfigured = False
+        self.exit_signal: int | None = None
 
-    @classmethod
-    def parse(cls, text: str, marker: str = "") -> Self:
-        """Parse a log.
+    @property
+    def opened(self) -> bool:
+        """Whether the container was recognised and opened."""
+        return self._container is not None
 
-        Args:
-            text: The whole log, or the part written so far.
-            marker: The marker given to :meth:`wholetrack.decoding.ffmpeg.Ffmpeg.decode_command`.
+    @property
+    def started(self) -> bool:
+        """Whether decoding has produced its first audio."""
+        return self.output_rate is not None
+
+    @property
+    def declared_s(self) -> float | None:
+        """Duration in seconds that the file declares.
+
+        None if it declares none, if ffmpeg estimated it, or if it may be that of another stream.
         """
-        opened = _INPUT.search(text)
-        if not opened:
-            return cls(opened=False, started=False, stream=None, declared_s=None, decode_errors=0, exit_signal=None)
-        # ffmpeg prints all tags before it describes the output, so nothing after that can come from the file.
-        output = text.find(_OUTPUT.format(marker=marker))
-        signalled = _SIGNAL.search(text, output) if output >= 0 else None
-        return cls(
-            opened=True,
-            started=output >= 0,
-            stream=_stream(text, opened, marker),
-            declared_s=_declared_duration_s(text, opened, marker),
-            # Counted from the description of the input onwards: ffmpeg's threads log in any order, so errors of the
-            # decoder can precede the description of the output.
-            decode_errors=len(_ERROR.findall(text, opened.end())),
-            exit_signal=int(signalled["number"]) if signalled else None,
-        )
+        if self._is_estimated or len(self._declared) != 1 or self._n_streams != 1:
+            return None
+        return self._declared[0][0]
 
+    @property
+    def end_s(self) -> float | None:
+        """Time at which the audio ends according to the timestamps, counted from the same origin as the duration.
 
-def _stream(text: str, opened: re.Match[str], marker: str) -> StreamInfo | None:
-    """Return the first audio stream that is described with the marker."""
-    for audio in _AUDIO.finditer(text, opened.end()):
-        if (audio["marker"] or "") == marker:
-            return StreamInfo(
-                codec=audio["codec"],
-                container=opened["container"],
-                sample_rate_hz=int(audio["rate"]),
-                channels=_channels(audio["layout"].strip()),
+        A recording that starts late, or whose timestamps jump, ends later than the duration of its samples says. None
+        until ffmpeg has finished.
+        """
+        start_s = self._declared[0][1] if self._declared else 0.0
+        return None if self._end_s is None else self._end_s + max(0.0, start_s)
+
+    def feed(self, data: bytes) -> None:
+        """Parse the next part of the log, ``data``, up to its last complete line."""
+        self.n_bytes += len(data)
+        self._end = (self._end + data)[-_KEPT_BYTES:]
+        # The statistics that ffmpeg prints at the end follow a carriage return.
+        data = data.replace(b"\r", b"\n")
+        complete, newline, rest = data.rpartition(b"\n")
+        if newline:
+            for line in _LINE.finditer(self._partial_line + complete):
+                self._parse(line[0][:_MAX_LINE_BYTES])
+            self._partial_line = b""
+        self._partial_line = (self._partial_line + rest)[:_MAX_LINE_BYTES]
+
+    def finish(self) -> None:
+        """Parse the last line, which may lack its line break."""
+        self.feed(b"\n")
+
+    def text(self) -> str:
+        """Return the end of the log."""
+        return self._end.decode("utf-8", errors="replace")
+
+    def _parse(self, line: bytes) -> None:
+        if self._container is None:
+            self._parse_opening(line)
+        elif self.output_rate is None:
+            self._parse_description(line)
+        if self._container is not None:
+            self._parse_progress(line)
+
+    def _parse_opening(self, line: bytes) -> None:
+        if found := _INPUT.match(line):
+            self._container = found[1].decode()
+        elif _ESTIMATED_DURATION in line:
+            self._is_estimated = True
+
+    def _parse_description(self, line: bytes) -> None:
+        """Parse a line between the opening of the input and the first output, among which are all tags."""
+        if line.startswith(_MAPPING):
+            # Only lines after the last one of these are genuine; tags may contain earlier ones.
+            self.decode_errors, self.reconfigured = 0, False
+        elif self._output_marker in line:
+            if found := _AUDIO_FORMAT.match(line.partition(self._output_marker)[2]):
+                self.output_rate = int(found[1])
+        elif found := _DURATION.match(line):
+            duration_s = int(found["h"]) * 3600 + int(found["m"]) * 60 + float(found["s"])
+            self._declared.append((duration_s, float(found["start"] or 0.0)))
+        elif _STREAM.match(line) and b" -> #0:" not in line and _COVER_ART not in line:
+            self._n_streams += 1
+            self._parse_stream(line)
+
+    def _parse_stream(self, line: bytes) -> None:
+        audio = _AUDIO.match(line)
+        form = _AUDIO_FORMAT.match(line.partition(self._marker)[2]) if self._marker in line else None
+        if audio and form and self.stream is None:
+            self.stream = StreamInfo(
+                codec=audio[1].decode(),
+                container=self._container or "",
+                sample_rate_hz=int(form[1]),
+                channels=_channels(form[2].decode("utf-8", errors="replace").strip()),
             )
-    return None
 
-
-def _declared_duration_s(text: str, opened: re.Match[str], marker: str) -> float | None:
-    """Return the duration that the file declares, if the audio stream is its only one."""
-    duration = _DURATION.search(text, opened.end())
-    ignored = (_COVER_ART, _STREAM_MAPPING, f", {marker}=")
-    streams = [line for line in _STREAM.findall(text, opened.end()) if not any(part in line for part in ignored)]
-    if duration is None or _ESTIMATED_DURATION in text or len(streams) != 1:
-        return None
-    return int(duration["h"]) * 3600 + int(duration["m"]) * 60 + float(duration["s"])
+    def _parse_progress(self, line: bytes) -> None:
+        """Parse a line that is genuine only after the streams were mapped."""
+        if _ERROR_LEVELS.match(line):
+            self.decode_errors += not line.startswith(_OUTPUT_CONTEXTS)
+        elif _RECONFIGURED in line:
+            self.reconfigured = True
+        elif self.output_rate is not None and (found := _SIGNAL.match(line)):
+            self.exit_signal = int(found[1])
+        elif self.output_rate is not None and (times := _END_TIME.findall(line)):
+            h, m, s = times[-1]
+            self._end_s = int(h) * 3600 + int(m) * 60 + float(s)
 
 
 def _channels(layout: str) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wholetrack.contracts import StreamInfo, TrackWarning, WarningCode
-from wholetrack.decoding.container import has_accepted_signature, is_archive, is_truncated
+from wholetrack.decoding.container import has_accepted_signature, is_archive
 from wholetrack.decoding.ffmpeg import CODECS
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
 from wholetrack.errors import ErrorKind, ServiceError
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 # Half the rate of a telephone line. No music is recorded below that, and a kilobyte could be hours of audio.
 _MIN_SAMPLE_RATE_HZ = 4000
+# The highest rate of recorders and converters.
+_MAX_SAMPLE_RATE_HZ = 768_000
 # A declared duration may be rounded to a packet and include the delay of the encoder.
 _DURATION_TOLERANCE_S = 0.5
 # What ffmpeg calls the codec of a stream that does not state one.
@@ -35,18 +37,18 @@ class Outcome:
     Attributes:
         path: The file that it decoded.
         status: Its exit status, or minus the number of the signal that killed it.
-        stderr: What it wrote to stderr.
-        log: The same, parsed.
+        log: What it wrote to stderr.
         duration_s: Duration of the decoded audio in seconds.
+        cancelled_s: Duration of the audio whose channels cancel each other, in seconds.
         was_killed: Whether the service killed it on purpose.
         has_invalid_samples: Whether it produced samples that are not audio, such as NaN.
     """
 
     path: Path
     status: int
-    stderr: str
     log: FfmpegLog
     duration_s: float
+    cancelled_s: float
     was_killed: bool
     has_invalid_samples: bool
 
@@ -58,7 +60,7 @@ def decoded_stream(outcome: Outcome) -> StreamInfo:
         ServiceError: If none was, or the process did not reach its end: ``unsupported_media``, ``undecodable_audio``,
             ``no_audio_stream``, ``empty_audio`` or ``internal_error``.
     """
-    status, log, stderr = outcome.status, outcome.log, outcome.stderr[-_LOGGED_CHARACTERS:]
+    status, log, stderr = outcome.status, outcome.log, outcome.log.text()[-_LOGGED_CHARACTERS:]
     if status == NOT_STARTED:
         _log.error("ffmpeg was not started: %s", stderr)
         raise decoder_stopped()
@@ -78,38 +80,72 @@ def decoded_stream(outcome: Outcome) -> StreamInfo:
     return log.stream
 
 
-def track_warnings(outcome: Outcome) -> Iterator[TrackWarning]:
-    """Yield what the client should know about a recording that was decoded, but possibly not completely."""
-    log, duration_s = outcome.log, outcome.duration_s
-    if log.declared_s is not None and duration_s + _DURATION_TOLERANCE_S < log.declared_s:
+def track_warnings(outcomes: Sequence[Outcome], *, n_failed: int, is_truncated: bool | None) -> Iterator[TrackWarning]:
+    """Yield what the client should know about a recording that was decoded, but possibly not completely.
+
+    Args:
+        outcomes: One for each part of the file that was decoded.
+        n_failed: Number of parts that could not be decoded.
+        is_truncated: Whether the structure of the file shows that its end is missing; None if it does not tell.
+    """
+    duration_s = sum(outcome.duration_s for outcome in outcomes)
+    missing = [outcome for outcome in outcomes if is_truncated is None and _is_short(outcome)]
+    if missing and len(outcomes) == 1:
         yield TrackWarning(
             WarningCode.TRUNCATED,
-            f"The file declares a duration of {log.declared_s:.2f} s but contains {duration_s:.2f} s of audio. "
-            "The result covers the audio that it contains.",
+            f"The file declares a duration of {missing[0].log.declared_s:.2f} s but contains {duration_s:.2f} s of "
+            "audio. The result covers the audio that it contains.",
         )
-    elif is_truncated(outcome.path):
+    elif missing or is_truncated:
         yield TrackWarning(
             WarningCode.TRUNCATED,
             f"The file is truncated after {duration_s:.2f} s. The result covers the audio that it contains.",
         )
-    elif outcome.status != 0 or log.decode_errors or outcome.has_invalid_samples:
+    elif n_failed or any(_is_damaged(outcome) for outcome in outcomes):
         yield TrackWarning(
-            WarningCode.DAMAGED, "Parts of the file could not be decoded. The result covers the other parts."
+            WarningCode.DAMAGED,
+            f"Parts of the file could not be decoded. The result covers the other parts, {duration_s:.2f} s of audio.",
+        )
+    if cancelled_s := sum(outcome.cancelled_s for outcome in outcomes):
+        yield TrackWarning(
+            WarningCode.CANCELLED_CHANNELS,
+            f"In {cancelled_s:.2f} s of the recording, the mean of the channels is nearly silent although the channels "
+            "are not, because one is the inverse of the other. The first channel is used there.",
         )
 
 
+def _is_short(outcome: Outcome) -> bool:
+    """Return whether a file declares more audio than it contains."""
+    log = outcome.log
+    # A recording whose timestamps start late or jump declares the time of its end, and not how long its samples last.
+    end_s = max(outcome.duration_s, log.end_s or 0.0)
+    return log.declared_s is not None and end_s + _DURATION_TOLERANCE_S < log.declared_s
+
+
+def _is_damaged(outcome: Outcome) -> bool:
+    return outcome.status != 0 or outcome.log.decode_errors > 0 or outcome.has_invalid_samples
+
+
 def check_sample_rate(log: FfmpegLog) -> None:
-    """Reject sample rates at which a kilobyte can be hours of audio.
+    """Reject sample rates at which a kilobyte can be hours of audio, and those that no recorder has.
 
     Raises:
         ServiceError: ``unsupported_media``.
     """
-    if log.stream is not None and 0 < log.stream.sample_rate_hz < _MIN_SAMPLE_RATE_HZ:
+    if log.stream is None or log.stream.sample_rate_hz == 0:
+        return
+    rate = log.stream.sample_rate_hz
+    if not _MIN_SAMPLE_RATE_HZ <= rate <= _MAX_SAMPLE_RATE_HZ:
         raise ServiceError(
             ErrorKind.UNSUPPORTED_MEDIA,
-            f"The recording has a sample rate of {log.stream.sample_rate_hz} Hz. Send one with at least "
-            f"{_MIN_SAMPLE_RATE_HZ} Hz.",
+            f"The recording has a sample rate of {rate} Hz. Send one with {_MIN_SAMPLE_RATE_HZ} to "
+            f"{_MAX_SAMPLE_RATE_HZ} Hz.",
         )
+
+
+def is_fault_of_file(error: ServiceError) -> bool:
+    """Return whether an error is caused by the file, so that other parts of it may still be decoded."""
+    return error.kind is not ErrorKind.INTERNAL_ERROR
 
 
 def decoder_stopped() -> ServiceError:

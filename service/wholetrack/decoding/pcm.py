@@ -2,58 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.decoding.pipes import read_into
+from wholetrack.decoding.pipes import OutputReader
 
-_SAMPLE_BYTES = 4
-_BLOCK_BYTES = 1 << 20
-# Float formats can hold any number. Above this one, the power of a mel band overflows float32. Audio stays below 1, or
-# below 32,768 if integers were written as floats.
-_MAX_AMPLITUDE = 1e6
+_CHANNELS = 2
+_FRAME_BYTES = 4 * _CHANNELS
+_BUFFER_BYTES = 1 << 20
 
 
 class PcmReader:
-    """Reads mono float32 samples from a pipe.
+    """Reads samples of two channels, interleaved float32, from the output of a process.
 
     Args:
-        pipe: An unbuffered read end.
+        output: The output.
+        unit: Called when the first samples have arrived; returns the number of samples per channel of which all blocks
+            but the last one are a multiple.
 
     Attributes:
-        n_samples: Number of samples read so far.
-        stalled: Whether the latest block is incomplete because the writer wrote nothing, or too slowly.
+        stalled: Whether the latest block is incomplete because the process wrote nothing, or too slowly.
         ended: Whether the latest block is the last one.
-        has_invalid_samples: Whether NaN, infinite or implausibly large samples were read and replaced.
     """
 
-    def __init__(self, pipe: IO[bytes]) -> None:
-        self._pipe = pipe
-        self.n_samples = 0
-        self.stalled = self.ended = self.has_invalid_samples = False
+    def __init__(self, output: OutputReader, unit: Callable[[], int]) -> None:
+        self._output = output
+        self._unit = unit
+        self.stalled = self.ended = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield blocks of up to 262,144 samples, ``[n_samples]``; shorter or empty ones while the writer stalls."""
-        incomplete_sample = b""
-        while not self.ended:
-            buffer = bytearray(_BLOCK_BYTES)
-            buffer[: len(incomplete_sample)] = incomplete_sample
-            received, self.ended = read_into(self._pipe, memoryview(buffer)[len(incomplete_sample) :])
-            filled = len(incomplete_sample) + received
-            self.stalled = not self.ended and filled < _BLOCK_BYTES
-            n_samples = filled // _SAMPLE_BYTES
-            incomplete_sample = bytes(buffer[n_samples * _SAMPLE_BYTES : filled])
-            if self.ended and not n_samples:
-                return
-            self.n_samples += n_samples
-            yield self._without_invalid_samples(np.frombuffer(buffer, dtype="<f4", count=n_samples))
+        """Yield blocks of about a megabyte, ``[n_samples, 2]``; shorter or empty ones while the process stalls.
 
-    def _without_invalid_samples(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Replace NaN with silence, and clip infinite and implausibly large samples."""
-        if np.abs(block).max(initial=0.0) <= _MAX_AMPLITUDE:
-            return block
-        self.has_invalid_samples = True
-        return np.clip(np.nan_to_num(block), -_MAX_AMPLITUDE, _MAX_AMPLITUDE)
+        A block is valid until the next one is requested, because all of them share a buffer.
+        """
+        buffer = bytearray(_BUFFER_BYTES)
+        filled, unit_bytes = 0, 0
+        while not self.ended:
+            received, self.ended = self._output.read_into(memoryview(buffer)[filled:])
+            filled += received
+            self.stalled = not self.ended and filled < len(buffer)
+            if filled >= _FRAME_BYTES and not unit_bytes:
+                unit_bytes = _FRAME_BYTES * self._unit()
+                buffer.extend(bytes(max(0, 2 * unit_bytes - len(buffer))))
+            n_bytes = filled - filled % (_FRAME_BYTES if self.ended else unit_bytes or _FRAME_BYTES)
+            samples = np.frombuffer(buffer, dtype="<f4", count=n_bytes // 4)
+            yield samples.reshape(-1, _CHANNELS)
+            del samples
+            filled -= n_bytes
+            buffer[:filled] = buffer[n_bytes : n_bytes + filled]

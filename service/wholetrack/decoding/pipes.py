@@ -1,70 +1,70 @@
-"""Read from the pipes of a process with bounds on time and memory."""
+"""Read the pipes of a process with bounds on time and memory."""
 
 from __future__ import annotations
 
+import os
 import select
-import threading
 import time
+from collections.abc import Callable
 from typing import IO
 
 # When no data arrives for this long, or a block is not full after this long, the track yields its slot to others.
 _SILENCE_TIMEOUT_S, _BLOCK_TIMEOUT_S = 0.2, 1.0
-_CHUNK_BYTES = 8192
+_CHUNK_BYTES = 1 << 16
 
 
-def read_into(pipe: IO[bytes], view: memoryview) -> tuple[int, bool]:
-    """Read into ``view`` until it is full, no data arrives for 0.2 seconds, one second has passed, or the pipe ends.
+class OutputReader:
+    """Reads the output of a process, and its log at the same time, so that neither blocks the process.
 
-    Args:
-        pipe: An unbuffered read end.
-        view: Where to put the data.
-
-    Returns:
-        The number of bytes read, and whether the pipe has ended.
-    """
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    filled, deadline = 0, time.monotonic() + _BLOCK_TIMEOUT_S
-    while filled < len(view) and time.monotonic() < deadline and poll.poll(1000 * _SILENCE_TIMEOUT_S):
-        received = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
-        if not received:
-            return filled, True
-        filled += received
-    return filled, False
-
-
-class BoundedReader:
-    """Reads a pipe in a background thread, so that its writer never blocks, and keeps the beginning and the end.
+    When a block of output is returned, everything that the process logged before it wrote that block has been passed
+    on.
 
     Args:
-        pipe: The read end; owned by this object.
-        max_bytes: How much to keep in bytes, half of it from the beginning and half from the end.
-
-    Raises:
-        RuntimeError: If no thread can be started.
+        stdout: Unbuffered read end of its output.
+        stderr: Unbuffered read end of its log.
+        on_log: Receives the log in parts, as it arrives.
     """
 
-    def __init__(self, pipe: IO[bytes], max_bytes: int) -> None:
-        self._pipe = pipe
-        self._half = max_bytes // 2
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._thread = threading.Thread(target=self._read, name="ffmpeg-stderr", daemon=True)
-        self._thread.start()
+    def __init__(self, stdout: IO[bytes], stderr: IO[bytes], on_log: Callable[[bytes], None]) -> None:
+        self._stdout = stdout
+        self._stderr = stderr.fileno()
+        self._on_log = on_log
+        self._poll = select.poll()
+        self._poll.register(stdout, select.POLLIN)
+        self._poll.register(stderr, select.POLLIN)
+        self._log_poll = select.poll()
+        self._log_poll.register(stderr, select.POLLIN)
+        self._log_ended = False
 
-    def text(self) -> str:
-        """Return what was kept so far."""
-        return (bytes(self._head) + bytes(self._tail)).decode("utf-8", errors="replace")
+    def read_into(self, view: memoryview) -> tuple[int, bool]:
+        """Fill ``view``, but stop when no data arrives for 0.2 seconds, one second has passed, or the output ends.
 
-    def close(self) -> str:
-        """Wait until the writer closes the pipe, and return what was kept."""
-        self._thread.join()
-        self._pipe.close()
-        return self.text()
+        Returns:
+            The number of bytes read, and whether the output has ended.
+        """
+        filled, ended, deadline = 0, False, time.monotonic() + _BLOCK_TIMEOUT_S
+        while filled < len(view) and not ended and time.monotonic() < deadline:
+            ready = {descriptor for descriptor, _ in self._poll.poll(1000 * _SILENCE_TIMEOUT_S)}
+            if not ready:
+                break
+            if self._stderr in ready:
+                self._read_log()
+            if self._stdout.fileno() in ready:
+                received = self._stdout.readinto(view[filled:])  # type: ignore[attr-defined]
+                ended = not received
+                filled += received
+        self.read_log(0.0)
+        return filled, ended
 
-    def _read(self) -> None:
-        while chunk := self._pipe.read(_CHUNK_BYTES):
-            free = self._half - len(self._head)
-            self._head += chunk[:free]
-            self._tail += chunk[free:] if free > 0 else chunk
-            del self._tail[: -self._half]
+    def read_log(self, timeout_s: float) -> None:
+        """Read the log until it ends or there is nothing to read for ``timeout_s`` seconds."""
+        while not self._log_ended and self._log_poll.poll(1000 * timeout_s):
+            self._read_log()
+
+    def _read_log(self) -> None:
+        chunk = os.read(self._stderr, _CHUNK_BYTES)
+        if chunk:
+            self._on_log(chunk)
+        else:
+            self._log_ended = True
+            self._poll.unregister(self._stderr)

@@ -21,23 +21,27 @@ _TOLERANCE = 1e-4
 _INNER = slice(200, -200)
 
 
-def self_test(decoder: FfmpegDecoder) -> None:
+def self_test(decoder: FfmpegDecoder, temp_dir: Path | None = None) -> None:
     """Decode a known tone and compare the samples.
+
+    Args:
+        decoder: The decoder.
+        temp_dir: Folder for the file with the tone; None for that of the system.
 
     Raises:
         StartupError: If decoding fails or the samples differ.
     """
     tone = np.sin(np.arange(_RATE) / 20) / 2
-    samples = _decode(decoder, _stereo_wav(left=tone, right=-tone / 2))
+    samples = _decode(decoder, _stereo_wav(left=tone, right=-tone / 2), temp_dir)
     # The mean of the channels, at half the sample rate.
     expected = tone[::2] / 4
     if samples.shape != expected.shape or not np.allclose(samples[_INNER], expected[_INNER], atol=_TOLERANCE):
         raise StartupError(f"{decoder.ffmpeg.path} does not decode a known WAV correctly")
 
 
-def _decode(decoder: FfmpegDecoder, wav: bytes) -> NDArray[np.float32]:
+def _decode(decoder: FfmpegDecoder, wav: bytes, temp_dir: Path | None) -> NDArray[np.float32]:
     """Decode a WAV to half its sample rate."""
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile(dir=temp_dir) as file:
         file.write(wav)
         file.flush()
         try:

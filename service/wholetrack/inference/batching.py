@@ -45,7 +45,8 @@ class BatchQueue:
         """
         with self.lock:
             if self._refusal is not None:
-                raise self._refusal
+                # Otherwise its traceback would grow with every track that is refused.
+                raise self._refusal.with_traceback(None)
             track = TrackQueue(
                 self.lock,
                 max_waiting=self._max_waiting_per_track,

@@ -21,6 +21,9 @@ BUILT_IN_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PA
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model.json"
 
+# At the root of an ext4 volume, readable by root only.
+_IGNORED = {"lost+found"}
+
 
 @dataclass(frozen=True, slots=True)
 class Golden:
@@ -60,14 +63,11 @@ def load_bundles(*folders: Path) -> dict[str, Bundle]:
             model, the later folder takes precedence.
 
     Raises:
-        StartupError: If a folder holds no model, or a bundle does not satisfy the contract.
+        StartupError: If a folder holds no model or something else, or a bundle does not satisfy the contract.
     """
     newest: dict[str, Path] = {}
     for folder in folders:
-        cards = sorted(folder.glob(f"*/*/{CARD_FILE}"))
-        if not cards:
-            raise StartupError(f"no model in {folder}: expected <name>/<version>/{CARD_FILE} there")
-        for bundle in (card.parent for card in cards):
+        for bundle in _bundle_folders(folder):
             known = newest.get(bundle.parent.name)
             if known is None or _version(bundle) >= _version(known):
                 newest[bundle.parent.name] = bundle
@@ -93,6 +93,35 @@ def load_bundle(folder: Path) -> Bundle:
     if (card.name, card.version) != (folder.parent.name, folder.name):
         raise StartupError(f"{folder / CARD_FILE} states a different name or version: {card.name}/{card.version}")
     return Bundle(card, onnx, golden, int8)
+
+
+def _bundle_folders(folder: Path) -> list[Path]:
+    """Return all folders ``<name>/<version>`` below a folder.
+
+    A folder that looks like a bundle and is none is an error. If it were skipped, an older version would be served in
+    its place, or none.
+    """
+    try:
+        versions = {name: _subfolders(name) for name in _subfolders(folder)}
+        if not versions:
+            raise StartupError(f"no model in {folder}: expected <name>/<version>/{CARD_FILE} there")
+        for name, found in versions.items():
+            if not found:
+                raise StartupError(f"no version of a model in {name}: expected <version>/{CARD_FILE} there")
+        bundles = [bundle for found in versions.values() for bundle in found]
+        for bundle in bundles:
+            if not (bundle / CARD_FILE).is_file():
+                raise StartupError(f"{bundle} is not a bundle: it has no {CARD_FILE}")
+    except OSError as error:
+        raise StartupError(f"the folder of models {folder} cannot be read: {error}") from error
+    return bundles
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    # A link to a folder that is missing is not a file either, and is reported.
+    return sorted(
+        path for path in folder.iterdir() if not (path.is_file() or path.name.startswith(".") or path.name in _IGNORED)
+    )
 
 
 def _version(folder: Path) -> Version:

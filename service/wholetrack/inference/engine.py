@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.batching import BatchQueue
 from wholetrack.inference.counts import DeviceCounts, EngineCounts
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.inference.supervisor import Reopen, Supervisor
+from wholetrack.inference.unavailable import model_unavailable
 from wholetrack.inference.worker import Classifier, Failure, device_failed
 
 
@@ -29,7 +29,7 @@ class Engine:
 
     Args:
         classifiers: Sessions of one network that passed their self-test, one for each worker; the same one may be given
-            several times. All have the same batch size.
+            several times.
         max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked.
         run_timeout_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
@@ -40,7 +40,7 @@ class Engine:
         device: Names of all devices, separated by commas.
         precision: Number format of the network.
         max_batch: Largest number of windows in a batch.
-        available: False once the engine is unrecoverable.
+        unavailable_reason: Why the engine is unrecoverable, as a clause; None while it is not.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Engine:
         self._counts = {classifier.device: DeviceCounts() for classifier in classifiers}
         self.device = ",".join(self._counts)
         self.precision = classifiers[0].precision
-        self.max_batch = classifiers[0].max_batch
-        self.available = True
+        self.max_batch = max(classifier.max_batch for classifier in classifiers)
+        self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
         self._batches = BatchQueue(max_waiting_per_track=max_waiting_per_track)
         self._supervisor = Supervisor(
@@ -73,6 +73,11 @@ class Engine:
     def classifiers(self) -> list[Classifier]:
         """The sessions in use, one for each worker."""
         return [worker.classifier for worker in self._supervisor.workers]
+
+    @property
+    def available(self) -> bool:
+        """False once the engine is unrecoverable."""
+        return self.unavailable_reason is None
 
     @property
     def healthy(self) -> bool:
@@ -109,10 +114,7 @@ class Engine:
             self._batches.refuse(device_failed())
 
     def _become_unavailable(self, failure: Failure) -> None:
-        self.available = False
-        error = ServiceError(
-            ErrorKind.MODEL_UNAVAILABLE, "The model cannot run on this server at present. Choose another one."
-        )
+        self.unavailable_reason = str(failure)
         with self._batches.lock:
-            self._batches.refuse(error)
+            self._batches.refuse(model_unavailable(str(failure)))
         self._on_unrecoverable(failure)

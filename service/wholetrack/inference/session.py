@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
-import math
+import re
 from collections.abc import Callable
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, InvalidProtobuf
 
-from wholetrack.errors import StartupError
+from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import Bundle
-from wholetrack.inference.gpu_memory import DRIVER, GpuMemory, memory_reader
-from wholetrack.inference.worker import Classifier
+from wholetrack.inference.cuda import CUDA_PROVIDER, load_cuda
+from wholetrack.inference.gpu_memory import GpuMemory, memory_reader
 from wholetrack.settings import DeviceChoice, Precision, Settings
 
 _log = logging.getLogger(__name__)
 
-_CUDA_PROVIDER = "CUDAExecutionProvider"
+# Severities of onnxruntime's own log, which goes to standard error.
+_ERROR, _FATAL = 3, 4
+# What the allocators of onnxruntime, CUDA, cuDNN and cuBLAS say.
+_MEMORY_ERROR = re.compile(r"allocat|out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+
+# The log that belongs to no session. Version 1.31 warns there about every CUDA session that it finds no "plugin" for,
+# although none is needed. Libraries that cannot be loaded are reported as errors, nowhere else, and remain.
+ort.set_default_logger_severity(_ERROR)
 
 
 class Session:
@@ -90,15 +98,19 @@ class Session:
             raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {expected}")
 
     def warm_up(self) -> None:
-        """Run every batch size once, so that no request waits for the slow first run at its size."""
-        for size in self._batch_sizes if self._padded else [1, self.max_batch]:
+        """Run every batch size once, so that no request waits for the slow first run at its size.
+
+        The largest comes first. onnxruntime reserves memory in regions of the size that a run asks for: a smaller
+        batch can use part of the region of a larger one, but a larger batch cannot use several smaller regions.
+        """
+        for size in sorted(self._batch_sizes, reverse=True):
             self.run(np.zeros((size, *self.window_shape), dtype=np.float32))
 
     def self_test(self, bundle: Bundle) -> None:
         """Compare the outputs for the bundle's golden windows on this device.
 
         Raises:
-            StartupError: If a probability differs by more than the bundle's tolerance.
+            UnavailableModelError: If a probability differs by more than the bundle's tolerance.
         """
         golden, tolerance = bundle.golden, bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
@@ -108,9 +120,12 @@ class Session:
         worst = float(np.abs(found - golden.probabilities).max())
         # Not "worst > tolerance": a NaN must fail as well.
         if not worst <= tolerance:
-            raise StartupError(
-                f"{bundle.card.name} gives wrong outputs on {self.device} in {self.precision}: a golden probability is "
-                f"off by {worst:.3g}, and the tolerance is {tolerance:g}"
+            problem = (
+                f"gives wrong outputs on {self.device} in {self.precision}: a golden probability is off by "
+                f"{worst:.3g}, and the tolerance is {tolerance:g}"
+            )
+            raise UnavailableModelError(
+                f"{bundle.card.name} {problem}", device=self.device, reason=f"the network {problem}"
             )
 
     def shrink_arena(self) -> None:
@@ -122,101 +137,121 @@ class Session:
             self._session.run([self._spec.output], {self._spec.input: windows}, options)
 
 
-def open_sessions(bundle: Bundle, settings: Settings) -> list[Session]:
-    """Open a bundle on the configured devices.
-
-    Returns:
-        A session for each worker. Workers on the CPU share one.
-
-    Raises:
-        StartupError: If a configured device cannot be used; with ``auto``, only if the CPU cannot be used either.
-    """
-    if settings.device is not DeviceChoice.CPU:
-        try:
-            return [
-                open_session(bundle, settings, f"{DeviceChoice.CUDA}:{number}")
-                for number in settings.cuda_devices
-                for _ in range(settings.cuda_sessions)
-            ]
-        except StartupError as error:
-            if settings.device is DeviceChoice.CUDA:
-                raise
-            _log.info("device=auto: using the CPU, not CUDA: %s", error)
-    return [open_session(bundle, settings)] * settings.cpu_threads
-
-
-def reopen_session(bundle: Bundle, settings: Settings, failed: Classifier) -> Session:
-    """Open a new session on the device of a failed one, never on another device.
-
-    Raises:
-        StartupError: If the device cannot be used.
-    """
-    return open_session(bundle, settings, failed.device)
-
-
-def open_session(bundle: Bundle, settings: Settings, device: str = DeviceChoice.CPU) -> Session:
+def open_session(
+    bundle: Bundle, settings: Settings, device: str = DeviceChoice.CPU, *, memory_limit_bytes: int | None = None
+) -> Session:
     """Open a bundle on a device, warm it up, and run its self-test.
+
+    If a network runs with one window but not with the configured batch, the batch is halved until it does.
 
     Args:
         bundle: The network.
-        settings: Batch sizes, memory limits and precision.
+        settings: Batch sizes and precision.
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
+        memory_limit_bytes: Memory that the session may use on a GPU; None for no limit.
 
     Raises:
-        StartupError: If the device cannot be used.
+        UnavailableModelError: If the device cannot run the network, or runs it with wrong outputs.
+        StartupError: If CUDA cannot be used, or the network contradicts the bundle.
     """
+    configured = settings.cpu_batch if device == DeviceChoice.CPU else settings.cuda_batch
+    max_batch, problem = configured, ""
+    while True:
+        session = _open_with_one_window(bundle, settings, device, max_batch, memory_limit_bytes)
+        try:
+            session.warm_up()
+            break
+        except Exception as error:  # onnxruntime raises several classes without a common base
+            if session.max_batch == 1:
+                raise _unavailable(bundle, device, f"the network fails on {device}", error) from error
+            max_batch, problem = session.max_batch // 2, _first_line(error)
+        # The memory of a failed run remains in the arena of its session. Release it before the next one is opened.
+        del session
     try:
-        if device == DeviceChoice.CPU:
-            session = _cpu_session(bundle, settings)
-        else:
-            session = _cuda_session(bundle, settings, int(device.partition(":")[2]))
-        session.check_interface(bundle)
-        session.warm_up()
         session.self_test(bundle)
         session.shrink_arena()
     except StartupError:
         raise
-    except Exception as error:  # onnxruntime raises RuntimeError and several classes without a common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StartupError(
-            f"{bundle.card.name} does not run ({reason}); on a GPU check the driver with nvidia-smi, or set "
-            "WHOLETRACK_DEVICE=cpu"
-        ) from error
+    except Exception as error:
+        raise _unavailable(bundle, device, f"the network fails on {device} with its golden windows", error) from error
+    if problem:
+        _log.warning(
+            "model %s on %s: at most %d windows per batch instead of %d, because the warm-up of more failed: %s",
+            bundle.card.name,
+            device,
+            session.max_batch,
+            configured,
+            problem,
+        )
     return session
 
 
-def _cpu_session(bundle: Bundle, settings: Settings) -> Session:
+def precision_on(device: str, bundle: Bundle, settings: Settings) -> Precision:
+    """Return the number format in which a bundle runs on a device."""
+    if device == DeviceChoice.CPU and settings.cpu_precision is Precision.INT8 and bundle.int8 is not None:
+        return Precision.INT8
+    return Precision.FLOAT32
+
+
+def _open_with_one_window(
+    bundle: Bundle, settings: Settings, device: str, max_batch: int, memory_limit_bytes: int | None
+) -> Session:
+    """Open a session, check its interface, and classify one window."""
+    try:
+        if device == DeviceChoice.CPU:
+            session = _cpu_session(bundle, settings, max_batch)
+        else:
+            session = _cuda_session(bundle, int(device.partition(":")[2]), max_batch, memory_limit_bytes)
+    except StartupError:
+        raise
+    except Exception as error:
+        # onnxruntime raises some errors of invalid networks as its most general class.
+        if isinstance(error, InvalidGraph | InvalidProtobuf) or "invalid model" in str(error):
+            raise StartupError(
+                f"{bundle.card.name}: model.onnx is not a valid network ({_first_line(error)})"
+            ) from error
+        raise _unavailable(bundle, device, f"onnxruntime cannot open the network on {device}", error) from error
+    session.check_interface(bundle)
+    try:
+        session.run(np.zeros((1, *session.window_shape), dtype=np.float32))
+    except Exception as error:
+        raise _unavailable(bundle, device, f"the network fails on {device} even with one window", error) from error
+    return session
+
+
+def _unavailable(bundle: Bundle, device: str, reason: str, error: Exception) -> UnavailableModelError:
+    is_memory_error, advice = _MEMORY_ERROR.search(str(error)), ""
+    if is_memory_error:
+        reason += " (not enough memory)"
+    if device != DeviceChoice.CPU:
+        check = "its free memory and WHOLETRACK_CUDA_MEMORY_MB" if is_memory_error else "the driver with nvidia-smi"
+        advice = f"; on a GPU check {check}, or set WHOLETRACK_DEVICE=cpu"
+    return UnavailableModelError(
+        f"{bundle.card.name} does not run on {device} ({_first_line(error)}){advice}", device=device, reason=reason
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _cpu_session(bundle: Bundle, settings: Settings, max_batch: int) -> Session:
     # Each worker runs a batch in its own thread. Threads that share one batch would wait for each other at every layer
     # whenever a decoder takes one of their processors.
-    options = _session_options()
-    onnx, precision = bundle.onnx, Precision.FLOAT32
-    if settings.cpu_precision is Precision.INT8 and bundle.int8 is not None:
-        onnx, precision = bundle.int8, Precision.INT8
-    session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    return Session(session, bundle, device=DeviceChoice.CPU, batch_sizes=[settings.cpu_batch], precision=precision)
+    precision = precision_on(DeviceChoice.CPU, bundle, settings)
+    onnx = bundle.int8 if precision is Precision.INT8 else bundle.onnx
+    session = ort.InferenceSession(onnx, _session_options(), providers=["CPUExecutionProvider"])
+    return Session(session, bundle, device=DeviceChoice.CPU, batch_sizes=[max_batch], precision=precision)
 
 
-def _cuda_session(bundle: Bundle, settings: Settings, number: int) -> Session:
-    if _CUDA_PROVIDER not in ort.get_available_providers():
-        raise StartupError(
-            "this onnxruntime does not support CUDA: install the extra 'gpu' in place of 'cpu' (never both), or set "
-            "WHOLETRACK_DEVICE=cpu"
-        )
-    try:
-        read_memory = memory_reader()
-    except OSError as error:
-        raise StartupError(
-            f"no NVIDIA driver was found ({DRIVER} is missing): install it, give the container access to the GPU, or "
-            "set WHOLETRACK_DEVICE=cpu"
-        ) from error
-    # Prefer CUDA and cuDNN from the installed Python packages to those of the system.
-    ort.preload_dlls(directory="")
+def _cuda_session(bundle: Bundle, number: int, max_batch: int, memory_limit_bytes: int | None) -> Session:
+    load_cuda()
     options = _session_options()
     # Without this, nodes that CUDA does not support run on the CPU without any warning.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider = {
         "device_id": number,
-        "gpu_mem_limit": settings.cuda_memory_mb << 20,
+        # The smallest chunk that fits, as a larger one would count against the limit without being used.
         "arena_extend_strategy": "kSameAsRequested",
         # EXHAUSTIVE takes seconds and gigabytes at each new shape, and DEFAULT picks slow algorithms.
         "cudnn_conv_algo_search": "HEURISTIC",
@@ -224,15 +259,20 @@ def _cuda_session(bundle: Bundle, settings: Settings, number: int) -> Session:
         # TF32 would change probabilities by 1e-3 against the CPU.
         "use_tf32": False,
     }
-    session = ort.InferenceSession(bundle.onnx, options, providers=[(_CUDA_PROVIDER, provider)])
+    if memory_limit_bytes is not None:
+        provider["gpu_mem_limit"] = memory_limit_bytes
+    session = ort.InferenceSession(bundle.onnx, options, providers=[(CUDA_PROVIDER, provider)])
     session.disable_fallback()
-    if session.get_providers()[0] != _CUDA_PROVIDER:
-        raise StartupError(
-            "onnxruntime fell back from CUDA to the CPU: its CUDA or cuDNN libraries could not be loaded; install the "
-            "extra 'gpu' with its CUDA packages, or set WHOLETRACK_DEVICE=cpu"
+    device = f"{DeviceChoice.CUDA}:{number}"
+    if session.get_providers()[0] != CUDA_PROVIDER:
+        reason = "onnxruntime fell back from CUDA to the CPU: its CUDA or cuDNN libraries could not be loaded"
+        raise UnavailableModelError(
+            f"{reason}; install the extra 'gpu' with its CUDA packages, or set WHOLETRACK_DEVICE=cpu",
+            device=device,
+            reason=reason,
         )
-    sizes = [1 << exponent for exponent in range(int(math.log2(settings.cuda_batch)) + 1)]
-    return Session(session, bundle, device=f"{DeviceChoice.CUDA}:{number}", batch_sizes=sizes, read_memory=read_memory)
+    sizes = [1 << exponent for exponent in range(max_batch.bit_length())]
+    return Session(session, bundle, device=device, batch_sizes=sizes, read_memory=memory_reader())
 
 
 def _session_options() -> ort.SessionOptions:
@@ -241,7 +281,9 @@ def _session_options() -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     # Spinning would keep cores busy that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    # An error of a session is raised as an exception as well, which the service logs or reports. onnxruntime would only
+    # print it a second time, in colour and over several lines.
+    options.log_severity_level = _FATAL
     return options
 
 

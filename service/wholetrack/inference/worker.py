@@ -207,7 +207,7 @@ class Worker:
         return None
 
     def _has_lost_context(self, error: Exception) -> bool:
-        self._context_lost = self._context_lost or _CUDA_CONTEXT_LOST.search(str(error)) is not None
+        self._context_lost = self._context_lost or has_lost_context(error)
         return self._context_lost
 
     def _run(self, windows: Windows) -> Probabilities:
@@ -231,6 +231,11 @@ class Worker:
                 self._counts.busy_s += seconds
                 self._counts.memory = self.classifier.memory
         return probabilities
+
+
+def has_lost_context(error: Exception) -> bool:
+    """Return whether an error of a run says that the CUDA context of the process can no longer be used."""
+    return _CUDA_CONTEXT_LOST.search(str(error)) is not None
 
 
 def device_failed() -> ServiceError:

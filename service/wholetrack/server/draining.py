@@ -71,6 +71,7 @@ class DrainingServer(uvicorn.Server):
             ws="none",
             backlog=BACKLOG,
             timeout_keep_alive=settings.keep_alive_s,
+            workers=1,  # uvicorn would read WEB_CONCURRENCY, which only its own command supports
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
         super().__init__(config)

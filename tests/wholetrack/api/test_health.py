@@ -11,6 +11,7 @@ import pytest
 from wholetrack.api.admission import Admission
 from wholetrack.api.app import create_app
 from wholetrack.inference.engine import Engine
+from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 
@@ -27,11 +28,11 @@ def readyz(pipeline: Pipeline, admission: Admission | None = None) -> httpx.Resp
     return asyncio.run(request())
 
 
-def break_engine(engine: Engine, monkeypatch: pytest.MonkeyPatch, *, available: bool) -> None:
+def break_engine(engine: Engine | UnavailableEngine, monkeypatch: pytest.MonkeyPatch, *, available: bool) -> None:
     """Make an engine report that none of its devices works."""
     healthy: Any = Engine.healthy
     monkeypatch.setattr(Engine, "healthy", property(lambda self: self is not engine and healthy.fget(self)))
-    monkeypatch.setattr(engine, "available", available)
+    monkeypatch.setattr(engine, "unavailable_reason", None if available else "it is broken")
 
 
 def test_a_service_with_working_devices_is_ready(pipeline: Pipeline) -> None:
@@ -53,6 +54,17 @@ def test_a_service_with_an_unavailable_model_is_ready(pipeline: Pipeline, monkey
     response = readyz(pipeline)
     assert response.status_code == 200
     assert response.json()["models"] == dict.fromkeys(pipeline.models, "cpu") | {OTHER: "unavailable"}
+    assert response.json()["unavailable"] == {OTHER: "it is broken"}
+
+
+def test_a_service_that_uses_the_cpu_although_there_is_a_gpu_is_ready_and_says_so(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert readyz(pipeline).json()["cpu_fallback"] == {}
+    monkeypatch.setattr(pipeline.models[OTHER], "cpu_fallback", "the network fails on cuda:0")
+    response = readyz(pipeline)
+    assert response.status_code == 200
+    assert response.json()["cpu_fallback"] == {OTHER: "the network fails on cuda:0"}
 
 
 def test_a_service_without_its_default_model_is_not_ready(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

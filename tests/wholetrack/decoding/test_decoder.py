@@ -80,7 +80,7 @@ def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, 
     song, picture = tmp_path / "song.mp3", tmp_path / "cover.png"
     recorder.picture(picture)
     recorder.run("-i", wav, "-i", picture, "-map", "0", "-map", "1", "-disposition:v", "attached_pic", song)
-    command = decoder.ffmpeg.decode_command(0, sample_rate=RATE, max_duration_s=10)
+    command = decoder.ffmpeg.decode_command("file:/dev/fd/0", marker=16 * "0" + ":", large_frames=False)
     with song.open("rb") as file:
         stderr = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
     # ffmpeg would know the size of a picture that it had decoded.
@@ -138,7 +138,7 @@ def test_a_recording_that_is_too_long_is_rejected_while_it_is_decoded(
     with decoder.open(path, sample_rate=RATE, max_duration_s=60) as decoding, pytest.raises(ServiceError) as caught:
         list(decoding.blocks())
     assert caught.value.kind is ErrorKind.AUDIO_TOO_LONG
-    assert decoding._pcm.n_samples <= 60 * RATE + 262_144
+    assert decoding.n_samples <= 60 * RATE + 262_144
     assert error_kind(decoder, wav, limit_s=9.9) is ErrorKind.AUDIO_TOO_LONG
     assert len(decode(decoder, wav, limit_s=10.0)[0]) == 10 * RATE
 

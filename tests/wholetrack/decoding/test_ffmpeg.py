@@ -22,6 +22,29 @@ def test_ffmpeg_on_the_path_is_preferred(
     assert find_ffmpeg().origin == "imageio-ffmpeg"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not a program",
+        "#!/bin/sh\necho something else\n",
+        "#!/bin/sh\nexit 127\n",
+        "#!/bin/sh\nkill -9 $$\n",
+        "#!/bin/sh\nprintf '\\377'\n",
+        "#!/no/such/interpreter\n",
+    ],
+)
+def test_a_broken_ffmpeg_on_the_path_is_replaced_by_the_bundled_one(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ffmpeg").write_text(content)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_ffmpeg().origin == "imageio-ffmpeg"
+    (message,) = caplog.messages
+    assert message.startswith("the ffmpeg on PATH does not work; using the one in the package imageio-ffmpeg: ")
+    assert str(tmp_path / "ffmpeg") in message
+
+
 def test_a_program_that_is_not_ffmpeg_is_a_startup_error(tmp_path: Path) -> None:
     fake = tmp_path / "ffmpeg"
     fake.write_text("#!/bin/sh\necho something else\n")

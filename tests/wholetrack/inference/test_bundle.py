@@ -80,7 +80,10 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
     [
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")), "model.json says"),
         (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")), "model.json says"),
-        (lambda bundle: replace_file(bundle, "model.onnx", b"junk"), "wholetrack-crnn does not run"),
+        (
+            lambda bundle: replace_file(bundle, "model.onnx", b"junk"),
+            "wholetrack-crnn: model.onnx is not a valid network",
+        ),
         (
             lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))),
             "golden.npz has no probabilities",
@@ -131,6 +134,38 @@ def test_folders_add_up_and_the_later_one_takes_precedence(bundle: Path) -> None
     found = load_bundles(BUILT_IN_MODELS, bundle.parent.parent)
     assert found.keys() == load_bundles(BUILT_IN_MODELS).keys()
     assert found["wholetrack-crnn"].card.summary == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda bundle: shutil.copytree(bundle, bundle.with_name("2"), ignore=lambda *_: ["model.json"]), "2 is not"),
+        (lambda bundle: bundle.with_name("2").mkdir(), "2 is not a bundle: it has no model.json"),
+        (lambda bundle: bundle.with_name("2").symlink_to("missing"), "2 is not a bundle: it has no model.json"),
+        (lambda bundle: shutil.copytree(bundle, bundle.parents[1] / "other"), "no version of a model in .*other"),
+        (lambda bundle: (bundle.parents[1] / "other").symlink_to("missing"), "No such file or directory"),
+    ],
+)
+def test_a_folder_that_holds_no_bundle_is_not_skipped(
+    bundle: Path, change: Callable[[Path], None], complaint: str
+) -> None:
+    """An older version would be served in place of an incomplete one."""
+    change(bundle)
+    with pytest.raises(StartupError, match=complaint):
+        load_bundles(bundle.parents[1])
+
+
+def test_files_and_hidden_folders_beside_bundles_are_ignored(bundle: Path) -> None:
+    (bundle.parents[1] / "README.md").touch()
+    (bundle.parent / "notes.txt").touch()
+    for name in (".git", "lost+found"):
+        (bundle.parents[1] / name).mkdir()
+    assert load_bundles(bundle.parents[1]).keys() == {"wholetrack-crnn"}
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="cannot be read: .*No such file"):
+        load_bundles(tmp_path / "missing")
 
 
 def test_a_folder_without_a_version_is_refused(bundle: Path) -> None:

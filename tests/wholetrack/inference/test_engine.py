@@ -231,3 +231,14 @@ def test_a_closed_engine_accepts_no_track() -> None:
     with pytest.raises(ServiceError) as caught:
         engine.open_track()
     assert caught.value.kind is ErrorKind.DEVICE_FAILED
+
+
+def test_the_error_of_a_closed_engine_does_not_grow(engine: Engine) -> None:
+    """All tracks get the same one, and raising it again would add to its traceback."""
+    engine.close()
+    depths = []
+    for _ in range(3):
+        with pytest.raises(ServiceError) as caught:
+            engine.open_track()
+        depths.append(len(caught.traceback))
+    assert len(set(depths)) == 1

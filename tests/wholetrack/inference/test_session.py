@@ -1,4 +1,4 @@
-"""Sessions: the self-test, broken devices, 8-bit integers, and outputs that do not depend on the rest of the batch."""
+"""Sessions: the self-test, 8-bit integers, and outputs that do not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import psutil
 import pytest
-from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from wholetrack.errors import StartupError
 from wholetrack.inference import session as session_module
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
-from wholetrack.inference.gpu_memory import memory_reader
-from wholetrack.inference.session import Session, open_session, open_sessions, reopen_session
-from wholetrack.settings import DeviceChoice, Precision, Settings
+from wholetrack.inference.session import Session, open_session
+from wholetrack.settings import Precision, Settings
 
 
 @pytest.fixture(scope="module")
@@ -52,81 +47,6 @@ def test_a_device_that_returns_nan_is_refused(bundle: Bundle) -> None:
     golden = replace(bundle.golden, probabilities=np.full_like(bundle.golden.probabilities, np.nan))
     with pytest.raises(StartupError, match="gives wrong outputs"):
         open_session(replace(bundle, golden=golden), Settings())
-
-
-class Broken(Session):
-    """CUDA without cuDNN: the session opens, and its first run fails."""
-
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.device != "cpu":
-            raise RuntimeError("libcudnn.so.9: cannot open shared object file\nand a long trace")
-        return super().run(windows)
-
-
-def gpu_session(kind: type[Session], bundle: Bundle, number: int) -> Session:
-    """A stand-in for a session on a GPU."""
-    onnx_session = onnxruntime.InferenceSession(bundle.onnx, providers=["CPUExecutionProvider"])
-    return kind(onnx_session, bundle, device=f"cuda:{number}", batch_sizes=[1, 2])
-
-
-def test_cuda_that_opens_but_cannot_run_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def open_broken(bundle: Bundle, _: Settings, number: int) -> Session:
-        return gpu_session(Broken, bundle, number)
-
-    monkeypatch.setattr("wholetrack.inference.session._cuda_session", open_broken)
-    with pytest.raises(StartupError, match=r"cannot open shared object file\); on a GPU check.*WHOLETRACK_DEVICE=cpu$"):
-        open_sessions(bundle, Settings(device=DeviceChoice.CUDA))
-    found = open_sessions(bundle, Settings(device=DeviceChoice.AUTO, cpu_threads=3))
-    assert [session.device for session in found] == ["cpu"] * 3
-    assert len(set(found)) == 1
-
-
-def test_several_gpus_with_several_sessions_each(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Either all listed GPUs can be used or none is. A failed session is reopened on its own device."""
-    available = {1, 3}
-
-    def open_available(bundle: Bundle, _: Settings, number: int) -> Session:
-        if number not in available:
-            raise StartupError(f"there is no GPU {number}")
-        return gpu_session(Session, bundle, number)
-
-    monkeypatch.setattr("wholetrack.inference.session._cuda_session", open_available)
-    monkeypatch.setenv("WHOLETRACK_CUDA_DEVICES", "[1, 3]")
-    settings = Settings(device=DeviceChoice.AUTO, cuda_sessions=2)
-    sessions = open_sessions(bundle, settings)
-    assert [session.device for session in sessions] == ["cuda:1", "cuda:1", "cuda:3", "cuda:3"]
-    assert len(set(sessions)) == 4
-    assert reopen_session(bundle, settings, sessions[2]).device == "cuda:3"
-    available.remove(3)
-    with pytest.raises(StartupError, match="no GPU 3"):
-        reopen_session(bundle, settings, sessions[2])
-    assert open_sessions(bundle, settings)[0].device == "cpu"
-    with pytest.raises(StartupError, match="no GPU 3"):
-        open_sessions(bundle, Settings(device=DeviceChoice.CUDA))
-
-
-@pytest.mark.parametrize("wrong", ["[]", "[-1]", "0", '["first"]'])
-def test_invalid_gpu_numbers_are_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHOLETRACK_CUDA_DEVICES", wrong)
-    with pytest.raises(ValidationError, match="cuda_devices"):
-        Settings()
-
-
-def test_the_memory_of_a_gpu_is_read_from_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    status = 0
-
-    class Driver:
-        def cuMemGetInfo_v2(self, free: Any, size: Any) -> int:  # noqa: N802 - the driver's name for it
-            free._obj.value, size._obj.value = 300, 1000
-            return status
-
-    monkeypatch.setattr("ctypes.CDLL", lambda name: {"libcuda.so.1": Driver()}[name])
-    read = memory_reader()
-    found = read()
-    assert found
-    assert (found.used, found.size) == (700, 1000)
-    status = 201  # no context
-    assert read() is None
 
 
 @pytest.fixture(scope="module")
@@ -181,26 +101,6 @@ def test_outputs_do_not_depend_on_the_rest_of_the_batch(
     together = session.run(windows)
     for i in range(0, len(windows), 3):
         np.testing.assert_allclose(session.run(windows[i : i + 1])[0], together[i], atol=1e-5)
-
-
-@pytest.mark.no_gpu
-def test_onnxruntime_without_cuda_is_reported(bundle: Bundle) -> None:
-    with pytest.raises(StartupError, match="install the extra 'gpu' in place of 'cpu'.*WHOLETRACK_DEVICE=cpu"):
-        open_session(bundle, Settings(), "cuda:0")
-
-
-@pytest.mark.no_gpu
-def test_cuda_without_a_driver_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    with pytest.raises(StartupError, match=r"no NVIDIA driver was found \(libcuda.so.1 is missing\)"):
-        open_session(bundle, Settings(), "cuda:0")
-
-
-@pytest.mark.no_gpu
-def test_auto_falls_back_to_the_cpu_and_logs_the_reason(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        assert open_sessions(bundle, Settings(device=DeviceChoice.AUTO))[0].device == "cpu"
-    assert "using the CPU, not CUDA:" in caplog.text
 
 
 @pytest.mark.gpu

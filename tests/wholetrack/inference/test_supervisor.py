@@ -270,6 +270,7 @@ def test_a_device_that_always_raises_is_reopened_once_only(start: Callable[..., 
     assert replacement.batches == [[0]]
     assert one.replacements == [unused]
     assert not one.engine.available
+    assert one.engine.unavailable_reason == "every run raises an error"
     assert not one.engine.healthy
     assert one.fail(4) is ErrorKind.MODEL_UNAVAILABLE
 
