@@ -95,10 +95,12 @@ LABEL org.opencontainers.image.title="wholetrack" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/app/bin:$PATH PYTHONPATH=/opt/app PYTHONDONTWRITEBYTECODE=1 \
-    WHOLETRACK_HOST=0.0.0.0
+    WHOLETRACK_HOST=0.0.0.0 WHOLETRACK_PROBE_PORT=8081
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000
+# For health probes only. Publish it to supervisors, not to clients.
+EXPOSE 8081
 # Python runs as PID 1 without an init process: it handles SIGTERM itself, and collects the exit statuses of its child
 # processes and of orphans.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD ["python", "-m", "wholetrack.healthcheck"]

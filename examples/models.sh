@@ -1,5 +1,6 @@
 #!/bin/sh
-# Print the served models with their cards, which state their accuracy.
+# Print the served models, or the card of one, which states its accuracy.  Usage: models.sh [wholetrack-crnn]
 set -eu
-url=${WHOLETRACK_URL:-http://127.0.0.1:8000}
-curl --silent --show-error --fail-with-body "$url/v1/models"
+# shellcheck source=examples/service.sh
+. "$(dirname "$0")/service.sh"
+request "$url/v1/models${1:+/$1}"

@@ -251,6 +251,7 @@ class WarningCode(StrEnum):
     PADDED = "padded"
     SILENT_WINDOWS = "silent_windows"
     SILENT_TRACK = "silent_track"
+    OUT_OF_DOMAIN = "out_of_domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +315,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Milliseconds that a track spent in each stage. Stages overlap, so their sum may exceed the total."""
+    """Milliseconds that the thread of a track spent in each stage, one after the other.
+
+    The stages of a track overlap: while the thread waits for one of them, the others continue. Its time therefore shows
+    what a track waited for, and adds up to no more than the total.
+
+    Attributes:
+        decode: Waiting for the decoder.
+        features: Computing the spectrogram and its windows.
+        queue: Waiting for a slot.
+        inference: Waiting for the network.
+    """
 
     decode: float
     features: float

@@ -15,6 +15,9 @@ _TIMEOUT_S = 4.0
 def main(port: int) -> int:
     """Request ``/readyz`` on a port of this machine and print the status of the response.
 
+    Args:
+        port: The port for probes if there is one, else the port of the service.
+
     Returns:
         The exit status: 0 if the service is ready, or if it responds but requires an API key for ``/readyz``; else 1.
     """
@@ -23,15 +26,23 @@ def main(port: int) -> int:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        sys.stdout.write(f"no response: {error}\n")
+        print(f"no response: {error}")
         return 1
     finally:
         connection.close()
-    sys.stdout.write(f"/readyz returned {status}\n")
+    print(f"/readyz returned {status}")
     return 0 if status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED} else 1
 
 
+def _port() -> int:
+    """Return the port for probes if there is one, else the port of the service."""
+    for variable in ("WHOLETRACK_PROBE_PORT", "WHOLETRACK_PORT"):
+        # The variable may be blank, or an address that Kubernetes sets.
+        value = os.environ.get(variable, "").strip()
+        if value.isdecimal():
+            return int(value)
+    return 8000
+
+
 if __name__ == "__main__":
-    # The variable may be blank, or an address that Kubernetes sets.
-    port = os.environ.get("WHOLETRACK_PORT", "").strip()
-    sys.exit(main(int(port) if port.isdecimal() else 8000))
+    sys.exit(main(_port()))

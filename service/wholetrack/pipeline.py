@@ -92,6 +92,7 @@ class _StageTimer:
 
     decode: float = 0.0
     features: float = 0.0
+    inference: float = 0.0
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -200,9 +201,12 @@ class Pipeline:
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
                 # keeps a hung device from blocking the tracks of other models.
-                queue.wait_settled(_SETTLE_TIMEOUT_S)
-            scores = track.windows.scores(queue.finish(), served.card)
-        return _prediction(served, grid, audio, scores, _times(track.timer, queue, slot))
+                with track.timer.measure("inference"):
+                    queue.wait_settled(_SETTLE_TIMEOUT_S)
+            with track.timer.measure("inference"):
+                outputs = queue.finish()
+            scores = track.windows.scores(outputs, served.card)
+        return _prediction(served, grid, audio, scores, _times(track.timer, slot))
 
     def normalised_windows(
         self, path: Path, *, model: str | None = None, hop_s: float | None = None, max_duration_s: float
@@ -233,7 +237,9 @@ class Pipeline:
                 track.cancellation.check()
                 track.windows.add(block.start_s, block.silent)
                 self._check_length(track)
-                queue.put(track.normalised(block))
+                windows = track.normalised(block)
+                with track.timer.measure("inference"):
+                    queue.put(windows)
                 if not decoding.ended:
                     slot.yield_slot(stalled=decoding.stalled)
             track.cancellation.check()
@@ -299,6 +305,7 @@ def _prediction(
 ) -> TrackPrediction:
     card = served.card
     summed = summed_score(scores, card.labels)
+    is_in_domain = in_domain(scores, card.domain)
     return TrackPrediction(
         stream=audio.stream,
         duration_s=audio.duration_s,
@@ -309,15 +316,17 @@ def _prediction(
         summed_score=summed,
         majority_vote=majority_vote(scores, card.labels),
         confidence=confidence(summed, card.calibration),
-        in_domain=in_domain(scores, card.domain),
+        in_domain=is_in_domain,
         sections=sections(scores, card.labels, window_s=card.step_s, duration_s=audio.duration_s),
         windows=scores,
-        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s)),
+        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=is_in_domain)),
         times=times,
     )
 
 
-def _warnings(card: ModelCard, scores: WindowScores, duration_s: float) -> Iterator[TrackWarning]:
+def _warnings(
+    card: ModelCard, scores: WindowScores, duration_s: float, *, in_domain: bool | None
+) -> Iterator[TrackWarning]:
     if duration_s < card.windows.window_s:
         yield TrackWarning(
             WarningCode.PADDED,
@@ -327,16 +336,22 @@ def _warnings(card: ModelCard, scores: WindowScores, duration_s: float) -> Itera
     n_silent = int(scores.silent.sum())
     if n_silent == len(scores.silent):
         yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
-    elif n_silent:
+        return
+    if n_silent:
         yield TrackWarning(
             WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows are silent and have no vote."
         )
+    if in_domain is False:
+        yield TrackWarning(
+            WarningCode.OUT_OF_DOMAIN,
+            "The recording does not resemble the music that the model was trained on, so its genre may mean nothing.",
+        )
 
 
-def _times(timer: _StageTimer, queue: TrackQueue, slot: Slot) -> StageTimes:
+def _times(timer: _StageTimer, slot: Slot) -> StageTimes:
     return StageTimes(
         decode=timer.decode * 1e3,
         features=timer.features * 1e3,
-        queue=(slot.waited_s + queue.queue_s) * 1e3,
-        inference=queue.inference_s * 1e3,
+        queue=slot.waited_s * 1e3,
+        inference=timer.inference * 1e3,
     )

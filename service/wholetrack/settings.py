@@ -99,6 +99,19 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free port.")
+    probe_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Another port that answers /healthz and /readyz only. Clients cannot occupy its connections, so "
+        "supervisors should probe this one; it need not be reachable for clients. Unset: none; the images use 8081.",
+    )
+    root_path: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*/?$",
+        description="Path under which a proxy makes the service available, such as /music, whether or not the proxy "
+        "removes it from the requests.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity of log records to write."
     )
@@ -259,8 +272,13 @@ class Settings(BaseSettings):
     )
     max_connections: PositiveInt = Field(
         default=512,
-        description="Maximum number of client connections; further connections get a 429. Each needs a file "
-        "descriptor.",
+        description="Maximum number of client connections. Above it, those that have waited longest for a request are "
+        "closed; if all have requests in progress, further requests get a 429. Each needs a file descriptor.",
+    )
+    keep_alive_s: PositiveInt = Field(
+        default=75,
+        description="How long a connection stays open between requests, in seconds. Longer than proxies keep theirs, "
+        "often 60 s, so that none sends a request on a connection that is being closed.",
     )
     max_header_bytes: PositiveInt = Field(
         default=32 << 10, description="Maximum size of the request line and headers of a request, in bytes."

@@ -50,7 +50,7 @@ def test_predictions_are_the_same_as_outside_the_container(
         np.testing.assert_allclose(
             response.json()["windows"]["probabilities"],
             expected.windows.probabilities,
-            atol=1e-5,
+            atol=1e-4,
             err_msg=recording.name,
         )
 

@@ -131,8 +131,21 @@ def test_manifests_are_hardened_like_the_compose_services(manifests: Path) -> No
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
-    assert probes == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/healthz"}
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+    assert {name: probe["path"] for name, probe in probes.items()} == {
+        "startup": "/readyz",
+        "readiness": "/readyz",
+        "liveness": "/healthz",
+    }
+    # Probes have a port of their own, which neither the Service nor other pods reach.
+    assert {probe["port"] for probe in probes.values()} == {"probes"}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert variables["WHOLETRACK_PROBE_PORT"] == str(ports["probes"])
+    assert [port["targetPort"] for port in documents["Service"]["spec"]["ports"]] == ["http"]
+    assert [rule["ports"] for rule in documents["NetworkPolicy"]["spec"]["ingress"]] == [
+        [{"port": "http", "protocol": "TCP"}]
+    ]
     drain_s = Settings(_env_file=None).shutdown_timeout_s
     pause_s = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert pod["terminationGracePeriodSeconds"] > drain_s + pause_s

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,7 +135,7 @@ def test_invalid_http_is_answered_with_a_problem(guarded: Server, request_bytes:
         [b"GET / HTTP/1.1\r\nhost: x\r\nx-long: ", *[b"y" * 1000] * 20],
         [b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x-many: there\r\n"] * 2000],
         [b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-many: there\r\n" * 2000 + b"\r\n"],
-        [b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
+        [b"POST /nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
     ],
     ids=["URL", "header", "headers", "headers at once", "chunk extension"],
 )
@@ -171,6 +172,24 @@ def test_the_headers_of_a_second_request_must_arrive_in_time(guarded: Server) ->
     assert_refused(responses[responses.index(b"HTTP/1.1 408") :], 408, "request_too_slow")
 
 
+def test_a_connection_may_be_idle_for_longer_than_headers_may_take(guarded: Server) -> None:
+    with closing(connect(guarded)) as connection:
+        connection.sendall(HEALTH)
+        assert read_response(connection).startswith(b"HTTP/1.1 200")
+        connection.settimeout(2 * _TIMEOUT_S)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+        connection.settimeout(20)
+        connection.sendall(HEALTH)
+        assert read_response(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_an_idle_connection_is_closed_without_another_response(tmp_path: Path) -> None:
+    with running_server(tmp_path, keep_alive_s=1) as server, closing(connect(server)) as connection:
+        connection.sendall(HEALTH)
+        assert read_until_closed(connection).count(b"HTTP/1.1 ") == 1
+
+
 def test_an_upload_byte_by_byte_is_refused(guarded: Server) -> None:
     headers = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n"
     response = exchange(guarded, headers, *[b"R"] * 40, pause_s=0.05)
@@ -201,26 +220,39 @@ def test_a_client_that_is_still_sending_can_read_why_it_was_refused(guarded: Ser
     assert_refused(response, 400, "malformed_request")
 
 
-def test_connections_above_the_limit_are_refused(guarded: Server) -> None:
+def occupy(server: Server, stack: ExitStack, n_connections: int) -> None:
+    """Open connections, each with an upload in progress, until the end of the stack."""
+    for _ in range(n_connections):
+        connection = stack.enter_context(closing(connect(server)))
+        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b"R" * 50_000)
+
+
+def test_a_request_is_refused_if_too_many_are_in_progress(guarded: Server) -> None:
     with ExitStack() as stack:
-        for _ in range(_MAX_CONNECTIONS):
-            stack.enter_context(closing(connect(guarded)))
+        occupy(guarded, stack, _MAX_CONNECTIONS)
+        until(lambda: len(guarded.leftovers()["files"]) == _MAX_CONNECTIONS)
         response = exchange(guarded, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
         assert_refused(response, 429, "overloaded")
         assert b"retry-after: 1" in response.lower()
-
-
-def test_probes_are_answered_above_the_connection_limit(guarded: Server) -> None:
-    with ExitStack() as stack:
-        for _ in range(_MAX_CONNECTIONS):
-            stack.enter_context(closing(connect(guarded)))
+        # Probes are still answered.
         with closing(connect(guarded)) as probe:
             probe.sendall(HEALTH)
-            assert probe.recv(65536).startswith(b"HTTP/1.1 200")
-        # The number of additional connections is limited as well.
-        for _ in range(16):
+            assert read_response(probe).startswith(b"HTTP/1.1 200")
+
+
+def test_connections_without_a_request_keep_no_request_out(guarded: Server) -> None:
+    """Those that have waited longest are closed, whether they never had a request or were kept open after one."""
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(connect(guarded)))
+        kept = stack.enter_context(closing(connect(guarded)))
+        kept.sendall(HEALTH)
+        assert read_response(kept).startswith(b"HTTP/1.1 200")
+        for _ in range(3 * _MAX_CONNECTIONS):
             stack.enter_context(closing(connect(guarded)))
-        assert_refused(exchange(guarded, HEALTH), 429, "overloaded")
+            with closing(connect(guarded)) as client:
+                client.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert read_response(client).startswith(b"HTTP/1.1 200")
+        assert read_until_closed(first) == read_until_closed(kept) == b""
 
 
 @pytest.mark.parametrize(

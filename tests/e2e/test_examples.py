@@ -8,7 +8,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -29,8 +32,9 @@ def song(tmp_path: Path, tune: NDArray[np.float32]) -> Path:
     return path
 
 
-def run_example(server: Server, name: str, *arguments: Path) -> str:
-    environment = os.environ | {"WHOLETRACK_URL": server.url}
+def run_example(server: Server | str, name: str, *arguments: Path | str, key: str = "") -> str:
+    url = server if isinstance(server, str) else server.url
+    environment = os.environ | {"WHOLETRACK_URL": url, "WHOLETRACK_KEY": key}
     command = [str(PROJECT / "examples" / name), *map(str, arguments)]
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
 
@@ -46,7 +50,8 @@ def wholetrack(*arguments: str | Path, check: bool = True, **settings: str) -> s
 def test_every_example_is_tested_in_this_file() -> None:
     text = Path(__file__).read_text()
     for script in (PROJECT / "examples").glob("*.sh"):
-        assert f'"{script.name}"' in text
+        # The others use this one.
+        assert f'"{script.name}"' in text or script.name == "service.sh"
 
 
 @uses_curl
@@ -94,7 +99,46 @@ def test_a_folder_is_processed_completely_despite_errors(server: Server, song: P
 @uses_curl
 def test_models_and_readiness_are_printed(server: Server) -> None:
     assert json.loads(run_example(server, "models.sh"))["models"]
+    assert json.loads(run_example(server, "models.sh", "hilsdorf-crnn"))["card"]["metrics"]
     assert json.loads(run_example(server, "ready.sh"))["status"] == "ready"
+
+
+@uses_curl
+@pytest.mark.parametrize("name", ['"quoted" \\ song.wav', "it's; a, song.wav", "[live] {1,2} $x `y`.wav", " ö .wav"])
+def test_a_file_may_have_any_name(server: Server, song: Path, name: str) -> None:
+    renamed = song.rename(song.with_name(name))
+    for script in ("predict.sh", "raw-body.sh"):
+        assert json.loads(run_example(server, script, renamed))["track"]["duration_s"] == 10.0
+    assert len(run_example(server, "every-window.sh", renamed).splitlines()) == 15
+    assert run_example(server, "folder.sh", song.parent).endswith(f"{renamed}\n")
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Answers with 429 until the third request, and records the keys."""
+
+    keys: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.keys.append(self.headers["Authorization"])
+        body = b'{"code": "overloaded"}' if len(self.keys) < 3 else b'{"models": []}'
+        self.send_response(429 if len(self.keys) < 3 else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@uses_curl
+def test_a_busy_service_is_asked_again_with_the_key() -> None:
+    with HTTPServer(("127.0.0.1", 0), Busy) as busy:
+        threading.Thread(target=busy.serve_forever, daemon=True).start()
+        output = run_example(f"http://127.0.0.1:{busy.server_port}", "models.sh", key="the-key")
+        busy.shutdown()
+    assert output == '{"models": []}'
+    assert Busy.keys == ["Bearer the-key"] * 3
 
 
 @uses_curl
@@ -103,6 +147,9 @@ def test_a_failing_example_prints_the_problem(server: Server, song: Path) -> Non
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run_example(server, "predict.sh", song)
     assert "unsupported_media" in caught.value.stdout
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run_example(server, "every-window.sh", song)
+    assert "unsupported_media" in caught.value.stderr
 
 
 def test_the_command_line_and_the_service_give_the_same_prediction(server: Server, song: Path) -> None:

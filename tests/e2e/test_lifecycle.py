@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.e2e.requests import assert_problem, start_upload, wait_for_outcome
+from tests.harness.ports import free_port
 from tests.harness.recordings import Recorder, wav_bytes
 from tests.harness.server import Server, running_server
 
@@ -49,8 +51,9 @@ def test_a_client_that_disconnects_while_its_recording_is_processed(tmp_path: Pa
         server.wait_until_clean()
 
 
-def test_a_shutdown_finishes_what_is_in_progress(tmp_path: Path, recorder: Recorder) -> None:
-    response = _stopped_during(tmp_path, recorder, seconds=600, shutdown_timeout_s=60)
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_shutdown_finishes_what_is_in_progress(tmp_path: Path, recorder: Recorder, sent: signal.Signals) -> None:
+    response = _stopped_during(tmp_path, recorder, seconds=600, shutdown_timeout_s=60, sent=sent)
     assert response.status_code == 200
     assert response.json()["windows"]["count"] == 598
 
@@ -73,6 +76,26 @@ def test_nothing_is_admitted_while_draining(tmp_path: Path, recorder: Recorder, 
     assert response.status_code == 200
 
 
+def test_probes_on_their_own_port_are_answered_until_the_end(tmp_path: Path, recorder: Recorder) -> None:
+    port = free_port()
+    answers: list[tuple[int, int]] = []
+
+    def probe(server: Server) -> None:
+        with suppress(httpx.TransportError):
+            while True:
+                ready, alive = (httpx.get(f"http://127.0.0.1:{port}/{path}") for path in ("readyz", "healthz"))
+                answers.append((ready.status_code, alive.status_code))
+        # The process does not close the port before the prediction has finished.
+        assert not server.leftovers()["children"]
+
+    response = _stopped_during(
+        tmp_path, recorder, seconds=1200, shutdown_timeout_s=60, meanwhile=probe, probe_port=port
+    )
+    assert response.status_code == 200
+    assert set(answers) <= {(200, 200), (503, 200)}
+    assert answers[-1] == (503, 200)
+
+
 def _stopped_during(
     folder: Path,
     recorder: Recorder,
@@ -80,16 +103,18 @@ def _stopped_during(
     seconds: int,
     shutdown_timeout_s: int,
     meanwhile: Callable[[Server], None] = lambda _: None,
+    sent: signal.Signals = signal.SIGTERM,
+    **settings: int,
 ) -> httpx.Response:
-    """Return the response to a prediction during which the service receives SIGTERM."""
+    """Return the response to a prediction during which the service receives a signal."""
     long = folder / "long.flac"
     recorder.run("-f", "lavfi", "-i", "anoisesrc=r=8000", "-t", str(seconds), long)
     limits = {"shutdown_timeout_s": shutdown_timeout_s, "max_duration_s": 20_000, "max_upload_bytes": 10**9}
-    with running_server(folder, **limits) as stopped, ThreadPoolExecutor(1) as client:
+    with running_server(folder, **limits, **settings) as stopped, ThreadPoolExecutor(1) as client:
         posted = client.submit(stopped.post, long)
         while not stopped.leftovers()["children"]:
             time.sleep(0.01)
-        stopped.process.send_signal(signal.SIGTERM)
+        stopped.process.send_signal(sent)
         meanwhile(stopped)
         response = posted.result()
         while stopped.process.status() != psutil.STATUS_ZOMBIE:

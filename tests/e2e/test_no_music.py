@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.recordings import Recorder
+from wholetrack.contracts import WarningCode
 from wholetrack.pipeline import Pipeline
 
 SOUNDS = {
@@ -36,6 +37,9 @@ def test_a_sound_that_is_not_music_is_out_of_domain(
     prediction = pipeline.predict(sound, max_duration_s=60)
     assert prediction.in_domain is False
     assert prediction.confidence < 0.3
+    # Of a silent track, another warning says that it has no genre.
+    expected = WarningCode.SILENT_TRACK if name == "silence" else WarningCode.OUT_OF_DOMAIN
+    assert expected in [warning.code for warning in prediction.warnings]
 
 
 @pytest.mark.espeak
@@ -56,4 +60,6 @@ def test_music_is_in_domain(pipeline: Pipeline, music: Path) -> None:
     assert len(outside) <= 1, outside
     for recording in (music / "audio/full").iterdir():
         if recording.suffix in {".mp3", ".ogg"}:
-            assert pipeline.predict(recording, max_duration_s=600).in_domain, recording.name
+            prediction = pipeline.predict(recording, max_duration_s=600)
+            assert prediction.in_domain, recording.name
+            assert prediction.warnings == (), recording.name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,13 @@ from wholetrack.errors import ErrorKind
 pytestmark = pytest.mark.timing
 
 
+@pytest.fixture(scope="module")
+def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with a path prefix."""
+    with running_server(tmp_path_factory.mktemp("prefixed"), root_path="/music/") as started:
+        yield started
+
+
 @pytest.fixture
 def openapi(server: Server) -> dict[str, Any]:
     document: dict[str, Any] = server.get("/openapi.json").json()
@@ -30,8 +39,9 @@ def test_models_are_served_with_their_cards(server: Server) -> None:
     assert listed["name"] == "wholetrack-crnn"
     assert listed["device"] == "cpu"
     shown = server.get("/v1/models/wholetrack-crnn").json()
+    card = shown.pop("card")
     assert shown == listed
-    card = shown["card"]
+    assert (listed["labels"], listed["summary"]) == (card["labels"], card["summary"])
     assert len(card["labels"]) == 10
     assert card["windows"] == {
         "window_s": 3.0,
@@ -104,6 +114,18 @@ def test_the_server_timing_header_equals_the_timing_of_the_body(server: Server, 
     response = server.post(wav_bytes(tune, 22050))
     stages = dict(re.findall(r"(\w+);dur=([0-9.]+)", response.headers["Server-Timing"]))
     assert {stage: float(ms) for stage, ms in stages.items()} == response.json()["timing_ms"]
+
+
+def test_the_stages_of_a_request_add_up_to_no_more_than_its_total(server: Server, tune: NDArray[np.float32]) -> None:
+    recording = wav_bytes(np.tile(tune, 20), 22050)
+    with ThreadPoolExecutor(4) as clients:
+        responses = list(clients.map(lambda _: server.post(recording, windows="none"), range(8)))
+    for response in responses:
+        timing = response.json()["timing_ms"]
+        total = timing.pop("total")
+        # Each time is rounded.
+        assert sum(timing.values()) <= total + 0.01
+        assert min(timing["decode"], timing["features"], timing["inference"]) > 0
 
 
 def test_the_documentation_page_loads_nothing_from_other_hosts(server: Server) -> None:
@@ -188,6 +210,85 @@ def test_an_invalid_request_id_is_replaced(server: Server, given: str) -> None:
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-def test_no_response_redirects_to_the_host_of_the_request(server: Server) -> None:
-    response = httpx.get(f"{server.url}/v1/models/", headers={"Host": "elsewhere.example"})
-    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/wholetrack-crnn", "/healthz", "/docs", "/openapi.json"])
+def test_a_trailing_slash_makes_no_difference(server: Server, path: str) -> None:
+    plain, slash = server.get(path), server.get(f"{path}/")
+    assert (plain.status_code, slash.status_code) == (200, 200)
+    assert slash.content == plain.content
+
+
+def test_a_prediction_is_posted_with_or_without_a_trailing_slash(server: Server) -> None:
+    assert httpx.post(f"{server.url}/v1/predict/", content=b"no recording").json()["code"] == "unsupported_media"
+
+
+def test_the_start_page_leads_to_the_documentation(server: Server) -> None:
+    response = httpx.get(server.url, headers={"Host": "elsewhere.example"})
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, "{url}/v1/predict"),
+        ({"Host": "music.example"}, "http://music.example/v1/predict"),
+        ({"Host": "music.example", "X-Forwarded-Proto": "https"}, "https://music.example/v1/predict"),
+        ({"X-Forwarded-Host": "music.example:8443, proxy"}, "http://music.example:8443/v1/predict"),
+        ({"Host": "music.example", "X-Forwarded-Proto": "gopher"}, "http://music.example/v1/predict"),
+        ({"X-Forwarded-Host": "[2001:db8::1]:80"}, "http://[2001:db8::1]:80/v1/predict"),
+        ({"X-Forwarded-Host": "<script>"}, "http://127.0.0.1:8000/v1/predict"),
+    ],
+)
+def test_the_command_on_the_page_has_the_address_of_the_page(
+    server: Server, headers: dict[str, str], expected: str
+) -> None:
+    document = httpx.get(f"{server.url}/openapi.json", headers=headers).json()
+    assert f"`curl -F file=@song.mp3 {expected.format(url=server.url)}`" in document["info"]["description"]
+
+
+@pytest.mark.parametrize("prefix", ["/music", ""], ids=["kept by the proxy", "removed by the proxy"])
+def test_the_service_may_have_a_path_prefix(prefixed: Server, prefix: str) -> None:
+    url = f"{prefixed.url}{prefix}"
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    assert httpx.get(f"{url}/v1/models/").status_code == 200
+    assert httpx.get(f"{url}/nowhere").json()["code"] == "not_found"
+    assert httpx.get(f"{url}/").headers["location"] == "/music/docs"
+    page = httpx.get(f"{url}/docs").text
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(links) >= 3
+    for link in [*links, *re.findall(r"url: '([^']+)'", page)]:
+        assert link.startswith("/music/")
+        assert httpx.get(prefixed.url + prefix + link.removeprefix("/music")).status_code == 200
+    document = httpx.get(f"{url}/openapi.json").json()
+    assert document["servers"] == [{"url": "/music"}]
+    assert f"{prefixed.url}/music/v1/predict" in document["info"]["description"]
+
+
+def test_failed_predictions_are_counted_under_a_path_prefix(prefixed: Server) -> None:
+    for prefix in ("", "/music"):
+        httpx.post(f"{prefixed.url}{prefix}/v1/predict", content=b"no recording")
+    assert 'wholetrack_predictions_total{code="unsupported_media"} 2.0' in prefixed.get("/metrics").text
+
+
+def test_only_clients_that_accept_gzip_get_it(server: Server, tune: NDArray[np.float32]) -> None:
+    def post(accepted: str) -> httpx.Response:
+        headers = {"Accept-Encoding": accepted}
+        return httpx.post(f"{server.url}/v1/predict", content=wav_bytes(tune, 22050), headers=headers, timeout=60)
+
+    for accepted in ("gzip", "br;q=1.0, gzip;q=0.5"):
+        response = post(accepted)
+        assert response.headers["content-encoding"] == "gzip"
+        assert response.headers["vary"] == "Accept-Encoding"
+        assert response.num_bytes_downloaded < len(response.content)
+        assert response.json()["windows"]["count"] == 8
+    for accepted in ("identity", "br", "gzip;q=0", "gzip; q=0.0, identity"):
+        response = post(accepted)
+        assert "content-encoding" not in response.headers
+        assert response.headers["vary"] == "Accept-Encoding"
+    assert "content-encoding" not in server.get("/healthz").headers
+
+
+def test_only_requests_other_than_probes_are_logged(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        for path in ("/healthz", "/readyz", "/readyz/", "/v1/models"):
+            server.get(path)
+    assert re.findall(r'"message": "(GET [^"]+)"', server.log.read_text()) == ["GET /v1/models 200"]

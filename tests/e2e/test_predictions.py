@@ -26,6 +26,9 @@ FULL = {
     "hungarian-dance-5.ogg": 45.845,
 }
 
+# Probabilities have four decimals.
+_ROUNDED = 6e-5
+
 pytestmark = [pytest.mark.timing, pytest.mark.data]
 
 
@@ -39,18 +42,19 @@ def check(body: dict[str, Any]) -> None:
     rows = probabilities(body)
     assert rows.shape == (windows["count"], len(labels)) == (len(windows["start_s"]), 10)
     assert ((rows >= 0) & (rows <= 1)).all()
-    np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=1e-5)
-    assert windows["genre"] == [labels[i] for i in rows.argmax(axis=1)]
+    np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=len(labels) * _ROUNDED)
+    leading = np.array([labels.index(genre) for genre in windows["genre"]])
+    np.testing.assert_allclose(rows[np.arange(len(rows)), leading], rows.max(axis=1), atol=_ROUNDED)
     audible = np.ones(len(rows), dtype=bool)
     audible[windows["silent"]] = False
     shares = rows[audible].sum(axis=0) / audible.sum()
-    votes = np.bincount(rows[audible].argmax(axis=1), minlength=10)
+    votes = np.bincount(leading[audible], minlength=10)
     summed, voted = prediction["summed_score"], prediction["majority_vote"]
     assert summed["genre"] == summed["top_k"][0]["genre"] == labels[shares.argmax()]
-    assert summed["share"] == pytest.approx(shares.max(), abs=1e-5)
+    assert summed["share"] == pytest.approx(shares.max(), abs=_ROUNDED)
     for entry in voted["top_k"]:
         assert entry["windows"] == votes[labels.index(entry["genre"])]
-        assert entry["share"] == pytest.approx(entry["windows"] / audible.sum())
+        assert entry["share"] == pytest.approx(entry["windows"] / audible.sum(), abs=1e-6)
     assert len(summed["top_k"]) == len(voted["top_k"])
     assert prediction["agreement"] == (summed["genre"] == voted["genre"])
     assert 0 <= prediction["confidence"] <= 1
@@ -76,7 +80,7 @@ def test_whole_recordings_are_predicted(server: Server, music: Path, name: str, 
     assert body["model"]["device"] == "cpu"
     assert body["windows"]["count"] in (int(seconds - 3) + 1, int(seconds - 3) + 2)
     for ranking in ("summed_score", "majority_vote"):
-        assert sum(entry["share"] for entry in body["prediction"][ranking]["top_k"]) == pytest.approx(1.0)
+        assert sum(entry["share"] for entry in body["prediction"][ranking]["top_k"]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_lets_go_fishin_has_130_windows_and_one_aligned_to_its_end(server: Server, music: Path) -> None:
@@ -139,7 +143,7 @@ def test_concurrent_requests_do_not_change_predictions(server: Server, music: Pa
     with ThreadPoolExecutor(8) as clients:
         together = list(clients.map(lambda recording: probabilities(server.post(recording).json()), eight))
     for expected, found in zip([*alone, alone[0], alone[1]], together, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=2 * _ROUNDED)
 
 
 def test_a_raw_body_gives_the_same_prediction_as_a_form(server: Server, music: Path) -> None:

@@ -14,8 +14,8 @@ from tests.harness.server import Server
 from tests.harness.waiting import until
 
 _MIB = 1 << 20
-# The same windows in other batches: the results of a network differ in their last bits.
-_TOLERANCE = 1e-4
+# The same windows in other batches: the results of a network differ in their last bits, and have four decimals.
+_TOLERANCE = 2e-4
 _DRAIN_S = 60.0
 
 
@@ -35,7 +35,8 @@ class IdleService:
         self._server = server
         self._valid = valid
         self._tally = tally
-        (card,) = (model["card"] for model in server.get("/v1/models").json()["models"] if model["default"])
+        (name,) = (model["name"] for model in server.get("/v1/models").json()["models"] if model["default"])
+        card = server.get(f"/v1/models/{name}").json()["card"]
         self.url = f"{server.url}/v1/predict?top_k={len(card['labels'])}"
         self._probabilities = self._predict()
         # Descriptors of files cannot be told from those of connections while connections open or close.
@@ -70,5 +71,7 @@ class IdleService:
         response = self._server.post(self._valid.content)
         assert response.status_code == 200, response.text
         body = response.json()
-        assert (body["track"]["duration_s"], body["warnings"]) == (SECONDS, []), body
+        codes = {warning["code"] for warning in body["warnings"]}
+        # The file sounds like no music.
+        assert (body["track"]["duration_s"], codes - {"out_of_domain"}) == (SECONDS, set()), body
         return body["windows"]["probabilities"]

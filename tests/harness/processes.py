@@ -24,6 +24,6 @@ def ffmpegs() -> list[psutil.Process]:
 
 def only_ffmpeg() -> psutil.Process:
     """Return the one ffmpeg process, which has this name only once the sandbox has executed it."""
-    until(ffmpegs)
+    until(lambda: bool(ffmpegs()))
     (process,) = ffmpegs()
     return process

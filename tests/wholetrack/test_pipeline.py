@@ -29,6 +29,11 @@ def predict(
     return pipeline.predict(path, hop_s=hop_s, max_duration_s=3600)
 
 
+def codes(found: TrackPrediction) -> list[WarningCode]:
+    """Return the codes of all warnings, except that the tune is not like music."""
+    return [warning.code for warning in found.warnings if warning.code is not WarningCode.OUT_OF_DOMAIN]
+
+
 @pytest.mark.parametrize(
     ("seconds", "hop_s", "count"),
     [(0.01, None, 1), (2.999, None, 1), (3.0, None, 1), (3.1, None, 2), (4.0, None, 2), (9.0, None, 7), (9.0, 3.0, 3)],
@@ -40,7 +45,7 @@ def test_the_number_of_windows_follows_from_length_and_hop(
     assert len(found.windows.start_s) == count
     assert found.windows.probabilities.shape == (count, len(found.card.labels))
     np.testing.assert_allclose(found.windows.probabilities.sum(axis=1), 1.0, atol=1e-5)
-    assert [w.code for w in found.warnings] == ([WarningCode.PADDED] if seconds < 3 else [])
+    assert codes(found) == ([WarningCode.PADDED] if seconds < 3 else [])
 
 
 def test_a_silent_track_is_a_result_and_not_an_error(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -60,7 +65,7 @@ def test_leading_silence_shifts_the_windows_and_changes_nothing_else(
     led_in = predict(pipeline, tmp_path, np.concatenate((np.zeros(5 * RATE, dtype=np.float32), tune)))
     assert led_in.windows.silent[:2].all()
     np.testing.assert_allclose(led_in.windows.probabilities[5:], bare.windows.probabilities, atol=1e-5)
-    assert [w.code for w in led_in.warnings] == [WarningCode.SILENT_WINDOWS]
+    assert codes(led_in) == [WarningCode.SILENT_WINDOWS]
 
 
 def test_probabilities_do_not_depend_on_loudness(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:

@@ -8,7 +8,9 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wholetrack.api.health import PROBE_PATHS
 from wholetrack.api.keys import key_of
+from wholetrack.api.paths import route_path
 
 _access_log = logging.getLogger("wholetrack.access")
 
@@ -42,7 +44,10 @@ class InFlight:
 
 
 class AccessLog:
-    """Middleware that logs the method, path, status, duration and API key name of every request."""
+    """Middleware that logs the method, path, status, duration and API key name of every request.
+
+    Health probes, which would outnumber all other requests, are logged at the level debug.
+    """
 
     def __init__(self, app: ASGIApp, in_flight: InFlight) -> None:
         self._app = app
@@ -79,4 +84,5 @@ def _log_request(scope: Scope, status: int, *, duration_s: float) -> None:
     }
     if key := key_of(scope):
         fields["key"] = key.identifier
-    _access_log.info("%s %s %d", scope["method"], scope["path"], status, extra=fields)
+    level = logging.DEBUG if route_path(scope) in PROBE_PATHS else logging.INFO
+    _access_log.log(level, "%s %s %d", scope["method"], scope["path"], status, extra=fields)

@@ -1,4 +1,4 @@
-"""The application: routes, error handling, middleware and the documentation page around one pipeline."""
+"""The application: routes, error handling and middleware around one pipeline."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from contextlib import asynccontextmanager
 from anyio import to_thread
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import Depends, FastAPI
-from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
-from wholetrack import __version__
 from wholetrack.api import health, models, predict
 from wholetrack.api.access_log import AccessLog, InFlight
 from wholetrack.api.admission import Admission
+from wholetrack.api.compression import Compression
+from wholetrack.api.documentation import documented_app
 from wholetrack.api.exception_handlers import install_exception_handlers
 from wholetrack.api.keys import Keys, RequireKey
 from wholetrack.api.metrics import Metrics
+from wholetrack.api.paths import NormalPaths
 from wholetrack.api.predictions import Predictions
 from wholetrack.api.problems import add_problem_schema, error_responses
 from wholetrack.api.security_headers import SecurityHeaders
@@ -32,12 +33,6 @@ from wholetrack.settings import Settings
 _SHUTDOWN_GRACE_S = 10.0
 # A UUID with or without hyphens. Any other request id from a client is replaced.
 _REQUEST_ID = re.compile("[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\\1){3}[0-9A-Fa-f]{12}")
-
-_DESCRIPTION = """Predicts the music genre of a whole recording, where the genre changes, and how sure the model is.
-
-`curl -F file=@song.mp3 http://127.0.0.1:8000/v1/predict`
-
-Every error is an `application/problem+json` response with a stable `code`."""
 
 
 def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> FastAPI:
@@ -67,17 +62,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
             await to_thread.run_sync(pipeline.close)
             await to_thread.run_sync(tracing.close)
 
-    # FastAPI's own documentation page loads its scripts from another host; this one includes them.
-    app = FastAPIOffline(
-        title="wholetrack",
-        version=__version__,
-        description=_DESCRIPTION,
-        lifespan=lifespan,
-        redoc_url=None,
-        # A redirect for a trailing slash would go to the host in the Host header, which the client chooses.
-        redirect_slashes=False,
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-    )
+    app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
     in_flight, metrics = InFlight(), Metrics(pipeline.models)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
     _include_routers(app, settings)
@@ -101,6 +86,8 @@ def _add_middleware(app: FastAPI, settings: Settings, in_flight: InFlight) -> No
             expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
         )
     app.add_middleware(SecurityHeaders, cross_origin=bool(settings.cors_origins))
+    app.add_middleware(Compression)
+    app.add_middleware(NormalPaths)
 
 
 def _is_request_id(value: str) -> bool:

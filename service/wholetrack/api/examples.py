@@ -63,7 +63,7 @@ PREDICTION: dict[str, Any] = {
     "warnings": [],
 }
 
-MODEL: dict[str, Any] = {
+_SUMMARY: dict[str, Any] = {
     "name": "wholetrack-crnn",
     "version": "1",
     "device": "cpu",
@@ -71,6 +71,13 @@ MODEL: dict[str, Any] = {
     "default": True,
     "available": True,
     "unavailable_reason": None,
+    "labels": _LABELS,
+    "summary": "A convolutional recurrent network for ten genres.",
+}
+
+MODELS: dict[str, Any] = {"models": [_SUMMARY]}
+MODEL: dict[str, Any] = {
+    **_SUMMARY,
     "card": {
         "schema_version": 1,
         "name": "wholetrack-crnn",
@@ -81,7 +88,6 @@ MODEL: dict[str, Any] = {
     },
 }
 
-MODELS: dict[str, Any] = {"models": [MODEL]}
 READY: dict[str, Any] = {
     "status": "ready",
     "models": {"wholetrack-crnn": "cpu"},

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wholetrack.api.metrics import Metrics
+from wholetrack.api.paths import route_path
 from wholetrack.api.predict import PREDICT_PATH
 from wholetrack.api.problems import problem_response
 from wholetrack.errors import ErrorKind, ServiceError
@@ -31,7 +32,7 @@ def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
     """
 
     def respond(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-        if request.url.path == PREDICT_PATH:
+        if route_path(request.scope) == PREDICT_PATH:
             metrics.predictions.labels(error.kind.code).inc()
         return problem_response(error, headers=headers)
 

@@ -16,6 +16,9 @@ from wholetrack.pipeline import Pipeline, ServedModel
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])
 
+PROBE_PATHS = ("/healthz", "/readyz")
+"""Paths of the routes that supervisors request every few seconds."""
+
 
 class Health(BaseModel):
     """The process is alive."""

@@ -1,14 +1,14 @@
-"""``GET /v1/models``: the served models and their cards."""
+"""``GET /v1/models``: the served models; ``GET /v1/models/{name}``: one of them with its card."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 
 from wholetrack.api.examples import MODEL, MODELS, success_response
 from wholetrack.api.problems import error_responses
-from wholetrack.api.schemas import ModelList, ModelSummary
+from wholetrack.api.schemas import ModelDescription, ModelList, ModelSummary
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline, ServedModel
 
@@ -17,9 +17,11 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("", summary="List the served models", responses=success_response(MODELS))
 async def list_models(request: Request) -> ModelList:
-    """Returns all served models with their cards: labels, features, windows, metrics and licence."""
+    """Returns all served models in brief."""
     pipeline: Pipeline = request.app.state.pipeline
-    return ModelList(models=[_summary(pipeline, served) for _, served in sorted(pipeline.models.items())])
+    return ModelList(
+        models=[ModelSummary(**_summary(pipeline, served)) for _, served in sorted(pipeline.models.items())]
+    )
 
 
 @router.get(
@@ -29,18 +31,23 @@ async def list_models(request: Request) -> ModelList:
 )
 async def show_model(
     request: Request, name: Annotated[str, Path(description="Name of a served model.", examples=["wholetrack-crnn"])]
-) -> ModelSummary:
-    """Returns one served model with its card."""
+) -> ModelDescription:
+    """Returns one served model with its card: labels, features, windows, metrics and licence."""
     pipeline: Pipeline = request.app.state.pipeline
-    return _summary(pipeline, pipeline.model(name))
+    served = pipeline.model(name)
+    return ModelDescription(**_summary(pipeline, served), card=served.card.model_dump(mode="json"))
 
 
-def _summary(pipeline: Pipeline, served: ServedModel) -> ModelSummary:
-    return ModelSummary.of(
-        served.card,
-        device=served.engine.device,
-        precision=served.engine.precision,
-        default=served.card.name == pipeline.default_model,
-        available=served.engine.available,
-        unavailable_reason=served.engine.unavailable_reason,
-    )
+def _summary(pipeline: Pipeline, served: ServedModel) -> dict[str, Any]:
+    """Return the fields of a :class:`ModelSummary`."""
+    return {
+        "name": served.card.name,
+        "version": served.card.version,
+        "device": served.engine.device,
+        "precision": served.engine.precision,
+        "default": served.card.name == pipeline.default_model,
+        "available": served.engine.available,
+        "unavailable_reason": served.engine.unavailable_reason,
+        "labels": served.card.labels,
+        "summary": served.card.summary,
+    }

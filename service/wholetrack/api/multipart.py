@@ -10,13 +10,13 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
+from wholetrack.api.filename import part_filename
 from wholetrack.errors import ErrorKind, ServiceError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _FIELD = b"file"
-_MAX_FILENAME = 255
 
 
 class OneFileForm:
@@ -96,8 +96,7 @@ class OneFileForm:
         self._n_files += 1
         if self._n_files > 1:
             raise _malformed("The request contains more than one file. Send each file in its own request.")
-        name = options.get(b"filename", b"").decode("utf-8", errors="replace")
-        self._filename = name[:_MAX_FILENAME] or None
+        self._filename = part_filename(options.get(b"filename", b""), self._disposition)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._on_data(data[start:end])

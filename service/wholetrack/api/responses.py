@@ -23,8 +23,10 @@ from wholetrack.api.schemas import (
 )
 from wholetrack.contracts import Ranking, TrackPrediction, WindowScores
 
-# With six decimals a probability is exact to 5e-7, and the response for a two-hour mix stays below a megabyte.
+# For shares, confidence and times. The network computes in float32, which has about seven significant digits.
 _DECIMALS = 6
+# The probabilities of windows are by far the largest part of a response.
+_WINDOW_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,11 @@ def prediction_response(
             summed_score=_summed_score(prediction.summed_score, top_k),
             majority_vote=_majority_vote(prediction.majority_vote, top_k),
             agreement=prediction.summed_score.genre == prediction.majority_vote.genre,
-            confidence=prediction.confidence,
+            confidence=_rounded(prediction.confidence),
             in_domain=prediction.in_domain,
         ),
         sections=[
-            Section(start_s=round(s.start_s, 3), end_s=round(s.end_s, 3), genre=s.genre, share=s.share)
+            Section(start_s=round(s.start_s, 3), end_s=round(s.end_s, 3), genre=s.genre, share=_rounded(s.share))
             for s in prediction.sections
         ],
         windows=_windows(prediction.windows, card.labels, detail),
@@ -97,18 +99,22 @@ def _track(prediction: TrackPrediction, source: SourceFile) -> Track:
         container=stream.container,
         sample_rate_hz=stream.sample_rate_hz,
         channels=stream.channels,
-        duration_s=round(prediction.duration_s, _DECIMALS),
+        duration_s=_rounded(prediction.duration_s),
     )
 
 
 def _summed_score(ranking: Ranking, top_k: int) -> SummedScore:
-    top = [RankedGenre(genre=r.genre, share=r.share) for r in ranking.ranked[:top_k]]
-    return SummedScore(genre=ranking.genre, share=ranking.share, top_k=top)
+    top = [RankedGenre(genre=r.genre, share=_rounded(r.share)) for r in ranking.ranked[:top_k]]
+    return SummedScore(genre=ranking.genre, share=_rounded(ranking.share), top_k=top)
 
 
 def _majority_vote(ranking: Ranking, top_k: int) -> MajorityVote:
-    top = [VotedGenre(genre=r.genre, share=r.share, windows=r.windows or 0) for r in ranking.ranked[:top_k]]
-    return MajorityVote(genre=ranking.genre, share=ranking.share, top_k=top)
+    top = [VotedGenre(genre=r.genre, share=_rounded(r.share), windows=r.windows or 0) for r in ranking.ranked[:top_k]]
+    return MajorityVote(genre=ranking.genre, share=_rounded(ranking.share), top_k=top)
+
+
+def _rounded(value: float) -> float:
+    return round(value, _DECIMALS)
 
 
 def _windows(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail) -> Windows:
@@ -120,7 +126,7 @@ def _windows(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail
             None if silent else labels[i] for i, silent in zip(leading, scores.silent.tolist(), strict=True)
         ]
     if detail is WindowDetail.FULL:
-        fields["probabilities"] = scores.probabilities.astype("f8").round(_DECIMALS).tolist()
+        fields["probabilities"] = scores.probabilities.astype("f8").round(_WINDOW_DECIMALS).tolist()
     return Windows.model_construct(**fields, _fields_set=set(fields))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wholetrack.contracts import ModelCard, WarningCode
+from wholetrack.contracts import WarningCode
 
 
 class WindowDetail(StrEnum):
@@ -148,17 +148,17 @@ class Windows(BaseModel):
 
 
 class Timing(BaseModel):
-    """Milliseconds spent in each stage. Stages overlap, so their sum may exceed the total."""
+    """Milliseconds of elapsed time that the request spent in each stage, one after the other.
+
+    Stages run in parallel: while a request waits for one of them, the others continue, and that time counts only for
+    the stage it waits for. The stages therefore add up to no more than the total.
+    """
 
     receive: float = Field(description="Receiving the upload.")
     decode: float = Field(description="Waiting for ffmpeg.")
     features: float = Field(description="Computing the spectrogram and its windows.")
-    queue: float = Field(
-        description="Waiting for a decoding slot, plus the longest time that a window waited for the device."
-    )
-    inference: float = Field(
-        description="The track's share of the time that the network ran; the times of parallel threads add up."
-    )
+    queue: float = Field(description="Waiting for a decoding slot, while other tracks were decoded.")
+    inference: float = Field(description="Waiting for the network, including while it ran windows of other tracks.")
     total: float = Field(description="From the first byte of the request to this response.")
 
 
@@ -182,7 +182,7 @@ class PredictionResponse(BaseModel):
 
 
 class ModelSummary(BaseModel):
-    """One served model."""
+    """One served model in brief."""
 
     name: str = Field(description="Name of the model.")
     version: str = Field(description="Version of the model.")
@@ -193,32 +193,16 @@ class ModelSummary(BaseModel):
         description="False for a model that cannot run until the service is restarted; requests for it get a 503."
     )
     unavailable_reason: str | None = Field(description="Why the model cannot run; null if it can.")
+    labels: tuple[str, ...] = Field(description="Genres that the model distinguishes.")
+    summary: str = Field(description="One sentence about the model.")
+
+
+class ModelDescription(ModelSummary):
+    """One served model with its card."""
+
     card: dict[str, Any] = Field(
         description="The model.json of the bundle: labels, features, windows, metrics and licence."
     )
-
-    @classmethod
-    def of(
-        cls,
-        card: ModelCard,
-        *,
-        device: str,
-        precision: str,
-        default: bool,
-        available: bool,
-        unavailable_reason: str | None,
-    ) -> ModelSummary:
-        """Return the summary of a model on its device."""
-        return cls(
-            name=card.name,
-            version=card.version,
-            device=device,
-            precision=precision,
-            default=default,
-            available=available,
-            unavailable_reason=unavailable_reason,
-            card=card.model_dump(mode="json"),
-        )
 
 
 class ModelList(BaseModel):

@@ -19,7 +19,7 @@ Attributes = dict[str, str | int | float]
 
 _NAME = "wholetrack"
 # Health probes and metric scrapes would outnumber the predictions by far.
-_NOT_TRACED = r"^[^:]+://[^/]+/(healthz|readyz|metrics|docs|openapi\.json)"
+_NOT_TRACED = r"^[^:]+://[^/]+(/.*)?/(healthz|readyz|metrics|docs|openapi\.json)"
 
 
 class Tracing:

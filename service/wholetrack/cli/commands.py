@@ -162,7 +162,8 @@ def health() -> None:
     """Check whether the service on this machine is ready; exit with status 1 if it is not."""
     from wholetrack import healthcheck
 
-    raise typer.Exit(healthcheck.main(_load_command_settings().port))
+    settings = _load_command_settings()
+    raise typer.Exit(healthcheck.main(settings.probe_port or settings.port))
 
 
 @app.command()

@@ -7,7 +7,6 @@ during a long mix does not wait behind it.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
@@ -115,7 +114,7 @@ class BatchQueue:
     def _next_batch(self, max_windows: int) -> list[BatchSlice]:
         """Take windows from all waiting tracks in turn, in proportion to their weights, until the batch is full."""
         batch: list[BatchSlice] = []
-        capacity, now = max_windows, time.monotonic()
+        capacity = max_windows
         while self._ready and capacity:
             share = max(1, capacity // sum(track.weight for track in self._ready))
             for _ in range(len(self._ready)):
@@ -124,7 +123,7 @@ class BatchQueue:
                 track = self._ready.popleft()
                 if not track.n_waiting:
                     continue
-                taken = track.take(min(share * track.weight, capacity), now)
+                taken = track.take(min(share * track.weight, capacity))
                 batch.append(taken)
                 capacity -= len(taken.windows)
                 if track.n_waiting:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,12 +39,6 @@ class BatchSlice:
         return BatchSlice(self.track, self.position, self.windows[:middle]), later
 
 
-@dataclass(slots=True)
-class _Block:
-    windows: Windows
-    put_at: float
-
-
 class TrackQueue:
     """The windows of one track in the engine. As a context manager, it discards what is left when the block ends.
 
@@ -53,8 +46,6 @@ class TrackQueue:
 
     Attributes:
         weight: Share of each batch relative to the other open tracks.
-        queue_s: Longest time that a window waited for a device, in seconds.
-        inference_s: The track's share of the device time, in seconds.
     """
 
     def __init__(
@@ -70,15 +61,13 @@ class TrackQueue:
         self._max_waiting = max_waiting
         self._on_ready = on_ready
         self._on_close = on_close
-        self._blocks: deque[_Block] = deque()
+        self._blocks: deque[Windows] = deque()
         self._n_waiting = 0
         self._n_unfinished = 0
         self._n_taken = 0
         self._outputs: dict[int, Probabilities] = {}
         self._failure: ServiceError | None = None
         self.weight = weight
-        self.queue_s = 0.0
-        self.inference_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +92,7 @@ class TrackQueue:
             return
         with self._changed:
             self._wait_until(lambda: self._failure is None and self._n_waiting < self._max_waiting)
-            self._blocks.append(_Block(windows, time.monotonic()))
+            self._blocks.append(windows)
             self._n_waiting += len(windows)
             self._n_unfinished += len(windows)
             self._on_ready(self)
@@ -158,23 +147,19 @@ class TrackQueue:
         self._n_waiting = 0
         self._changed.notify_all()
 
-    def take(self, max_windows: int, now: float) -> BatchSlice:
+    def take(self, max_windows: int) -> BatchSlice:
         """Remove and return the next windows: at most ``max_windows``, all from one block."""
-        block = self._blocks[0]
-        taken, remaining = block.windows[:max_windows], block.windows[max_windows:]
+        block = self._blocks.popleft()
+        taken, remaining = block[:max_windows], block[max_windows:]
         if len(remaining):
-            block.windows = remaining
-        else:
-            self._blocks.popleft()
+            self._blocks.appendleft(remaining)
         position, self._n_taken = self._n_taken, self._n_taken + len(taken)
         self._n_waiting -= len(taken)
-        self.queue_s = max(self.queue_s, now - block.put_at)
         self._changed.notify_all()
         return BatchSlice(self, position, taken)
 
-    def deliver(self, position: int, probabilities: Probabilities, seconds: float) -> None:
+    def deliver(self, position: int, probabilities: Probabilities) -> None:
         """Store the outputs for the windows that start at ``position``. Slices may be delivered in any order."""
         self._outputs[position] = probabilities
         self._n_unfinished -= len(probabilities)
-        self.inference_s += seconds
         self._changed.notify_all()

@@ -167,7 +167,7 @@ class Worker:
             return False
         windows = np.concatenate([part.windows for part in batch])
         try:
-            probabilities, seconds = self._run(windows)
+            probabilities = self._run(windows)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
             _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
             if self._has_lost_context(error):
@@ -178,10 +178,10 @@ class Worker:
             with self._batches.lock:
                 batch[0].track.fail(device_failed())
             return False
-        self._deliver(batch, probabilities, seconds)
+        self._deliver(batch, probabilities)
         return True
 
-    def _deliver(self, batch: list[BatchSlice], probabilities: Probabilities, seconds: float) -> None:
+    def _deliver(self, batch: list[BatchSlice], probabilities: Probabilities) -> None:
         with self._batches.lock:
             if self.abandoned:
                 return
@@ -190,8 +190,7 @@ class Worker:
             begin = 0
             for part in batch:
                 end = begin + len(part.windows)
-                share = (end - begin) / len(probabilities)
-                part.track.deliver(part.position, probabilities[begin:end], seconds * share)
+                part.track.deliver(part.position, probabilities[begin:end])
                 begin = end
 
     def _probe(self) -> Failure | None:
@@ -211,11 +210,8 @@ class Worker:
         self._context_lost = self._context_lost or has_lost_context(error)
         return self._context_lost
 
-    def _run(self, windows: Windows) -> tuple[Probabilities, float]:
+    def _run(self, windows: Windows) -> Probabilities:
         """Run the classifier within the time limit that the supervisor watches.
-
-        Returns:
-            The outputs, and the seconds that the run took.
 
         Raises:
             ValueError: If the outputs do not have the promised shape or are not finite.
@@ -234,7 +230,7 @@ class Worker:
             with self._batches.lock:
                 self._counts.busy_s += seconds
                 self._counts.memory = self.classifier.memory
-        return probabilities, seconds
+        return probabilities
 
 
 def has_lost_context(error: Exception) -> bool:

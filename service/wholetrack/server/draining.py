@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Protocol
@@ -13,7 +17,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from wholetrack.server.limits import ConnectionLimits
+from wholetrack.server.listening import BACKLOG, listening_sockets, url_of
+from wholetrack.server.probes import ProbeListener
 from wholetrack.server.protocol import GuardedProtocol
+from wholetrack.server.waiting import WaitingConnections
 from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -36,12 +43,15 @@ class DrainingServer(uvicorn.Server):
 
     uvicorn by itself stops listening first, so a request that a load balancer sends before it notices the shutdown
     would have its connection refused. This server keeps responding meanwhile. If nothing is in progress, it stops at
-    once. A second signal stops it without waiting.
+    once. A second signal stops it without waiting. Probes on their own port are answered until the end.
 
     Args:
         app: The application.
         settings: Address, limits and timeouts.
         predictions: What to drain.
+
+    Raises:
+        StartupError: If the address is not available.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, predictions: Drainable) -> None:
@@ -57,8 +67,10 @@ class DrainingServer(uvicorn.Server):
             log_config=None,
             access_log=False,
             server_header=False,
-            http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # uvicorn only calls it
+            http=partial(GuardedProtocol, limits=limits, waiting=WaitingConnections()),  # type: ignore[arg-type] # uvicorn only calls it
             ws="none",
+            backlog=BACKLOG,
+            timeout_keep_alive=settings.keep_alive_s,
             workers=1,  # uvicorn would read WEB_CONCURRENCY, which only its own command supports
             timeout_graceful_shutdown=int(settings.shutdown_timeout_s),
         )
@@ -66,6 +78,41 @@ class DrainingServer(uvicorn.Server):
         self._predictions = predictions
         self._timeout_s = settings.shutdown_timeout_s
         self._draining_since: float | None = None
+        self._sockets = listening_sockets(settings.host, settings.port, setting="WHOLETRACK_PORT")
+        self._probes = None
+        if settings.probe_port:
+            sockets = listening_sockets(settings.host, settings.probe_port, setting="WHOLETRACK_PROBE_PORT")
+            self._probes = ProbeListener(app, sockets, limits)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal arrives."""
+        super().run(sockets or self._sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application and listen."""
+        await super().startup(sockets)
+        for listening in sockets or []:
+            _log.info("listening on %s", url_of(listening))
+        if self._probes:
+            await self._probes.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is in progress and stop, the answers to probes last."""
+        await super().shutdown(sockets)
+        if self._probes:
+            self._probes.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGHUP like SIGTERM, unless it is ignored, as ``nohup`` does."""
+        with super().capture_signals():
+            previous = signal.getsignal(signal.SIGHUP)
+            if previous is not signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, lambda _, frame: self.handle_exit(signal.SIGTERM, frame))
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, previous)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start draining on the first signal; stop on the second."""
@@ -78,7 +125,10 @@ class DrainingServer(uvicorn.Server):
         """Check every tenth of a second whether the server can stop."""
         if self._draining_since is not None and not self.should_exit:
             self.should_exit = self._is_drained(time.monotonic() - self._draining_since)
-        return await super().on_tick(counter)
+        should_exit = await super().on_tick(counter)
+        if self._probes:
+            self._probes.set_default_headers(self.server_state.default_headers)
+        return should_exit
 
     def _is_drained(self, elapsed_s: float) -> bool:
         if not self._predictions.draining:

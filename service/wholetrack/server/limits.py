@@ -12,7 +12,7 @@ class ConnectionLimits:
     """Limits on what a client may use of the server.
 
     Attributes:
-        max_connections: Concurrent connections; a few more are accepted for health probes.
+        max_connections: Concurrent connections with a request; a few more are accepted for health probes.
         max_header_bytes: Size of everything in a request that is not its body: the request line, headers, trailers and
             chunk extensions.
         timeout_s: How long a client may take to send the headers of a request, to send the rest of a body that is no

@@ -19,12 +19,13 @@ from wholetrack.errors import ServiceError
 from wholetrack.server.limits import ConnectionLimits, HeaderBudget, Timer
 from wholetrack.server.refusals import headers_too_large, headers_too_slow, not_http, refusal, too_many_connections
 from wholetrack.server.upgrades import headers_without_upgrade
+from wholetrack.server.waiting import WaitingConnections
 from wholetrack.server.write_monitor import WriteMonitor
 
 _log = logging.getLogger(__name__)
 
-# Connections beyond max_connections that are accepted for probes only. Otherwise a burst of clients would make the
-# service look dead to a supervisor, which would then restart it.
+# Connections beyond max_connections that are left for probes if all others have a request in progress. Otherwise a
+# burst of clients would make the service look dead to a supervisor, which would then restart it.
 _PROBE_CONNECTIONS = 16
 _PROBE_PATHS = (b"/healthz", b"/readyz")
 
@@ -32,20 +33,32 @@ _PROBE_PATHS = (b"/healthz", b"/readyz")
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits. If a request exceeds one, it gets a problem and the connection is closed.
 
-    At any time, a connection either has a request in progress or one of its timers is running. Only complete request
-    headers stop the timer for headers; any other bytes that the client sends do not prolong the connection.
+    At any time, a connection either has a request in progress or one of its timers is running. Between requests, that
+    is uvicorn's timer for idle connections, until the client sends anything. From then on, and on a new connection, the
+    headers of the request are due; bytes that do not complete them do not prolong the connection.
+
+    If there are too many connections, the one that has waited longest for a request is closed. A request is refused if
+    as many others are in progress as connections are allowed, unless it is a probe.
 
     Requests are not pipelined, since uvicorn puts no limit on its pipeline. If a client sends another request before it
     has received a response, the connection closes after that response, and the client may retry (RFC 9112, 9.3.2).
 
     Args:
         limits: Enforced on this connection.
+        waiting: The connections of the same listener that wait for a request.
         uvicorn_arguments: The arguments of uvicorn's protocol.
     """
 
-    def __init__(self, *, limits: ConnectionLimits, **uvicorn_arguments: Any) -> None:  # noqa: ANN401 - uvicorn's types
+    def __init__(
+        self,
+        *,
+        limits: ConnectionLimits,
+        waiting: WaitingConnections,
+        **uvicorn_arguments: Any,  # noqa: ANN401 - uvicorn's types
+    ) -> None:
         super().__init__(**uvicorn_arguments)
         self._limits = limits
+        self._waiting = waiting
         self._header_budget = HeaderBudget(limits.max_header_bytes)
         self._headers_timer = Timer(self.loop, limits.timeout_s, self._refuse_slow_headers)
         # Runs while input is discarded: the rest of a body after an early response, or anything after a refusal.
@@ -54,7 +67,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._receiving_request = False
         self._ignore_input = False
         self._is_upgrade_request = False
-        self._accepts_only_probes = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection and wait for the headers of a request, or refuse it if there are too many."""
@@ -62,11 +74,10 @@ class GuardedProtocol(HttpToolsProtocol):
         # Call pause_writing as soon as anything waits to be sent, so that the write monitor sees all of it.
         transport.set_write_buffer_limits(high=0)
         self._write_monitor = WriteMonitor(self.loop, transport, self._limits.timeout_s)
-        n_excess = len(self.connections) - self._limits.max_connections
-        if n_excess > _PROBE_CONNECTIONS:
+        if self._n_above_limit > _PROBE_CONNECTIONS and not self._waiting.close_longest():
             self._refuse(too_many_connections())
             return
-        self._accepts_only_probes = n_excess > 0
+        self._waiting.add(transport)
         self._headers_timer.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -75,12 +86,16 @@ class GuardedProtocol(HttpToolsProtocol):
         self._discard_timer.cancel()
         if self._write_monitor:
             self._write_monitor.stop()
+        self._waiting.discard(self.transport)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse the data; refuse what is not HTTP or exceeds the header limit."""
         if self._ignore_input or self.transport.is_closing():
             return
+        if self.timeout_keep_alive_task and not self._receiving_request:
+            # The connection was idle, and the client has begun to send its next request.
+            self._headers_timer.start()
         self._unset_keepalive_if_required()
         self._header_budget.count_read(len(data))
         try:
@@ -132,7 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
         Raises:
             ValueError: If it does not name exactly one host.
-            ServiceError: ``overloaded`` if the connection accepts only probes and this is not one.
+            ServiceError: ``overloaded`` if too many requests are in progress and this is not a probe.
         """
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._is_upgrade_request = True
@@ -140,9 +155,11 @@ class GuardedProtocol(HttpToolsProtocol):
         n_hosts = sum(name == b"host" for name, _ in self.headers)
         if n_hosts > 1 or (n_hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("a request must name one host")
-        if self._accepts_only_probes and self.url.partition(b"?")[0] not in _PROBE_PATHS:
+        n_busy = len(self.connections) - len(self._waiting)
+        if n_busy >= self._limits.max_connections and self.url.partition(b"?")[0] not in _PROBE_PATHS:
             raise too_many_connections()
         self._headers_timer.cancel()
+        self._waiting.discard(self.transport)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -163,12 +180,18 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of the body if the response came before its end."""
         if not self.transport.is_closing():
-            (self._discard_timer if self._receiving_request else self._headers_timer).start()
+            self._waiting.add(self.transport)
+            if self._receiving_request:
+                self._discard_timer.start()
         super().on_response_complete()
 
     @property
     def _response_pending(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _n_above_limit(self) -> int:
+        return len(self.connections) - self._limits.max_connections
 
     def _count_header(self, n_bytes: int) -> None:
         self._header_budget.count_header(n_bytes)
@@ -195,7 +218,7 @@ class GuardedProtocol(HttpToolsProtocol):
         request_id = uuid.uuid4().hex
         _log.info("refused a connection: %s", error.kind.code, extra={"connection": request_id})
         self.transport.write(refusal(error, request_id=request_id))
-        if self._response_pending or len(self.connections) > self._limits.max_connections:
+        if self._response_pending or self._n_above_limit > 0:
             self._close()
         else:
             self._close_later()

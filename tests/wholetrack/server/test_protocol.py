@@ -17,6 +17,7 @@ import uvicorn
 from tests.harness.waiting import until
 from wholetrack.server.limits import ConnectionLimits
 from wholetrack.server.protocol import GuardedProtocol
+from wholetrack.server.waiting import WaitingConnections
 
 pytestmark = pytest.mark.timing
 
@@ -38,7 +39,7 @@ def port() -> Iterator[int]:
     config = uvicorn.Config(
         _large_response,
         port=0,
-        http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type] # uvicorn only calls it
+        http=partial(GuardedProtocol, limits=limits, waiting=WaitingConnections()),  # type: ignore[arg-type] # uvicorn only calls it
         ws="none",
         lifespan="off",
         log_config=None,
