@@ -25,6 +25,7 @@ class ErrorKind(Enum):
     HEADERS_TOO_LARGE = 431, "The headers are too large"
     CLIENT_GONE = 499, "The client disconnected"
     INTERNAL_ERROR = 500, "The service failed"
+    UNSUPPORTED_TRANSFER_CODING = 501, "The transfer coding is not supported"
     NOT_READY = 503, "The service is not ready"
     DRAINING = 503, "The service is shutting down"
     DEVICE_FAILED = 503, "The inference device failed"

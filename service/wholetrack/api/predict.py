@@ -29,6 +29,7 @@ _ERRORS = (
     ErrorKind.OVERLOADED,
     ErrorKind.HEADERS_TOO_LARGE,
     ErrorKind.INTERNAL_ERROR,
+    ErrorKind.UNSUPPORTED_TRANSFER_CODING,
     ErrorKind.DRAINING,
     ErrorKind.DEVICE_FAILED,
     ErrorKind.MODEL_UNAVAILABLE,

@@ -37,6 +37,7 @@ _EXAMPLES = {
     ErrorKind.OVERLOADED: "64 predictions are in progress. Try again after the time in the Retry-After header.",
     ErrorKind.INTERNAL_ERROR: "The request failed because of an error in the service. Report the request id to its "
     "operator.",
+    ErrorKind.UNSUPPORTED_TRANSFER_CODING: "Send the body uncompressed. The only transfer coding is 'chunked'.",
     ErrorKind.NOT_READY: "The service is starting. Try again in a moment.",
     ErrorKind.DRAINING: "The service is shutting down. Send the request to another instance.",
     ErrorKind.DEVICE_FAILED: "The inference device failed. Try again in a moment.",

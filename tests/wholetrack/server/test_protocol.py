@@ -34,7 +34,13 @@ async def _large_response(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    limits = ConnectionLimits(max_connections=4, max_header_bytes=4096, timeout_s=_TIMEOUT_S)
+    limits = ConnectionLimits(
+        max_connections=4,
+        max_header_bytes=4096,
+        timeout_s=_TIMEOUT_S,
+        min_response_bytes_per_s=1 << 20,
+        request_timeout_s=60,
+    )
     config = uvicorn.Config(
         _large_response,
         port=0,
