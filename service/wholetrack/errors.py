@@ -17,6 +17,7 @@ class ErrorKind(Enum):
     UPLOAD_TOO_LARGE = 413, "The upload is too large"
     AUDIO_TOO_LONG = 413, "The recording is too long"
     UNSUPPORTED_MEDIA = 415, "The audio format is not supported"
+    UNKNOWN_HOST = 421, "The service is not known by this host name"
     UNDECODABLE_AUDIO = 422, "The audio cannot be decoded"
     NO_AUDIO_STREAM = 422, "The file contains no audio"
     EMPTY_AUDIO = 422, "The recording is empty"

@@ -192,6 +192,13 @@ class Settings(BaseSettings):
         description="Origins whose pages may read responses in a browser (CORS), as a JSON list such as "
         '["https://example.org"]. Empty: none.',
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names under which clients may address the service, as a JSON list such as "
+        '["music.example.org", "*.internal"]; requests with another name in their Host header get a 421. IP addresses '
+        "and names without a dot, such as localhost, are always accepted. Empty: a service without keys that listens "
+        "on a loopback address accepts only those; any other service accepts all names.",
+    )
 
     otlp_endpoint: str | None = Field(
         default=None,

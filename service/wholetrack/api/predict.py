@@ -22,6 +22,7 @@ _ERRORS = (
     ErrorKind.UPLOAD_TOO_LARGE,
     ErrorKind.AUDIO_TOO_LONG,
     ErrorKind.UNSUPPORTED_MEDIA,
+    ErrorKind.UNKNOWN_HOST,
     ErrorKind.UNDECODABLE_AUDIO,
     ErrorKind.NO_AUDIO_STREAM,
     ErrorKind.EMPTY_AUDIO,

@@ -134,7 +134,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the URL."""
-        self._budget.count_url(len(url))
+        self._budget.count_url(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:

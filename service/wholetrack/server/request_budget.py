@@ -58,14 +58,14 @@ class RequestBudget:
         if self._read_bytes > self._max_header_bytes:
             raise self._headers_too_large()
 
-    def count_url(self, n_bytes: int) -> None:
+    def count_url(self, part: bytes) -> None:
         """Count a part of the URL.
 
         Raises:
             ServiceError: ``headers_too_large``.
         """
-        self._url_bytes += n_bytes
-        self._count_header_bytes(n_bytes, line_bytes=self._url_bytes)
+        self._url_bytes += len(part)
+        self._count_header_bytes(len(part), line_bytes=self._url_bytes)
 
     def count_header(self, name: bytes, value: bytes) -> None:
         """Count a header or trailer.

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.timing
 _TIMEOUT_S = 0.5
 _RESPONSE_BYTES = 12 << 20
 _CHUNK_BYTES = 128 << 10
+_MIN_BYTES_PER_S = 256 << 10
+_REQUEST_TIMEOUT_S = 20.0
 
 
 async def _large_response(scope: Any, receive: Any, send: Any) -> None:
@@ -38,8 +40,8 @@ def port() -> Iterator[int]:
         max_connections=4,
         max_header_bytes=4096,
         timeout_s=_TIMEOUT_S,
-        min_response_bytes_per_s=1 << 20,
-        request_timeout_s=60,
+        min_response_bytes_per_s=_MIN_BYTES_PER_S,
+        request_timeout_s=_REQUEST_TIMEOUT_S,
     )
     config = uvicorn.Config(
         _large_response,
@@ -58,14 +60,14 @@ def port() -> Iterator[int]:
     thread.join()
 
 
-def read_response(port: int, *, pauses_s: Iterable[float]) -> int:
+def read_response(port: int, *, pauses_s: Iterable[float], chunk_bytes: int = _CHUNK_BYTES) -> int:
     """Read the response, pausing after each of the first chunks; return the number of bytes received."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as client:
         client.request("GET", "/")
         response, n_bytes = client.getresponse(), 0
         try:
             for pause_s in chain(pauses_s, repeat(0.0)):
-                if not (chunk := response.read(_CHUNK_BYTES)):
+                if not (chunk := response.read(chunk_bytes)):
                     break
                 n_bytes += len(chunk)
                 time.sleep(pause_s)
@@ -77,6 +79,11 @@ def read_response(port: int, *, pauses_s: Iterable[float]) -> int:
 def test_a_client_that_reads_slowly_gets_the_whole_response(port: int) -> None:
     """Progress counts even if only the kernel's buffer shrinks and the server's own does not."""
     assert read_response(port, pauses_s=repeat(_TIMEOUT_S / 10)) == _RESPONSE_BYTES
+
+
+def test_a_client_that_reads_more_slowly_than_permitted_is_disconnected(port: int) -> None:
+    """Although it never stops reading."""
+    assert read_response(port, pauses_s=repeat(_TIMEOUT_S / 2), chunk_bytes=8192) < _RESPONSE_BYTES
 
 
 def test_a_client_that_stops_reading_is_disconnected(port: int) -> None:
