@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import socket
 import struct
 import termios
 
 from wholetrack.server.limits import ConnectionLimits
 
 _log = logging.getLogger(__name__)
+
+# By default the kernel buffers megabytes for each connection. A response that fits counts as sent, and if its client
+# does not read it, the kernel keeps it even after the connection is closed. The kernel doubles this value.
+_KERNEL_BUFFER_BYTES = 128 << 10
 
 
 class WriteMonitor:
@@ -33,6 +38,7 @@ class WriteMonitor:
         self._request_end = 0.0
         self._unsent_bytes = 0
         self._handle: asyncio.TimerHandle | None = None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
 
     def start(self, *, request_began: float) -> None:
         """Start watching: data is waiting to be sent.
@@ -57,14 +63,20 @@ class WriteMonitor:
         end = self._grace_end + max(0, n_read) / self._limits.min_response_bytes_per_s
         if self._loop.time() >= max(self._grace_end, min(end, self._request_end)):
             _log.info("a client read its response too slowly: %d bytes", n_read)
-            self._transport.abort()
+            self._reset()
             return
         self._handle = self._loop.call_at(min(end, self._request_end), self._check_progress)
+
+    def _reset(self) -> None:
+        """Abort the connection. Otherwise the kernel would keep what it has buffered until the client reads it."""
+        connection = self._transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def _count_unsent(self) -> int:
         """Return the bytes that the client has not acknowledged, including those in the kernel (tcp(7), SIOCOUTQ).
 
-        The kernel buffers megabytes, so the transport's own buffer may not shrink even though the client is reading.
+        The client may be reading even though the transport's own buffer does not shrink.
         """
         buffered = int(self._transport.get_write_buffer_size())
         connection = self._transport.get_extra_info("socket")

@@ -52,7 +52,7 @@ class _Connection:
         return self.unsent_bytes
 
     def get_extra_info(self, name: str) -> socket.socket:
-        del name
+        assert name == "socket"
         return self._ends[0]
 
     def abort(self) -> None:
