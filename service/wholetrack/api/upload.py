@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from wholetrack.errors import ErrorKind, ServiceError
 
 # Allowance for what surrounds the file in a multipart body.
 _ENVELOPE_BYTES = 1 << 20
-# A file full of lines that resemble the boundary of its form takes about 15 ms to parse for this many bytes.
-_FORM_SLICE_BYTES = 64 << 10
 
 REQUEST_BODY: dict[str, Any] = {
     "required": True,
@@ -73,13 +71,11 @@ class UploadLimits:
         max_bytes: Maximum size of the recording.
         min_bytes_per_s: Minimum average rate of the body.
         grace_s: Time before the minimum rate is enforced, in seconds.
-        form_turn: Held while a slice of a form is parsed, so that uploads cannot keep the event loop busy together.
     """
 
     max_bytes: int
     min_bytes_per_s: int
     grace_s: float
-    form_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @asynccontextmanager
@@ -103,7 +99,7 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
     spool = Spool(folder, limits.max_bytes)
     try:
         content_type = request.headers.get("content-type", "")
-        filename = await _receive(_chunks(request, limits), content_type, spool, limits.form_turn)
+        filename = await _receive(_chunks(request, limits), content_type, spool)
         await to_thread.run_sync(spool.flush)
         yield Upload(spool.path, filename, spool.sha256.hexdigest(), spool.n_bytes, time.monotonic() - began)
     finally:
@@ -120,20 +116,14 @@ def _check_coding(coding: str) -> None:
         )
 
 
-async def _receive(
-    chunks: AsyncIterator[bytes], content_type: str, spool: Spool, form_turn: asyncio.Lock
-) -> str | None:
+async def _receive(chunks: AsyncIterator[bytes], content_type: str, spool: Spool) -> str | None:
     """Stream the body into the spool and return the name of the file, if the client sent one."""
     kind, options = header_options(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
         form = OneFileForm(options.get(b"boundary", b""), spool.add)
-        async for chunk in chunks:
-            await _parse(chunk, form, form_turn)
-            await _flush(spool)
+        await _stream(chunks, form.feed, spool)
         return form.finish()
-    async for chunk in chunks:
-        spool.add(chunk)
-        await _flush(spool)
+    await _stream(chunks, spool.add, spool)
     if spool.n_bytes == 0:
         raise ServiceError(
             ErrorKind.MALFORMED_REQUEST,
@@ -142,17 +132,11 @@ async def _receive(
     return None
 
 
-async def _flush(spool: Spool) -> None:
-    if spool.needs_flush:
-        await to_thread.run_sync(spool.flush)
-
-
-async def _parse(chunk: bytes, form: OneFileForm, turn: asyncio.Lock) -> None:
-    """Parse a chunk in slices: one slice, of all uploads, in each iteration of the event loop."""
-    for begin in range(0, len(chunk), _FORM_SLICE_BYTES):
-        async with turn:
-            form.feed(chunk[begin : begin + _FORM_SLICE_BYTES])
-            await asyncio.sleep(0)
+async def _stream(chunks: AsyncIterator[bytes], feed: Callable[[bytes], None], spool: Spool) -> None:
+    async for chunk in chunks:
+        feed(chunk)
+        if spool.needs_flush:
+            await to_thread.run_sync(spool.flush)
 
 
 async def _chunks(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:

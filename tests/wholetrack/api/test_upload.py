@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -109,34 +109,24 @@ def test_headers_with_many_parameters_are_refused(tmp_path: Path, filler: str) -
         receive(tmp_path, f"--XX\r\nContent-Disposition: form-data{many}\r\n\r\n".encode() + END, MULTIPART)
 
 
-def test_forms_are_parsed_in_slices_between_other_events(tmp_path: Path) -> None:
-    """However many are received at the same time: a slice of one of them, then everything else that is due."""
-    n_forms, n_bytes = 4, 1 << 20
-    shared = limits(10**7)
-    body = part(content=b"\r\n--XXA" * (n_bytes // 7)) + END
-    spooled: list[int] = []
-
-    async def receive_form() -> None:
-        messages: Iterator[Message] = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-        async def next_message() -> Message:
-            return next(messages)
-
-        headers = [(b"content-type", MULTIPART.encode())]
-        request = Request({"type": "http", "method": "POST", "headers": headers}, next_message)
-        async with receive_upload(request, tmp_path, shared) as upload:
-            spooled.append(upload.n_bytes)
-
-    async def count_iterations() -> int:
-        forms = asyncio.gather(*(receive_form() for _ in range(n_forms)))
-        n_iterations = 0
-        while not forms.done():
-            await asyncio.sleep(0)
-            n_iterations += 1
-        return n_iterations
-
-    assert asyncio.run(count_iterations()) >= n_forms * n_bytes // 65536
-    assert spooled == [n_bytes // 7 * 7] * n_forms
+@pytest.mark.parametrize("chunk_bytes", [50_000, 1 << 20])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\r\n--XXA" * 70_000, "too many parts"),
+        (b"\r\n--XX-A" * 70_000, "too many parts"),
+        (b"\r\n--XX" + b" " * 500_000, "spaces"),
+    ],
+    ids=["lines", "lines with a hyphen", "spaces"],
+)
+def test_a_file_that_would_take_long_to_parse_is_refused(
+    tmp_path: Path, content: bytes, complaint: str, chunk_bytes: int
+) -> None:
+    """No line of a file may begin with the boundary of its form (RFC 2046, 5.1.1)."""
+    body = part(content=content) + END
+    with pytest.raises(ServiceError, match=complaint) as caught:
+        receive(tmp_path, body, MULTIPART, chunk_bytes=chunk_bytes)
+    assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
 
 
 @pytest.mark.parametrize("content_type", [None, "audio/mpeg", "application/octet-stream", "not/a;type"])
