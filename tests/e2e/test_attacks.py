@@ -56,5 +56,6 @@ def test_probes_succeed_during_an_attack(attacked: Server, recording: Path, name
         assert one.outcomes["200"] == len(one.latencies_s) > 0, one.outcomes
     assert n_connections <= _MAX_CONNECTIONS + 32
     assert attack.tally.connections >= ATTACKS[name].n_clients
-    assert attack.tally.responses
+    # Connections that send nothing may be closed without a response.
+    assert attack.tally.responses or name == "silent connections"
     assert set(attack.tally.responses) <= _STATUSES[name]
