@@ -30,8 +30,10 @@ _log = logging.getLogger(__name__)
 # service look dead to a supervisor, which would then restart it.
 _PROBE_CONNECTIONS = 16
 _PROBE_PATHS = (b"/healthz", b"/readyz")
-# The event loop reads up to 250 kB at a time, so ignored input is read at up to 25 MB/s.
+# The event loop reads up to 250 kB at a time, so input that is discarded is read at up to 25 MB/s. After an early
+# response the first megabyte of the body is not delayed, so that a client that sends all of it first is not held up.
 _DISCARD_PAUSE_S = 0.01
+_UNDELAYED_BYTES = 1 << 20
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -55,6 +57,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._request_began = self.loop.time()
         # Parts of the body from the current read.
         self._body_parts: list[bytes] = []
+        self._discarded_bytes = 0
         self._headers_timer = Timer(self.loop, limits.timeout_s, self._refuse_slow_headers)
         # Runs while input is discarded: the rest of a body after an early response, or anything after a refusal.
         self._discard_timer = Timer(self.loop, limits.timeout_s, self._stop_discarding)
@@ -106,6 +109,8 @@ class GuardedProtocol(HttpToolsProtocol):
         except ServiceError as error:
             self._refuse(error)
         self._deliver_body()
+        if self._discarded_bytes > _UNDELAYED_BYTES:
+            self._pace_discarding()
 
     def pause_writing(self) -> None:
         """Watch whether the client reads the data that waits to be sent."""
@@ -130,6 +135,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._budget.start_request()
         self._request_began = self.loop.time()
         self._receiving_request = True
+        self._discarded_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -172,6 +178,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._budget.count_body(len(body))
         if self._response_pending:
             self._body_parts.append(body)
+        else:
+            self._discarded_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """Finish receiving the request. If it already has its response, the next request may follow."""
