@@ -9,7 +9,7 @@ LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-training serve test lint types imports docs unit flaky pythons bench bench-memory bench-peers bench-containers \
-    performance train systems robustness results fuzz chaos soak reliability sbom audit containers lock clean
+    performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -119,7 +119,10 @@ containers: $(VENV)/.test $(VENV)/.containers ## Build, run and attack the image
 	docker info >/dev/null
 	WHOLETRACK_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
-reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos and soak
+attacks: $(VENV)/.test ## Attack the connections of the service, and measure health probes (about 6 minutes); writes docs/reliability
+	$(BIN)/python -m bench.attacks --record
+
+reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos, soak and attacks
 	$(BIN)/python -m bench.reliability
 
 sbom: $(VENV)/.service $(VENV)/.tools ## Write the bills of materials (CycloneDX) of the service to build/

@@ -16,6 +16,7 @@ from wholetrack_training.results.markdown import markdown_table
 _BAD_INPUT, _EXTREMES = "tests/e2e/test_bad_input.py", "tests/e2e/test_extremes.py"
 _MEMORY = "tests/e2e/test_memory.py"
 _CONNECTIONS, _UPLOAD = "tests/e2e/test_connections.py", "tests/wholetrack/api/test_upload.py"
+_PROTOCOL, _BUDGET = "tests/wholetrack/server/test_protocol.py", "tests/wholetrack/server/test_request_budget.py"
 _PIPELINE, _SANDBOX = "tests/wholetrack/test_pipeline.py", "tests/wholetrack/sandbox/test_restrictions.py"
 # What is limited, the setting, the status of the response beyond the limit, and the tests.
 _LIMITS = (
@@ -24,12 +25,13 @@ _LIMITS = (
     ("windows of a recording, or steps if the model has several per window", "max_windows", 413, _PIPELINE),
     ("bytes of the request headers, of a trailer, or of a chunk extension", "max_header_bytes", 431, _CONNECTIONS),
     (
-        "seconds until the headers are complete; without reading the response; before the upload rate is checked",
+        "seconds until the headers are complete; before the rates of an upload and of reading a response are checked",
         "client_timeout_s",
         408,
         _CONNECTIONS,
     ),
     ("minimum upload rate in bytes per second", "min_upload_bytes_per_s", 408, _UPLOAD),
+    ("minimum rate of reading a response in bytes per second", "min_response_bytes_per_s", None, _PROTOCOL),
     ("connections", "max_connections", 429, _CONNECTIONS),
     ("predictions admitted at the same time", "max_requests", 429, _BAD_INPUT),
     ("seconds for a request", "request_timeout_s", 504, _BAD_INPUT),
@@ -42,18 +44,19 @@ _NO_ERRORS = ("ok", *_NO_RESPONSE, "disconnected", "slow_upload")
 def read_records() -> dict[str, Record]:
     """Return the last record of every campaign that has been recorded, by name."""
     records = {path.stem: json.loads(path.read_text()) for path in RELIABILITY_RECORDS.glob("*.json")}
-    return {name: records[name] for name in ("chaos", "fuzz", "soak") if name in records}
+    return {name: records[name] for name in ("chaos", "fuzz", "soak", "attacks") if name in records}
 
 
 def page(records: Mapping[str, Record]) -> str:
     """Return the page."""
-    sections = {"chaos": _chaos, "fuzz": _fuzz, "soak": _soak}
+    sections = {"chaos": _chaos, "fuzz": _fuzz, "soak": _soak, "attacks": _attacks}
     lines = [
         "# Reliability",
         *paragraph(
             "`make reliability` generates this page from the records in [reliability](reliability). CI runs a short "
-            "form of every campaign: each fault for a few seconds, a few hundred damaged files, and 15 seconds of "
-            "mixed traffic. [SECURITY.md](../SECURITY.md) describes the threats and the defences."
+            "form of every campaign: each fault for a few seconds, a few hundred damaged files, 15 seconds of mixed "
+            "traffic, and each attack for a second. [SECURITY.md](../SECURITY.md) describes the threats and the "
+            "defences."
         ),
         *(line for name, record in records.items() for line in sections[name](record)),
         *_limits(),
@@ -138,6 +141,40 @@ def _soak(record: Record) -> Iterable[str]:
     yield from _problems(record["problems"])
 
 
+def _attacks(record: Record) -> Iterable[str]:
+    attacks: Record = record["attacks"]
+    yield from ("", "## Attacks on connections")
+    yield from paragraph(
+        f"`make attacks`, {record['date']}: clients attack the service in one way each, for {record['seconds']:g} s, "
+        f"on a machine with {record['machine']['cpus']} CPUs that they share with it. About fifty times a second, "
+        "`/healthz` is requested on a new connection. The ratio is that to the same latency without the attack."
+    )
+    yield ""
+    yield from markdown_table(
+        ("attack", "connections", "port", "200s of all probes", "median", "ratio", "worst", "ratio"),
+        [
+            [
+                name,
+                f"{result['connections']:,}",
+                port.removesuffix("_port"),
+                f"{result[port]['during']['ok']:,} of {result[port]['during']['probes']:,}",
+                f"{result[port]['during']['median_ms']:.0f} ms",
+                f"{result[port]['median_ratio']:g}",
+                f"{result[port]['during']['worst_ms']:.0f} ms",
+                f"{result[port]['worst_ratio']:g}",
+            ]
+            for name, result in attacks.items()
+            for port in ("main_port", "probe_port")
+            if port in result
+        ],
+    )
+    yield from paragraph(
+        "*Tiny chunks* sends bodies in chunks of one byte, *form lines* forms whose lines begin like the boundary, "
+        "*costly headers* header fields and URLs that take long to process. *Silent connections* keeps opening "
+        "connections without sending anything, and *slow readers* reads large responses a few bytes at a time."
+    )
+
+
 def _limits() -> Iterable[str]:
     settings = Settings.model_construct()
     yield from ("", "## Limits")
@@ -146,11 +183,16 @@ def _limits() -> Iterable[str]:
     yield from markdown_table(
         ("limit", "setting", "default", "status", "tested by"),
         [
-            [what, f"`{PREFIX}{name.upper()}`", f"{getattr(settings, name):,.0f}", str(status), f"`{tests}`"]
+            [what, f"`{PREFIX}{name.upper()}`", f"{getattr(settings, name):,.0f}", str(status or "none"), f"`{tests}`"]
             for what, name, status, tests in _LIMITS
         ],
     )
     ordinary, large = (memory.value >> 20 for memory in (DecoderMemory.ORDINARY, DecoderMemory.LARGE))
+    yield from paragraph(
+        "A request may have 100 headers and 32 query parameters, with 8,190 bytes in its URL and in each header. The "
+        "chunks of a body must have 64 bytes on average, except for a few hundred "
+        f"(`{_BUDGET}`)."
+    )
     yield from paragraph(
         f"An upload may have a single part, with at most 8 headers. A decoder may use {ordinary} MiB of memory, or "
         f"{large} MiB if the file needs more, a limited amount of CPU time and 32 descriptors, and it cannot write to "

@@ -253,6 +253,13 @@ class Settings(BaseSettings):
         description="Origins whose pages may read responses in a browser (CORS), as a JSON list such as "
         '["https://example.org"]. Empty: none.',
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names under which clients may address the service, as a JSON list such as "
+        '["music.example.org", "*.internal"]; requests with another name in their Host header get a 421. IP addresses '
+        "and names without a dot, such as localhost, are always accepted. Empty: a service without keys that listens "
+        "on a loopback address accepts only those; any other service accepts all names.",
+    )
 
     otlp_endpoint: str | None = Field(
         default=None,
@@ -281,20 +288,28 @@ class Settings(BaseSettings):
         "often 60 s, so that none sends a request on a connection that is being closed.",
     )
     max_header_bytes: PositiveInt = Field(
-        default=32 << 10, description="Maximum size of the request line and headers of a request, in bytes."
+        default=32 << 10,
+        description="Maximum size of the request line and headers of a request, in bytes. There may be at most 100 "
+        "headers, and at most 8190 bytes in the URL and in each header.",
     )
     min_upload_bytes_per_s: PositiveInt = Field(
         default=16_384,
         description="Minimum average rate of an upload, in bytes per second, enforced after client_timeout_s.",
     )
+    min_response_bytes_per_s: PositiveInt = Field(
+        default=16_384,
+        description="Minimum average rate at which a client reads a response, in bytes per second, enforced after "
+        "client_timeout_s.",
+    )
     client_timeout_s: _Seconds = Field(
         default=10.0,
-        description="How long the service waits for a client, in seconds: for the headers of a request, before it "
-        "enforces the minimum rate of an upload, and while the client reads nothing of a response.",
+        description="How long the service waits for a client, in seconds: for the headers of a request, and before it "
+        "enforces the minimum rates of an upload and of a response.",
     )
     request_timeout_s: _Seconds = Field(
         default=600.0,
-        description="Time limit of a request, from its first byte until the response is ready, in seconds.",
+        description="Time limit of a request, from its first byte until the response is ready, in seconds. A client "
+        "that reads a response for longer than client_timeout_s must finish within this limit, too.",
     )
     shutdown_timeout_s: _Seconds = Field(
         default=30.0, description="How long a shutdown waits for requests in progress, in seconds."

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.e2e.requests import assert_problem
 from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
@@ -116,12 +117,24 @@ def test_a_key_has_a_concurrency_limit_and_a_rate_limit(closed: Server, song: by
     assert "in progress" in responses[0].json()["detail"]
     slow.join()
     assert responses[1].status_code == 200
-    # Two of the five requests per minute have been used. If much time has passed, they count for less.
+    # One of the five requests per minute has been used; the refused one does not count. If much time has passed, it
+    # counts for less.
     statuses = [get(closed, "/v1/models", bearer(_BOB)).status_code for _ in range(8)]
-    assert 3 <= statuses.count(200) <= 5
+    assert 4 <= statuses.count(200) <= 5
     assert statuses == sorted(statuses)
     assert int(get(closed, "/v1/models", bearer(_BOB)).headers["retry-after"]) >= 1
     assert get(closed, "/v1/models", bearer(_ALICE)).status_code == 200
+
+
+def test_requests_for_other_hosts_are_refused_unless_they_need_a_key(server: Server, closed: Server) -> None:
+    """A page of a domain that resolves to 127.0.0.1 cannot read the responses of a service without keys."""
+    for path in ("/healthz", "/v1/models", "/docs", "/nowhere"):
+        assert_problem(get(server, path, {"Host": "evil.example:8000"}), 421, "unknown_host")
+    posted = httpx.post(f"{server.url}/v1/predict", content=b"RIFF", headers={"Host": "evil.example"})
+    assert_problem(posted, 421, "unknown_host")
+    for host in ("localhost:8000", "127.0.0.1", "[::1]", "wholetrack"):
+        assert get(server, "/v1/models", {"Host": host}).status_code == 200
+    assert get(closed, "/v1/models", {"Host": "music.example.org", **bearer(_ALICE)}).status_code == 200
 
 
 def test_logs_name_the_key_of_a_request_but_contain_no_secret(closed: Server) -> None:

@@ -136,8 +136,9 @@ def test_invalid_http_is_answered_with_a_problem(guarded: Server, request_bytes:
         [b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x-many: there\r\n"] * 2000],
         [b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x-many: there\r\n" * 2000 + b"\r\n"],
         [b"POST /nowhere HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;", *[b"e" * 1000] * 20],
+        [b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 100 + b"\r\n"],
     ],
-    ids=["URL", "header", "headers", "headers at once", "chunk extension"],
+    ids=["URL", "header", "headers", "headers at once", "chunk extension", "number of headers"],
 )
 def test_the_size_of_headers_is_limited(guarded: Server, chunks: list[bytes]) -> None:
     response = exchange(guarded, *chunks)
@@ -151,6 +152,38 @@ def test_the_size_of_trailers_is_limited(guarded: Server) -> None:
     with closing(connect(guarded)) as connection:
         connection.sendall(headers + b"5\r\nhello\r\n0\r\n")
         assert send_until_closed(connection, b"x-trailer: " + b"t" * 100 + b"\r\n", max_s=20) < 20
+
+
+def test_the_number_of_query_parameters_is_limited(guarded: Server) -> None:
+    parameters = b"&".join(b"%x" % number for number in range(1500))
+    for method, path in ((b"GET", b"/healthz"), (b"POST", b"/v1/predict"), (b"GET", b"/nowhere")):
+        response = exchange(guarded, b"%b %b?%b HTTP/1.1\r\nhost: x\r\n\r\n" % (method, path, parameters))
+        assert_refused(response, 422, "invalid_parameter")
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"deflate", b"br, gzip, chunked"])
+def test_other_transfer_codings_are_not_implemented(guarded: Server, coding: bytes) -> None:
+    headers = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: " + coding + b"\r\n\r\n"
+    assert_refused(exchange(guarded, headers, b"5\r\nhello\r\n0\r\n\r\n"), 501, "unsupported_transfer_coding")
+
+
+@pytest.mark.parametrize("path", [b"/v1/predict", b"/v1/models", b"/healthz", b"/nowhere"])
+def test_a_body_of_tiny_chunks_is_refused(guarded: Server, path: bytes) -> None:
+    """Whatever the path; a response that was sent before the body is not followed by another one."""
+    headers = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    at_once = exchange(guarded, headers + b"1\r\nA\r\n" * 10_000)
+    assert_refused(at_once, 400, "malformed_request")
+    assert b"too many small chunks" in at_once
+    in_parts = exchange(guarded, headers, *[b"1\r\nA\r\n" * 100] * 5, pause_s=0.02)
+    assert in_parts.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_body_of_small_chunks_is_predicted(guarded: Server) -> None:
+    """As sent by a program that records audio and sends it in pieces."""
+    headers = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunk = b"50\r\n" + b"\0" * 80 + b"\r\n"
+    response = exchange(guarded, headers + chunk * 5000 + b"0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 415"), response
 
 
 def test_headers_below_the_limit_are_accepted(guarded: Server) -> None:
@@ -218,6 +251,29 @@ def test_a_client_that_reads_no_response_does_not_keep_its_connection(guarded: S
 def test_a_client_that_is_still_sending_can_read_why_it_was_refused(guarded: Server) -> None:
     response = exchange(guarded, b"This is not HTTP.\r\n\r\n", b"x" * (8 << 20))
     assert_refused(response, 400, "malformed_request")
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nconnection: close\r\n", b"HTTP/1.1\r\n"])
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (b"POST /nowhere", 404),
+        (b"GET /v1/predict", 405),
+        (b"POST /v1/predict?top_k=0", 422),
+        (b"POST /v1/predict", 413),
+    ],
+)
+def test_a_client_that_sends_everything_first_can_read_an_early_response(
+    guarded: Server, target: bytes, status: int, version: bytes
+) -> None:
+    """Although it has announced that the connection closes after the response."""
+    headers = target + b" " + version + b"host: x\r\ncontent-length: 1000000000\r\n\r\n"
+    with closing(connect(guarded)) as connection:
+        connection.sendall(headers)
+        # More than the buffers of both kernels hold, so that the service has to read it.
+        for _ in range(16):
+            connection.sendall(bytes(1 << 20))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 %d " % status)
 
 
 def occupy(server: Server, stack: ExitStack, n_connections: int) -> None:

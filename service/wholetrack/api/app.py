@@ -17,6 +17,7 @@ from wholetrack.api.admission import Admission
 from wholetrack.api.compression import Compression
 from wholetrack.api.documentation import documented_app
 from wholetrack.api.exception_handlers import install_exception_handlers
+from wholetrack.api.host_check import HostCheck, hosts_to_check
 from wholetrack.api.keys import Keys, RequireKey
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import NormalPaths
@@ -65,16 +66,19 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
     in_flight, metrics = InFlight(), Metrics(pipeline.models)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
-    _include_routers(app, settings)
+    keys = Keys.load(settings)
+    _include_routers(app, settings, keys)
     add_problem_schema(app)
     install_exception_handlers(app, metrics)
-    _add_middleware(app, settings, in_flight)
+    _add_middleware(app, settings, in_flight, needs_key=keys is not None)
     tracing = Tracing(app, settings.otlp_endpoint)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: Settings, in_flight: InFlight) -> None:
+def _add_middleware(app: FastAPI, settings: Settings, in_flight: InFlight, *, needs_key: bool) -> None:
     """Add the middleware from the innermost to the outermost."""
+    if (allowed := hosts_to_check(settings, needs_key=needs_key)) is not None:
+        app.add_middleware(HostCheck, allowed=allowed)
     app.add_middleware(AccessLog, in_flight=in_flight)
     app.add_middleware(CorrelationIdMiddleware, validator=_is_request_id)
     if settings.cors_origins:
@@ -94,9 +98,8 @@ def _is_request_id(value: str) -> bool:
     return _REQUEST_ID.fullmatch(value) is not None
 
 
-def _include_routers(app: FastAPI, settings: Settings) -> None:
+def _include_routers(app: FastAPI, settings: Settings, keys: Keys | None) -> None:
     """Add all routes. If keys are configured, routes that are not open require one."""
-    keys = Keys.load(settings)
     routers = (
         (predict.router, False),
         (models.router, False),

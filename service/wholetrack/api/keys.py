@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import math
 import re
 import secrets
-import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
+from wholetrack.api.request_rate import RequestRate
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.settings import Settings
-
-if TYPE_CHECKING:
-    from limits.strategies import RateLimiter
 
 _MIN_KEY_LENGTH = 20
 _IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -63,10 +59,10 @@ class Key:
         self.identifier = identifier
         self.digest = bytes.fromhex(spec.sha256)
         self.weight = spec.weight
-        self._requests_per_minute = spec.requests_per_minute or settings.key_requests_per_minute
+        per_minute = spec.requests_per_minute or settings.key_requests_per_minute
+        self._rate = RequestRate(per_minute) if per_minute else None
         self._max_concurrent = spec.concurrent or settings.key_concurrent
         self._in_progress = 0
-        self._limiter = _rate_limiter() if self._requests_per_minute else None
 
     def count_request(self) -> None:
         """Count one request against the rate limit of the key.
@@ -74,19 +70,18 @@ class Key:
         Raises:
             ServiceError: ``overloaded`` if the key has exceeded its requests per minute.
         """
-        if not self._limiter or not self._requests_per_minute:
-            return
-        from limits import RateLimitItemPerMinute
-
-        rate = RateLimitItemPerMinute(self._requests_per_minute)
-        if not self._limiter.hit(rate):
-            seconds = self._limiter.get_window_stats(rate).reset_time - time.time()
+        if self._rate and not self._rate.count():
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key is limited to {self._requests_per_minute} requests per minute. Try again after the time in "
+                f"This key is limited to {self._rate.per_minute} requests per minute. Try again after the time in "
                 "the Retry-After header.",
-                retry_after_s=max(1, math.ceil(seconds)),
+                retry_after_s=self._rate.retry_after_s,
             )
+
+    def uncount_request(self) -> None:
+        """Undo :meth:`count_request` for a request that was refused for another reason."""
+        if self._rate:
+            self._rate.uncount()
 
     @contextmanager
     def prediction_permit(self) -> Iterator[None]:
@@ -201,14 +196,6 @@ def _from_file(path: Path) -> dict[str, KeySpec]:
     except ValidationError as error:
         complaints = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise StartupError(f"the API key file {path} is invalid: {complaints}") from error
-
-
-def _rate_limiter() -> RateLimiter:
-    # Importing limits takes a tenth of a second, so only services that limit rates do it.
-    from limits.storage import MemoryStorage
-    from limits.strategies import SlidingWindowCounterRateLimiter
-
-    return SlidingWindowCounterRateLimiter(MemoryStorage())
 
 
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from wholetrack.api.admission import Admission
 from wholetrack.api.cache import CacheKey, PredictionCache
 from wholetrack.api.deadline import Deadline
-from wholetrack.api.keys import key_of
+from wholetrack.api.keys import Key, key_of
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.responses import SourceFile, prediction_response
 from wholetrack.api.schemas import PredictionResponse, PredictParameters
@@ -79,8 +79,7 @@ class Predictions:
         self._check(parameters)
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
-            stack.enter_context(key.prediction_permit() if key else nullcontext())
-            await stack.enter_async_context(self._admission.admit())
+            await self._admit(key, stack)
             stack.enter_context(self._metrics.in_progress.track_inprogress())
             upload = await self._receive(request, deadline, stack)
             cancellation = Cancellation()
@@ -88,6 +87,17 @@ class Predictions:
                 self._respond, upload, parameters, deadline.began, cancellation, weight=key.weight if key else 1
             )
             return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
+
+    async def _admit(self, key: Key | None, stack: AsyncExitStack) -> None:
+        """Hold the permits of a prediction until ``stack`` is left."""
+        try:
+            stack.enter_context(key.prediction_permit() if key else nullcontext())
+            await stack.enter_async_context(self._admission.admit())
+        except ServiceError:
+            # A request that is refused because others are in progress is retried, and would count twice.
+            if key:
+                key.uncount_request()
+            raise
 
     def _check(self, parameters: PredictParameters) -> None:
         """Reject invalid parameters before the upload is received."""

@@ -28,6 +28,8 @@ _EXAMPLES = {
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
     "operator to raise max_duration_s.",
     ErrorKind.UNSUPPORTED_MEDIA: "Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm.",
+    ErrorKind.UNKNOWN_HOST: "Address the service as localhost or by its IP address, or ask its operator to add the "
+    "name in the Host header to WHOLETRACK_ALLOWED_HOSTS.",
     ErrorKind.UNDECODABLE_AUDIO: "The file looks like audio but cannot be opened: it is truncated or corrupt. Send a "
     "complete file.",
     ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
@@ -37,6 +39,7 @@ _EXAMPLES = {
     ErrorKind.OVERLOADED: "64 predictions are in progress. Try again after the time in the Retry-After header.",
     ErrorKind.INTERNAL_ERROR: "The request failed because of an error in the service. Report the request id to its "
     "operator.",
+    ErrorKind.UNSUPPORTED_TRANSFER_CODING: "Send the body uncompressed. The only transfer coding is 'chunked'.",
     ErrorKind.NOT_READY: "The service is starting. Try again in a moment.",
     ErrorKind.DRAINING: "The service is shutting down. Send the request to another instance.",
     ErrorKind.DEVICE_FAILED: "The inference device failed. Try again in a moment.",

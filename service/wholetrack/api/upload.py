@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from python_multipart.multipart import parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from wholetrack.api.multipart import OneFileForm
+from wholetrack.api.multipart import OneFileForm, header_options
 from wholetrack.api.spool import Spool, upload_too_large
 from wholetrack.errors import ErrorKind, ServiceError
 
@@ -89,15 +88,18 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
         limits: Limits on size and rate.
 
     Raises:
-        ServiceError: ``malformed_request``, ``upload_too_large``, ``request_too_slow`` or ``client_gone``.
+        ServiceError: ``malformed_request``, ``unsupported_media``, ``upload_too_large``, ``request_too_slow`` or
+            ``client_gone``.
     """
     began = time.monotonic()
+    _check_coding(request.headers.get("content-encoding", ""))
     stated_length = request.headers.get("content-length", "")
     if stated_length.isdigit() and int(stated_length) > limits.max_bytes + _ENVELOPE_BYTES:
         raise upload_too_large(limits.max_bytes)
     spool = Spool(folder, limits.max_bytes)
     try:
-        filename = await _receive(_chunks(request, limits), request.headers.get("content-type"), spool)
+        content_type = request.headers.get("content-type", "")
+        filename = await _receive(_chunks(request, limits), content_type, spool)
         await to_thread.run_sync(spool.flush)
         yield Upload(spool.path, filename, spool.sha256.hexdigest(), spool.n_bytes, time.monotonic() - began)
     finally:
@@ -106,9 +108,17 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
         await asyncio.get_running_loop().run_in_executor(None, spool.discard)
 
 
-async def _receive(chunks: AsyncIterator[bytes], content_type: str | None, spool: Spool) -> str | None:
+def _check_coding(coding: str) -> None:
+    if coding.strip().lower() not in ("", "identity"):
+        raise ServiceError(
+            ErrorKind.UNSUPPORTED_MEDIA,
+            "The body is compressed, as its header Content-Encoding says. Send the file as it is.",
+        )
+
+
+async def _receive(chunks: AsyncIterator[bytes], content_type: str, spool: Spool) -> str | None:
     """Stream the body into the spool and return the name of the file, if the client sent one."""
-    kind, options = parse_options_header(content_type)
+    kind, options = header_options(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
         form = OneFileForm(options.get(b"boundary", b""), spool.add)
         await _stream(chunks, form.feed, spool)

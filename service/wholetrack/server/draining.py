@@ -59,6 +59,8 @@ class DrainingServer(uvicorn.Server):
             max_connections=settings.max_connections,
             max_header_bytes=settings.max_header_bytes,
             timeout_s=settings.client_timeout_s,
+            min_response_bytes_per_s=settings.min_response_bytes_per_s,
+            request_timeout_s=settings.request_timeout_s,
         )
         config = uvicorn.Config(
             app,

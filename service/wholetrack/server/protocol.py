@@ -1,7 +1,8 @@
 """An HTTP protocol for uvicorn that enforces limits on every connection.
 
 uvicorn limits neither the size of request headers, which could fill the memory, nor the time that they may take. A
-client could occupy a file descriptor forever by sending one byte at a time, or by never reading a response.
+client could occupy a file descriptor forever by sending one byte at a time, or by never reading a response, and the
+event loop by sending thousands of headers or of one-byte chunks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wholetrack.errors import ServiceError
-from wholetrack.server.limits import ConnectionLimits, HeaderBudget, Timer
-from wholetrack.server.refusals import headers_too_large, headers_too_slow, not_http, refusal, too_many_connections
+from wholetrack.server.limits import ConnectionLimits, Timer
+from wholetrack.server.refusals import headers_too_slow, not_http, refusal, too_many_connections
+from wholetrack.server.request_budget import RequestBudget
+from wholetrack.server.response_transport import ResponseTransport
 from wholetrack.server.upgrades import headers_without_upgrade
 from wholetrack.server.waiting import WaitingConnections
 from wholetrack.server.write_monitor import WriteMonitor
@@ -28,6 +31,10 @@ _log = logging.getLogger(__name__)
 # burst of clients would make the service look dead to a supervisor, which would then restart it.
 _PROBE_CONNECTIONS = 16
 _PROBE_PATHS = (b"/healthz", b"/readyz")
+# The event loop reads up to 250 kB at a time, so input that is discarded is read at up to 25 MB/s. After an early
+# response the first megabyte of the body is not delayed, so that a client that sends all of it first is not held up.
+_DISCARD_PAUSE_S = 0.01
+_UNDELAYED_BYTES = 1 << 20
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -59,12 +66,17 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(**uvicorn_arguments)
         self._limits = limits
         self._waiting = waiting
-        self._header_budget = HeaderBudget(limits.max_header_bytes)
+        self._budget = RequestBudget(limits.max_header_bytes)
+        self._request_began = self.loop.time()
+        # Parts of the body from the current read.
+        self._body_parts: list[bytes] = []
+        self._discarded_bytes = 0
         self._headers_timer = Timer(self.loop, limits.timeout_s, self._refuse_slow_headers)
         # Runs while input is discarded: the rest of a body after an early response, or anything after a refusal.
-        self._discard_timer = Timer(self.loop, limits.timeout_s, self._close)
+        self._discard_timer = Timer(self.loop, limits.timeout_s, self._stop_discarding)
         self._write_monitor: WriteMonitor | None = None
         self._receiving_request = False
+        self._receiving_body = False
         self._ignore_input = False
         self._is_upgrade_request = False
 
@@ -73,7 +85,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # Call pause_writing as soon as anything waits to be sent, so that the write monitor sees all of it.
         transport.set_write_buffer_limits(high=0)
-        self._write_monitor = WriteMonitor(self.loop, transport, self._limits.timeout_s)
+        self._write_monitor = WriteMonitor(self.loop, transport, self._limits)
         if self._n_above_limit > _PROBE_CONNECTIONS and not self._waiting.close_longest():
             self._refuse(too_many_connections())
             return
@@ -90,29 +102,36 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data; refuse what is not HTTP or exceeds the header limit."""
-        if self._ignore_input or self.transport.is_closing():
+        """Parse the data; refuse what is not HTTP or exceeds a limit."""
+        if self.transport.is_closing():
+            return
+        if self._ignore_input:
+            self._pace_discarding()
             return
         if self.timeout_keep_alive_task and not self._receiving_request:
             # The connection was idle, and the client has begun to send its next request.
             self._headers_timer.start()
         self._unset_keepalive_if_required()
-        self._header_budget.count_read(len(data))
+        self._budget.count_read(len(data))
         try:
             self.parser.feed_data(data)
+            self._budget.check_read()
         except httptools.HttpParserUpgrade as upgrade:
             self._parse_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             # httptools reports an exception of one of the callbacks below as the context of its own.
             self._refuse(error.__context__ if isinstance(error.__context__, ServiceError) else not_http())
-        if self._header_budget.exceeded:
-            self._refuse(headers_too_large())
+        except ServiceError as error:
+            self._refuse(error)
+        self._deliver_body()
+        if self._discarded_bytes > _UNDELAYED_BYTES:
+            self._pace_discarding()
 
     def pause_writing(self) -> None:
         """Watch whether the client reads the data that waits to be sent."""
         super().pause_writing()
         if self._write_monitor:
-            self._write_monitor.start()
+            self._write_monitor.start(request_began=self._request_began)
 
     def resume_writing(self) -> None:
         """Stop watching: everything has been sent."""
@@ -128,18 +147,20 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         if self._response_pending:
             raise ValueError("requests are not pipelined")
-        self._header_budget.start_request()
+        self._budget.start_request()
+        self._request_began = self.loop.time()
         self._receiving_request = True
+        self._discarded_bytes = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the URL."""
-        self._count_header(len(url))
+        self._budget.count_url(url)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header or trailer."""
-        self._count_header(len(name) + len(value))
+        self._budget.count_header(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -158,20 +179,31 @@ class GuardedProtocol(HttpToolsProtocol):
         n_busy = len(self.connections) - len(self._waiting)
         if n_busy >= self._limits.max_connections and self.url.partition(b"?")[0] not in _PROBE_PATHS:
             raise too_many_connections()
+        self._budget.check_query(self.url)
         self._headers_timer.cancel()
         self._waiting.discard(self.transport)
         super().on_headers_complete()
+        self._receiving_body = True
+        self.cycle.transport = ResponseTransport(self.transport, self._close_after_response)  # type: ignore[assignment]
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk of the body."""
+        self._budget.count_chunk()
 
     def on_body(self, body: bytes) -> None:
-        """Receive a part of the body."""
-        self._header_budget.count_body()
-        super().on_body(body)
+        """Receive a part of the body, unless it is no longer needed."""
+        self._budget.count_body(len(body))
+        if self._response_pending:
+            self._body_parts.append(body)
+        else:
+            self._discarded_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """Finish receiving the request. If it already has its response, the next request may follow."""
         if self._is_upgrade_request:
             return
-        self._receiving_request = False
+        self._receiving_request = self._receiving_body = False
+        self._deliver_body()
         self._discard_timer.cancel()
         if self.cycle.response_complete:
             self._headers_timer.start()
@@ -179,24 +211,32 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of the body if the response came before its end."""
-        if not self.transport.is_closing():
+        if not self.transport.is_closing() and not self._ignore_input:
             self._waiting.add(self.transport)
             if self._receiving_request:
                 self._discard_timer.start()
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        """Close the connection, once the response is complete if one is pending."""
+        if self._response_pending:
+            super().shutdown()
+        else:
+            self._close()
+
     @property
     def _response_pending(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        return self.cycle is not None and not (self.cycle.response_complete or self.cycle.disconnected)
 
     @property
     def _n_above_limit(self) -> int:
         return len(self.connections) - self._limits.max_connections
 
-    def _count_header(self, n_bytes: int) -> None:
-        self._header_budget.count_header(n_bytes)
-        if self._header_budget.exceeded:
-            raise headers_too_large()
+    def _deliver_body(self) -> None:
+        """Pass on what has been received of the body at once, however many chunks it was sent in."""
+        if self._body_parts:
+            super().on_body(b"".join(self._body_parts))
+            self._body_parts.clear()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parse a request for an upgrade again, as if it had not asked for one; ``rest`` follows its headers."""
@@ -217,11 +257,23 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         request_id = uuid.uuid4().hex
         _log.info("refused a connection: %s", error.kind.code, extra={"connection": request_id})
-        self.transport.write(refusal(error, request_id=request_id))
-        if self._response_pending or self._n_above_limit > 0:
+        if not (self._receiving_body and self.cycle.response_started):
+            self.transport.write(refusal(error, request_id=request_id))
+        if self._response_pending:
+            # Stop the application. What it sends is dropped.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self._n_above_limit > _PROBE_CONNECTIONS:
             self._close()
         else:
             self._close_later()
+
+    def _close_after_response(self) -> None:
+        """Close the connection after a response that announced it."""
+        if self._receiving_body or self._ignore_input:
+            self._close_later()
+        else:
+            self._close()
 
     def _close_later(self) -> None:
         """Close the connection after the discard timeout, and ignore what the client sends until then.
@@ -230,11 +282,29 @@ class GuardedProtocol(HttpToolsProtocol):
         the response (RFC 9112, 9.6).
         """
         self._ignore_input = True
+        self._body_parts.clear()
         self._headers_timer.cancel()
         self._discard_timer.start()
+        self.flow.resume_reading()
         # The client may have reset the connection in the meantime.
         with suppress(OSError):
             self.transport.write_eof()
+
+    def _pace_discarding(self) -> None:
+        """Read the next part of ignored input only after a pause, so that it takes hardly any time."""
+        self.flow.pause_reading()
+        self.loop.call_later(_DISCARD_PAUSE_S, self._resume_discarding)
+
+    def _resume_discarding(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _stop_discarding(self) -> None:
+        if self._ignore_input:
+            self._close()
+        else:
+            # A client that has not finished sending may not have begun to read the response.
+            self._close_later()
 
     def _refuse_slow_headers(self) -> None:
         self._refuse(headers_too_slow())

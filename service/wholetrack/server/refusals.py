@@ -31,11 +31,35 @@ def not_http() -> ServiceError:
     return ServiceError(ErrorKind.MALFORMED_REQUEST, "The request is not valid HTTP.")
 
 
-def headers_too_large() -> ServiceError:
-    """Return the error for headers above the size limit."""
-    return ServiceError(ErrorKind.HEADERS_TOO_LARGE, "The headers of the request are too large.")
+def headers_too_large(*, max_bytes: int, max_headers: int, max_line_bytes: int) -> ServiceError:
+    """Return the error for headers above one of the limits."""
+    return ServiceError(
+        ErrorKind.HEADERS_TOO_LARGE,
+        f"The headers of the request are too large. Send at most {max_headers} headers with {max_bytes} bytes in all, "
+        f"and at most {max_line_bytes} bytes in each of them and in the URL.",
+    )
 
 
 def headers_too_slow() -> ServiceError:
     """Return the error for headers that were not complete in time."""
     return ServiceError(ErrorKind.REQUEST_TOO_SLOW, "The headers of the request did not arrive in time.")
+
+
+def chunks_too_small(min_bytes: int) -> ServiceError:
+    """Return the error for a body that consists of too many small chunks."""
+    return ServiceError(
+        ErrorKind.MALFORMED_REQUEST,
+        f"The body consists of too many small chunks. Send at least {min_bytes} bytes per chunk on average.",
+    )
+
+
+def too_many_parameters(limit: int) -> ServiceError:
+    """Return the error for a query string with too many parameters."""
+    return ServiceError(ErrorKind.INVALID_PARAMETER, f"The URL has more than {limit} query parameters.")
+
+
+def unsupported_transfer_coding() -> ServiceError:
+    """Return the error for a body with a transfer coding other than chunked."""
+    return ServiceError(
+        ErrorKind.UNSUPPORTED_TRANSFER_CODING, "Send the body uncompressed. The only transfer coding is 'chunked'."
+    )

@@ -103,6 +103,18 @@ def test_each_key_has_its_own_rate_limit() -> None:
     bob.count_request()
 
 
+def test_a_request_that_is_not_counted_leaves_room_for_another() -> None:
+    alice = load_keys(api_keys=f"alice:{_ALICE}", key_requests_per_minute=2).find(_ALICE)
+    assert alice
+    for _ in range(10):
+        alice.count_request()
+        alice.uncount_request()
+    alice.count_request()
+    alice.count_request()
+    with pytest.raises(ServiceError, match="2 requests per minute"):
+        alice.count_request()
+
+
 def test_each_key_has_its_own_concurrency_limit(tmp_path: Path) -> None:
     key, digest = new_key()
     file = tmp_path / "keys.toml"

@@ -37,12 +37,15 @@ def receive(
     body: bytes,
     content_type: str | None = None,
     *,
+    content_encoding: str | None = None,
     chunk_bytes: int = 65536,
     max_bytes: int = 10**6,
     disconnects: bool = False,
 ) -> tuple[Upload, bytes]:
     """Send a body in chunks; return the upload and the content of its file."""
     headers = [(b"content-type", content_type.encode())] if content_type else []
+    if content_encoding:
+        headers.append((b"content-encoding", content_encoding.encode()))
     chunks = [body[i : i + chunk_bytes] for i in range(0, len(body), chunk_bytes)]
     messages: list[Message] = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages.append({"type": "http.disconnect"} if disconnects else {"type": "http.request", "body": b""})
@@ -69,6 +72,61 @@ def test_a_multipart_body_may_be_cut_into_chunks_anywhere(tmp_path: Path, chunk_
     assert upload.filename == "song.mp3"
     assert upload.n_bytes == len(CONTENT)
     assert upload.sha256 == hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.mark.parametrize("encoding", ["base64", "Base64 ", "quoted-printable", "x-uuencode"])
+def test_an_encoded_file_is_refused_with_the_reason(tmp_path: Path, encoding: str) -> None:
+    headers = f'--XX\r\nContent-Disposition: form-data; name="file"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
+    with pytest.raises(ServiceError, match="Content-Transfer-Encoding") as caught:
+        receive(tmp_path, headers.encode() + b"UklGRg==\r\n" + END, MULTIPART)
+    assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
+
+
+@pytest.mark.parametrize("encoding", ["binary", "8bit", "7BIT"])
+def test_a_file_whose_headers_say_that_it_is_not_encoded_is_accepted(tmp_path: Path, encoding: str) -> None:
+    headers = f'--XX\r\nContent-Transfer-Encoding: {encoding}\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    assert receive(tmp_path, headers.encode() + CONTENT + b"\r\n" + END, MULTIPART)[1] == CONTENT
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip", " GZIP"])
+@pytest.mark.parametrize("content_type", [MULTIPART, "audio/wav"])
+def test_a_compressed_body_is_refused_with_the_reason(tmp_path: Path, coding: str, content_type: str) -> None:
+    with pytest.raises(ServiceError, match="Content-Encoding") as caught:
+        receive(tmp_path, b"\x1f\x8b", content_type, content_encoding=coding)
+    assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
+
+
+def test_a_body_that_is_explicitly_not_compressed_is_accepted(tmp_path: Path) -> None:
+    assert receive(tmp_path, CONTENT, content_encoding="identity")[1] == CONTENT
+
+
+@pytest.mark.parametrize("filler", [";", ";a=b", '";', '\\";'])
+def test_headers_with_many_parameters_are_refused(tmp_path: Path, filler: str) -> None:
+    many = filler * 1000
+    with pytest.raises(ServiceError, match="too many parameters"):
+        receive(tmp_path, part() + END, MULTIPART + many)
+    with pytest.raises(ServiceError, match="too many parameters"):
+        receive(tmp_path, f"--XX\r\nContent-Disposition: form-data{many}\r\n\r\n".encode() + END, MULTIPART)
+
+
+@pytest.mark.parametrize("chunk_bytes", [50_000, 1 << 20])
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\r\n--XXA" * 70_000, "too many parts"),
+        (b"\r\n--XX-A" * 70_000, "too many parts"),
+        (b"\r\n--XX" + b" " * 500_000, "spaces"),
+    ],
+    ids=["lines", "lines with a hyphen", "spaces"],
+)
+def test_a_file_that_would_take_long_to_parse_is_refused(
+    tmp_path: Path, content: bytes, complaint: str, chunk_bytes: int
+) -> None:
+    """No line of a file may begin with the boundary of its form (RFC 2046, 5.1.1)."""
+    body = part(content=content) + END
+    with pytest.raises(ServiceError, match=complaint) as caught:
+        receive(tmp_path, body, MULTIPART, chunk_bytes=chunk_bytes)
+    assert caught.value.kind is ErrorKind.MALFORMED_REQUEST
 
 
 @pytest.mark.parametrize("content_type", [None, "audio/mpeg", "application/octet-stream", "not/a;type"])
