@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.attacks.tally import Tally
 
 _CHUNKS = b"1\r\nA\r\n" * 10_000
+_SLICE_BYTES = 1 << 18
 _SLOW_READ_BYTES = 512
 _SLOW_READ_PAUSE_S = 0.5
 
@@ -63,7 +64,7 @@ def send_tiny_chunks(target: Target, end: float, tally: Tally) -> None:
     """Send a body in chunks of one byte, as fast as the service reads it."""
     with target.connect() as connection:
         tally.connections += 1
-        connection.sendall(_request(b"POST /v1/predict", b"Transfer-Encoding: chunked"))
+        connection.sendall(_request(b"POST /v1/predict", b"Transfer-Encoding: chunked") + _CHUNKS)
         with suppress(OSError):
             while time.monotonic() < end:
                 tally.sent_bytes += connection.send(_CHUNKS)
@@ -76,11 +77,11 @@ def send_form_lines(target: Target, end: float, tally: Tally) -> None:
     headers = b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: %d" % len(body)
     with target.connect() as connection:
         tally.connections += 1
-        connection.sendall(_request(b"POST /v1/predict", headers))
-        view = memoryview(body)
+        connection.sendall(_request(b"POST /v1/predict", headers) + body[:_SLICE_BYTES])
+        view = memoryview(body)[_SLICE_BYTES:]
         with suppress(OSError):
             while view and time.monotonic() < end:
-                n_sent = connection.send(view[: 1 << 18])
+                n_sent = connection.send(view[:_SLICE_BYTES])
                 tally.sent_bytes += n_sent
                 view = view[n_sent:]
         tally.count_response(connection.recv(1 << 16))
