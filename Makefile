@@ -37,11 +37,11 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests without a running service run in two processes. Those that measure time or load run alone.
-PARALLEL := tests/fuzz tests/wholetrack tests/wholetrack_training
+# Tests that need the whole machine or a fixed port run alone. The others run in two processes.
+ALONE := tests/chaos tests/e2e/test_attacks.py tests/e2e/test_memory.py tests/test_packaging.py tests/test_readme.py
 unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(BIN)/python -m pytest $(or $(PYTEST),$(PARALLEL:%=--ignore=%))
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(PARALLEL) -n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) -n 2 --dist loadfile)
 
 flaky: $(VENV)/.test ## Run each test in PYTEST 50 times on a busy machine (COUNT, default: all tests that depend on timing)
 	$(BIN)/python -m tests.harness.busy $(BIN)/python -m pytest --count $(or $(COUNT),50) -x $(or $(PYTEST),-m timing)
