@@ -263,10 +263,7 @@ class GuardedProtocol(HttpToolsProtocol):
             # Stop the application. What it sends is dropped.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self._n_above_limit > _PROBE_CONNECTIONS:
-            self._close()
-        else:
-            self._close_later()
+        self._close_later()
 
     def _close_after_response(self) -> None:
         """Close the connection after a response that announced it."""
@@ -283,6 +280,8 @@ class GuardedProtocol(HttpToolsProtocol):
         """
         self._ignore_input = True
         self._body_parts.clear()
+        # It is closed earlier if there are too many connections.
+        self._waiting.add(self.transport)
         self._headers_timer.cancel()
         self._discard_timer.start()
         self.flow.resume_reading()
