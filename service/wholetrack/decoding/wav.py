@@ -18,7 +18,8 @@ _UNKNOWN_SIZES = (range(1), range(0x7FFF0000, 0x80010000), range(0xFFFF0000, 0x1
 _W64_HEADER_BYTES, _W64_CHUNK_HEADER_BYTES = 40, 24
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 # Larger than any file; a size above this one is unknown.
-_W64_MAX_BYTES = 1 << 60
+_MAX_BYTES = 1 << 60
+_READ_TO_THE_END = ("-ignore_length", "1")
 _PADDING_BYTES = 1 << 16
 
 
@@ -59,14 +60,21 @@ def read_wav(file: BinaryIO, start: int, size: int) -> Wav:
             # RF64 (EBU Tech 3306): the 64-bit size of the data, behind that of the file.
             long_size = int.from_bytes(file.read(16)[8:], "little")
         elif chunk.name == b"data":
-            n_bytes = long_size if long_size and chunk.size == 0xFFFFFFFF else chunk.size
-            end = chunk.start + n_bytes
-            if any(n_bytes in sizes for sizes in _UNKNOWN_SIZES) or end >= size:
-                return Wav(options, end > size and not any(n_bytes in sizes for sizes in _UNKNOWN_SIZES))
-            # The size of a file of more than 4 GiB has wrapped around, or a program did not update it.
-            if not _is_plausible_rest(file, end + n_bytes % 2, size):
-                options += ("-ignore_length", "1")
-            return Wav(options)
+            is_long = chunk.size == 0xFFFFFFFF and long_size is not None
+            return _with_data(file, options, chunk.start, (long_size or 0) if is_long else chunk.size, size)
+    return Wav(options)
+
+
+def _with_data(file: BinaryIO, options: tuple[str, ...], start: int, n_bytes: int, size: int) -> Wav:
+    """Return what the stated size of the samples, ``n_bytes`` from ``start``, requires."""
+    end = start + n_bytes
+    if n_bytes >= _MAX_BYTES or any(n_bytes in sizes for sizes in _UNKNOWN_SIZES):
+        return Wav((*options, *_READ_TO_THE_END))
+    if end >= size:
+        return Wav(options, is_truncated=end > size)
+    # The size of a file of more than 4 GiB has wrapped around, or a program did not update it.
+    if not _is_plausible_rest(file, end + n_bytes % 2, size):
+        options += _READ_TO_THE_END
     return Wav(options)
 
 
@@ -81,7 +89,7 @@ def read_w64(file: BinaryIO, start: int, size: int) -> bool:
         # The size includes the header. Chunks are aligned to eight bytes.
         chunk_bytes = int.from_bytes(header[16:], "little")
         if header[:16] == _W64_DATA:
-            return chunk_bytes < _W64_MAX_BYTES and position + chunk_bytes > size
+            return chunk_bytes < _MAX_BYTES and position + chunk_bytes > size
         position += max(chunk_bytes + -chunk_bytes % 8, _W64_CHUNK_HEADER_BYTES)
     return False
 

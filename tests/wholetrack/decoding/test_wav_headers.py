@@ -148,6 +148,13 @@ def test_a_long_wav_states_its_size_elsewhere(
     whole = path.read_bytes()
     assert whole.startswith(b"RF64")
     assert decode(each_decoder, path)[1].warnings == ()
+    # A program that writes to a pipe cannot fill in the sizes.
+    for size in (0, 1 << 62):
+        sizes = whole.index(b"ds64") + 8
+        path.write_bytes(whole[: sizes + 8] + struct.pack("<Q", size) + whole[sizes + 16 :])
+        samples, summary = decode(each_decoder, path)
+        assert len(samples) == len(tune16)
+        assert summary.warnings == ()
     path.write_bytes(whole[: len(whole) // 2])
     assert [warning.code for warning in decode(each_decoder, path)[1].warnings] == ["truncated"]
 
