@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import BinaryIO
 
+from wholetrack.decoding.padding import padding_start
+
 Range = tuple[int, int]
 
 _ID3V2_HEADER_BYTES = 10
@@ -73,11 +75,11 @@ def _id3v2_bytes(header: bytes) -> int:
 
 
 def _trailing_tags_start(file: BinaryIO, start: int, size: int) -> int:
-    """Return where the tags at the end of the file begin, or its size if there are none."""
+    """Return where the tags at the end of the file begin, and zeros before them, or its size if there are none."""
     end = size
     for _ in range(_MAX_TRAILING_TAGS):
         end = _before_tag(file, start, end)
-    return end
+    return padding_start(file, start, end)
 
 
 def _before_tag(file: BinaryIO, start: int, end: int) -> int:

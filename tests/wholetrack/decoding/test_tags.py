@@ -12,6 +12,7 @@ from tests.harness.decoding import RATE, decode
 from tests.harness.recordings import Recorder, generate_tune, wav_bytes
 from wholetrack.decoding.audio_parts import find_audio_parts
 from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.padding import frame_bytes
 
 SECONDS = 5
 PICTURE = b"\xff\xd8\xff\xe0" + np.random.default_rng(4).bytes(300_000) + b"\xff\xd9"
@@ -67,6 +68,9 @@ BEHIND = {
     "Lyrics3": lyrics3(),
     "Lyrics3 version 1": lyrics3_version_1(),
     "ID3v2 with footer": id3v2_with_footer(),
+    "zeros": bytes(50_000),
+    "one zero": bytes(1),
+    "zeros and ID3v1": bytes(3000) + id3v1(),
     "all": id3v2_with_footer() + ape() + lyrics3(),
 }
 BETWEEN = {
@@ -105,6 +109,35 @@ def test_tags_behind_the_audio_are_no_damage(
     samples, summary = decode(each_decoder, path)
     np.testing.assert_array_equal(samples, decode(each_decoder, plain)[0])
     assert summary.warnings == ()
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "aac", "flac"])
+def test_the_zeros_of_silent_frames_are_no_padding(
+    each_decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path, suffix: str
+) -> None:
+    plain, path = tmp_path / f"plain.{suffix}", tmp_path / f"padded.{suffix}"
+    recorder.run("-f", "lavfi", "-i", "anullsrc=r=44100", "-t", "3", "-id3v2_version", "0", plain)
+    path.write_bytes(plain.read_bytes() + bytes(5000))
+    samples, summary = decode(each_decoder, path)
+    np.testing.assert_array_equal(samples, decode(each_decoder, plain)[0])
+    assert summary.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "n_bytes"),
+    [
+        ("fffb9064", 417),
+        ("fffb9264", 418),
+        ("fffbe064", 1044),
+        ("fff340c4", 104),
+        ("fffd80c0", 417),
+        ("fffb0064", 0),
+        ("fffbf064", 0),
+        ("fff15080024000", 18),
+    ],
+)
+def test_the_length_of_a_frame_follows_from_its_header(header: str, n_bytes: int) -> None:
+    assert frame_bytes(bytes.fromhex(header).ljust(6, b"\0")[:6]) == n_bytes
 
 
 @pytest.mark.parametrize("tag", BETWEEN.values(), ids=BETWEEN)
