@@ -93,7 +93,7 @@ def test_a_wav_with_a_million_empty_chunks(tmp_path: Path) -> None:
 )
 def test_a_file_of_nothing_but_tags_or_pages(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "many"
-    path.write_bytes(b"\xff\xfb" * (content[0] != ord("O")) + content * (20_000_000 // len(content)))
+    path.write_bytes(b"\xff\xfb" * (content[0] != ord("O")) + content * (5_000_000 // len(content)))
     began = time.thread_time()
     find_audio_parts(path)
     assert time.thread_time() - began < 20 * QUICK_S
