@@ -83,7 +83,7 @@ def test_a_blank_option_is_unset(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "wholetrack", "serve", "--port", "0", "--host", ""]
     with subprocess.Popen(program, cwd=tmp_path, env=variables, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        address = next(line for line in process.stderr if "Uvicorn running" in line)
+        address = next(line for line in process.stderr if "listening on" in line)
         process.terminate()
         process.communicate(timeout=60)
     assert "http://127.0.0.1:" in address
