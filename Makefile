@@ -8,7 +8,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit flaky pythons bench bench-memory bench-peers bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-memory bench-peers bench-containers \
     performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -38,10 +38,14 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docker/env_example.py --check
 
 # Tests that need the whole machine or a fixed port run alone. The others run in two processes.
-ALONE := tests/chaos tests/e2e/test_attacks.py tests/e2e/test_memory.py tests/test_packaging.py tests/test_readme.py
+ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_packaging.py tests/test_readme.py
+LONG := tests/e2e/test_memory.py
 unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) -n 2 --dist loadfile)
+
+memory: $(VENV)/.test ## Decode 32 files with a huge index at once in a control group of 2 GiB (as root; about 4 minutes)
+	$(BIN)/python -m pytest $(LONG)
 
 flaky: $(VENV)/.test ## Run each test in PYTEST 50 times on a busy machine (COUNT, default: all tests that depend on timing)
 	$(BIN)/python -m tests.harness.busy $(BIN)/python -m pytest --count $(or $(COUNT),50) -x $(or $(PYTEST),-m timing)

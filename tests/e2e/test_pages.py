@@ -221,8 +221,15 @@ def test_a_prediction_is_posted_with_or_without_a_trailing_slash(server: Server)
     assert httpx.post(f"{server.url}/v1/predict/", content=b"no recording").json()["code"] == "unsupported_media"
 
 
-def test_the_start_page_leads_to_the_documentation(server: Server) -> None:
-    response = httpx.get(server.url, headers={"Host": "elsewhere.example"})
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that clients know by name."""
+    with running_server(tmp_path_factory.mktemp("named"), allowed_hosts='["music.example"]') as started:
+        yield started
+
+
+def test_the_start_page_leads_to_the_documentation(named: Server) -> None:
+    response = httpx.get(named.url, headers={"Host": "music.example"})
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
 
 
@@ -239,10 +246,10 @@ def test_the_start_page_leads_to_the_documentation(server: Server) -> None:
     ],
 )
 def test_the_command_on_the_page_has_the_address_of_the_page(
-    server: Server, headers: dict[str, str], expected: str
+    named: Server, headers: dict[str, str], expected: str
 ) -> None:
-    document = httpx.get(f"{server.url}/openapi.json", headers=headers).json()
-    assert f"`curl -F file=@song.mp3 {expected.format(url=server.url)}`" in document["info"]["description"]
+    document = httpx.get(f"{named.url}/openapi.json", headers=headers).json()
+    assert f"`curl -F file=@song.mp3 {expected.format(url=named.url)}`" in document["info"]["description"]
 
 
 @pytest.mark.parametrize("prefix", ["/music", ""], ids=["kept by the proxy", "removed by the proxy"])

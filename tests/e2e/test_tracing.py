@@ -66,7 +66,7 @@ def test_a_prediction_is_a_trace(collector: Collector, tmp_path: Path, tune: NDA
         # Requests are excluded from tracing by path, not by host.
         "host": "metrics.example",
     }
-    with running_server(tmp_path, otlp_endpoint=endpoint) as server:
+    with running_server(tmp_path, otlp_endpoint=endpoint, allowed_hosts='["metrics.example"]') as server:
         for content, status in ((wav_bytes(tune, 22050), 200), (b"not music", 415)):
             response = httpx.post(f"{server.url}/v1/predict", content=content, headers=client, timeout=60)
             assert response.status_code == status, response.text

@@ -59,9 +59,11 @@ class MonoMixer:
         """
         mono = np.ascontiguousarray(frames[:, 0])
         first = frames[:, 1]
-        for start in range(0, len(mono), self.cell):
-            cell = slice(start, start + self.cell)
-            self._mix_cell(mono[cell], first[cell])
+        # Float formats can hold numbers whose squares do not fit.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(mono), self.cell):
+                cell = slice(start, start + self.cell)
+                self._mix_cell(mono[cell], first[cell])
         return self._without_invalid_samples(mono)
 
     def _mix_cell(self, mono: NDArray[np.float32], first: NDArray[np.float32]) -> None:

@@ -103,6 +103,7 @@ def test_many_chapters_and_tags_do_not_hide_the_stream(
     assert (summary.stream.codec, summary.stream.sample_rate_hz) == ("aac", 44100)
 
 
+@pytest.mark.filterwarnings("error")
 def test_invalid_samples_are_replaced_with_a_warning(
     decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
