@@ -38,7 +38,7 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docker/env_example.py --check
 
 # Tests that need the whole machine or a fixed port run alone. The others run in two processes.
-ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_packaging.py tests/test_readme.py
+ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_readme.py
 LONG := tests/e2e/test_memory.py
 unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
