@@ -26,7 +26,7 @@ FROM python:${PYTHON_VERSION}-slim AS ffmpeg
 WORKDIR /build
 RUN sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/debian.sources \
     && apt-get update \
-    && apt-get install -y --no-install-recommends dpkg-dev gcc libc6-dev make nasm pkg-config xz-utils zlib1g-dev \
+    && apt-get install -y --no-install-recommends dpkg-dev gcc libc6-dev libsoxr-dev make nasm pkg-config xz-utils zlib1g-dev \
     && apt-get source ffmpeg \
     && mv ffmpeg-*/ source
 COPY --from=ffmpeg-options /build/options .
@@ -42,9 +42,9 @@ RUN version=$(dpkg-parsechangelog --file source/debian/changelog --show-field Ve
 
 
 FROM python:${PYTHON_VERSION}-slim AS system
-# The sandbox of decoders needs libseccomp.
+# The sandbox of decoders needs libseccomp, and ffmpeg resamples with libsoxr.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libseccomp2 \
+    && apt-get install -y --no-install-recommends libseccomp2 libsoxr0 \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/cache/ldconfig /var/log/apt /var/log/dpkg.log
 COPY --from=ffmpeg /opt/ffmpeg /opt/ffmpeg
 ENV PATH=/opt/wholetrack/bin:/opt/ffmpeg/bin:$PATH PYTHONUNBUFFERED=1

@@ -43,8 +43,8 @@ def measure(song: Path, python: Path, repeats: int) -> dict[str, Any]:
     """
     rounds = [
         (
-            decode_alone(song, service_scheduling=True).cpu_s,
-            decode_alone(song, service_scheduling=False).cpu_s,
+            decode_alone(song, _RATE_HZ, service_scheduling=True).cpu_s,
+            decode_alone(song, _RATE_HZ, service_scheduling=False).cpu_s,
             _pyav_cpu_s(song, python),
         )
         for _ in range(repeats)

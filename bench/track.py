@@ -45,19 +45,18 @@ class Cost:
     wall_s: float
 
 
-def decode_alone(song: Path, *, service_scheduling: bool = True) -> Cost:
+def decode_alone(song: Path, sample_rate: int, *, service_scheduling: bool = True) -> Cost:
     """Run the ffmpeg command of the service and discard its output.
 
     Args:
         song: The file to decode.
+        sample_rate: Sample rate of the output in Hz.
         service_scheduling: Whether to schedule ffmpeg as the service does, or as the kernel does by default.
     """
     schedule = partial(set_scheduling, min(os.sched_getaffinity(0)))
     ffmpeg = find_ffmpeg()
     with song.open("rb") as file:
-        command = ffmpeg.decode_command(
-            f"file:/dev/fd/{file.fileno()}", marker=16 * "0" + ":", large_frames=ffmpeg.gains_from_large_frames
-        )
+        command = ffmpeg.decode_command(f"file:/dev/fd/{file.fileno()}", marker=16 * "0" + ":", sample_rate=sample_rate)
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         decoder = subprocess.Popen(
             command,
@@ -111,7 +110,7 @@ def measure(pipeline: Pipeline, server: Server, song: Path, repeats: int) -> dic
         blocks = list(decoding.blocks())
     costs: dict[str, list[Cost]] = {name: [] for name in (*_PARTS, "service")}
     for _ in range(repeats + 1):
-        costs["decode_alone"].append(decode_alone(song))
+        costs["decode_alone"].append(decode_alone(song, sample_rate))
         costs["session_alone"].append(session_alone(session, windows))
         costs["features_alone"].append(features_alone(served, blocks))
         costs["service"].append(over_http(server, song))

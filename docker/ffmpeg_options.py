@@ -17,7 +17,7 @@ _COMPONENTS = {
     "protocol": ("file", "pipe", "subfile", "concat"),
     "muxer": ("pcm_f32le",),
     "encoder": ("pcm_f32le",),
-    "filter": ("aformat", "pan", "aresample", "asetnsamples", "anull"),
+    "filter": ("aformat", "pan", "aresample", "asetnsamples", "asplit", "aphasemeter", "anullsink", "anull"),
 }
 _BUILD_OPTIONS = (
     "--disable-everything",
@@ -29,6 +29,7 @@ _BUILD_OPTIONS = (
     "--disable-network",
     "--disable-doc",
     "--disable-debug",
+    "--enable-libsoxr",
     "--enable-zlib",
     "--toolchain=hardened",
 )

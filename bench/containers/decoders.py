@@ -52,7 +52,7 @@ def _inspect(image: str) -> dict[str, Any]:
 
 
 def _built_mb() -> float:
-    """Return the size of the image's ffmpeg, in megabytes."""
-    command = "du --bytes --summarize /opt/ffmpeg"
+    """Return the size of the image's ffmpeg together with libsoxr, in megabytes."""
+    command = "du --bytes --total --dereference /opt/ffmpeg $(ldconfig -p | grep -o '/.*libsoxr.so.0$') | tail -n 1"
     total = run("docker", "run", "--rm", "--user", "0", "--entrypoint", "sh", CPU_IMAGE, "-c", command)
     return round(int(total.split()[0]) / 1e6, 1)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import ModelCard, StageTimes, TrackPrediction, TrackWarning, WarningCode, WindowScores
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
-from wholetrack.decoding.memory_shortage import MemoryShortageError
+from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.features.grid import WindowGrid
 from wholetrack.features.logmel import LogMel
@@ -178,26 +177,18 @@ class Pipeline:
         grid = served.grid(hop_s)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        attempt = partial(self._predict, path, served, grid, max_duration_s, weight, cancellation)
-        try:
-            return attempt(DecoderMemory.ORDINARY)
-        except MemoryShortageError:
-            _log.info("decoding a recording again with more memory")
-        return attempt(DecoderMemory.LARGE)
+        plan = QUICK
+        while True:
+            try:
+                return self._predict(_Track(path, served, grid, max_duration_s, cancellation, plan), weight=weight)
+            except DecodeAgainError as again:
+                _log.info("decoding a recording again: %s", again)
+                plan = again.plan
 
-    def _predict(
-        self,
-        path: Path,
-        served: ServedModel,
-        grid: WindowGrid,
-        max_duration_s: float,
-        weight: int,
-        cancellation: Cancellation,
-        memory: DecoderMemory,
-    ) -> TrackPrediction:
-        track = _Track(path, served, grid, max_duration_s, cancellation, memory)
+    def _predict(self, track: _Track, *, weight: int) -> TrackPrediction:
+        served, cancellation = track.served, track.cancellation
         with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
-            with self.scheduler.slot(cancellation, weight=weight, memory=memory) as slot:
+            with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
                 # keeps a hung device from blocking the tracks of other models.
@@ -206,7 +197,7 @@ class Pipeline:
             with track.timer.measure("inference"):
                 outputs = queue.finish()
             scores = track.windows.scores(outputs, served.card)
-        return _prediction(served, grid, audio, scores, _times(track.timer, slot))
+        return _prediction(served, track.grid, audio, scores, _times(track.timer, slot))
 
     def normalised_windows(
         self, path: Path, *, model: str | None = None, hop_s: float | None = None, max_duration_s: float
@@ -220,7 +211,7 @@ class Pipeline:
             ServiceError: As for :meth:`predict`.
         """
         served = self.model(model)
-        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), DecoderMemory.LARGE)
+        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH)
         with self._open(track) as decoding:
             blocks = list(track.blocks(decoding))
             decoding.summary()
@@ -228,7 +219,7 @@ class Pipeline:
 
     def _open(self, track: _Track) -> Decoding:
         rate = track.served.card.audio.sample_rate
-        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, memory=track.memory)
+        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, plan=track.plan)
 
     def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
         """Decode a track, and put its windows with sound into the queue."""
@@ -264,14 +255,14 @@ class _Track:
         grid: WindowGrid,
         max_duration_s: float,
         cancellation: Cancellation,
-        memory: DecoderMemory,
+        plan: DecodingPlan,
     ) -> None:
         self.path = path
         self.served = served
         self.grid = grid
         self.max_duration_s = max_duration_s
         self.cancellation = cancellation
-        self.memory = memory
+        self.plan = plan
         self.timer = _StageTimer()
         self.windows = WindowLog()
 

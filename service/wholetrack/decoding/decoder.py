@@ -1,6 +1,6 @@
 """Decode a file to blocks of mono PCM.
 
-Each file gets an ffmpeg process of its own, which never outlives the ``with`` statement::
+Each part of a file gets an ffmpeg process of its own, and none outlives the ``with`` statement::
 
     with decoder.open(path, sample_rate=22050, max_duration_s=600) as decoding:
         for block in decoding.blocks():
@@ -11,10 +11,10 @@ Each file gets an ffmpeg process of its own, which never outlives the ``with`` s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,9 @@ from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_run import FfmpegRun
 from wholetrack.decoding.limits import DecoderMemory, ffmpeg_limits
-from wholetrack.decoding.memory_shortage import MemoryShortageError, may_lack_memory
+from wholetrack.decoding.memory_shortage import may_lack_memory
 from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
+from wholetrack.decoding.plan import THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.decoding.program_size import program_bytes
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
@@ -35,6 +36,8 @@ from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 
 # Twelve seconds at 22,050 Hz. The scheduler counts these blocks.
 _BLOCK_SAMPLES = 1 << 18
+# A whole recording below -60 dB of full scale is silence, or the remainder of channels that cancel each other.
+_SILENT_PEAK = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class DecodedAudio:
 
 
 class FfmpegDecoder:
-    """Decodes files, each with a sandboxed ffmpeg process of its own.
+    """Decodes files with sandboxed ffmpeg processes.
 
     Args:
         ffmpeg: The executable.
@@ -83,27 +86,26 @@ class FfmpegDecoder:
         """Kill all ffmpeg processes and stop the sandbox."""
         self.sandbox.close()
 
-    def open(
-        self, path: Path, *, sample_rate: int, max_duration_s: float, memory: DecoderMemory = DecoderMemory.LARGE
-    ) -> Decoding:
+    def open(self, path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan = THOROUGH) -> Decoding:
         """Start decoding a file.
 
         Args:
             path: A seekable file. It must not change or disappear while it is being decoded.
             sample_rate: Sample rate of the output in Hz.
             max_duration_s: Longer recordings are rejected while they are being decoded.
-            memory: How much memory ffmpeg may use.
+            plan: How thoroughly to decode it.
 
         Raises:
-            ServiceError: ``internal_error`` if ffmpeg cannot be started.
-            OSError: If the machine is out of processes, threads or descriptors, or the file cannot be read.
+            ServiceError: ``internal_error`` if ffmpeg cannot be started, ``unsupported_media`` if it would decode the
+                file to noise.
+            OSError: If the machine is out of processes or descriptors, or the file cannot be read.
         """
         return Decoding(
             self.ffmpeg,
             path,
             sample_rate=sample_rate,
             max_duration_s=max_duration_s,
-            memory=memory,
+            plan=plan,
             program_bytes=self._program_bytes,
             sandbox=self.sandbox,
             cpus=self._cpus,
@@ -128,7 +130,7 @@ class Decoding:
         *,
         sample_rate: int,
         max_duration_s: float,
-        memory: DecoderMemory,
+        plan: DecodingPlan,
         program_bytes: int,
         sandbox: Sandbox,
         cpus: CpuAllocator | None,
@@ -138,18 +140,19 @@ class Decoding:
         self._sample_rate = sample_rate
         self._max_duration_s = max_duration_s
         self._sandbox = sandbox
-        self._memory = memory
-        self._limits = ffmpeg_limits(max_duration_s, memory, program_bytes=program_bytes)
+        self._plan = plan
+        self._limits = ffmpeg_limits(max_duration_s, plan.memory, program_bytes=program_bytes)
         self._was_killed = False
         self._outcomes: list[Outcome] = []
         self.stalled = self.ended = False
         self.n_samples = 0
+        self._peak = 0.0
         found = find_audio_parts(path)
         self._parts, self._is_truncated = found.parts, found.is_truncated
         self._cpus = cpus
         self._cpu = cpus.acquire() if cpus else None
         try:
-            self._run = self._start(self._parts[0], large_frames=ffmpeg.gains_from_large_frames)
+            self._run = self._start(self._parts[0])
         except BaseException:
             self._release_cpu()
             raise
@@ -179,6 +182,7 @@ class Decoding:
         Raises:
             ServiceError: ``audio_too_long`` as soon as more audio than allowed was decoded; ``unsupported_media`` as
                 soon as the sample rate is known to be impossible.
+            DecodeAgainError: As soon as quick decoding turns out not to be enough.
         """
         pending: list[NDArray[np.float32]] = []
         n_pending = 0
@@ -188,7 +192,8 @@ class Decoding:
             self.n_samples += len(samples)
             self._check_duration()
             self.stalled = self._run.stalled
-            if self.stalled or n_pending >= _BLOCK_SAMPLES:
+            # The last block of a part may be empty. A file of many parts without audio must yield as well.
+            if self.stalled or n_pending >= _BLOCK_SAMPLES or not len(samples):
                 yield np.concatenate(pending)
                 pending, n_pending = [], 0
         self.stalled, self.ended = False, True
@@ -201,7 +206,7 @@ class Decoding:
         Raises:
             ServiceError: If nothing was decoded, or ffmpeg did not reach its end: ``unsupported_media``,
                 ``undecodable_audio``, ``no_audio_stream``, ``empty_audio`` or ``internal_error``.
-            MemoryShortageError: If ordinary memory may not have been enough for this file.
+            DecodeAgainError: If another plan may lead to another result.
         """
         decoded: list[Outcome] = []
         streams: list[StreamInfo] = []
@@ -218,34 +223,24 @@ class Decoding:
         self._check_memory(is_complete=all(warning.code is WarningCode.CANCELLED_CHANNELS for warning in warnings))
         if not decoded:
             raise failures[0]
+        self._check_silence()
         return DecodedAudio(streams[0], sum(outcome.duration_s for outcome in decoded), warnings)
 
     def _samples(self) -> Iterator[NDArray[np.float32]]:
         """Yield the samples of all parts."""
         for index, part in enumerate(self._parts):
-            large_frames = self._ffmpeg.gains_from_large_frames
             if index:
-                self._replace_run(part, large_frames=large_frames)
-            n_yielded = 0
+                self._start_next(part)
             for samples in self._run.blocks():
-                if large_frames and self._run.log.reconfigured:
-                    break
-                n_yielded += len(samples)
+                self._check_format()
                 yield samples
-            else:
-                self._outcomes.append(self._run.outcome())
-                if self._was_killed:
-                    return
-                continue
-            # The large frames lost samples at a change of the format. Everything before this block is complete.
-            self._replace_run(part, large_frames=False)
-            for samples in self._run.blocks():
-                n_skipped = min(n_yielded, len(samples))
-                n_yielded -= n_skipped
-                yield samples[n_skipped:]
+            self._check_format()
             self._outcomes.append(self._run.outcome())
+            self._peak = max(self._peak, self._run.peak)
+            if self._was_killed:
+                return
 
-    def _start(self, part: AudioPart, *, large_frames: bool) -> FfmpegRun:
+    def _start(self, part: AudioPart) -> FfmpegRun:
         return FfmpegRun(
             self._ffmpeg,
             self._sandbox,
@@ -254,15 +249,41 @@ class Decoding:
             sample_rate=self._sample_rate,
             limits=self._limits,
             cpu=self._cpu,
-            large_frames=large_frames,
+            exact=self._plan.exact,
         )
 
-    def _replace_run(self, part: AudioPart, *, large_frames: bool) -> None:
+    def _start_next(self, part: AudioPart) -> None:
         with self._run:
             pass
-        self._run = self._start(part, large_frames=large_frames)
+        self._run = self._start(part)
         if self._was_killed:
             self._run.kill()
+
+    def _check_format(self) -> None:
+        """Check that quick decoding was enough so far.
+
+        Raises:
+            DecodeAgainError: If samples were lost where the format changed, or the channels may cancel each other.
+        """
+        log = self._run.log
+        if self._plan.exact or not log.started:
+            return
+        if log.n_formats != 1:
+            self._decode_exactly("the format changes")
+        if log.out_of_phase:
+            self._decode_exactly("the channels are out of phase")
+
+    def _check_silence(self) -> None:
+        """Check whether the whole recording is silent because its channels cancel each other.
+
+        Raises:
+            DecodeAgainError: If that is possible. The phase meter misses short sounds between digital silence.
+        """
+        if not self._plan.exact and self._peak < _SILENT_PEAK:
+            self._decode_exactly("the recording is silent")
+
+    def _decode_exactly(self, reason: str) -> NoReturn:
+        raise DecodeAgainError(replace(self._plan, exact=True), reason)
 
     def _check_duration(self) -> None:
         if self.n_samples > int(self._max_duration_s * self._sample_rate):
@@ -273,8 +294,12 @@ class Decoding:
             )
 
     def _check_memory(self, *, is_complete: bool) -> None:
-        """Check whether more memory may lead to another result."""
-        if self._memory is DecoderMemory.ORDINARY and any(
+        """Check that ffmpeg had enough memory.
+
+        Raises:
+            DecodeAgainError: If more memory may lead to another result.
+        """
+        if self._plan.memory is DecoderMemory.ORDINARY and any(
             may_lack_memory(
                 self._path,
                 status=outcome.status,
@@ -286,7 +311,7 @@ class Decoding:
             for outcome in self._outcomes
             if not outcome.was_killed
         ):
-            raise MemoryShortageError
+            raise DecodeAgainError(replace(self._plan, memory=DecoderMemory.LARGE), "ffmpeg may lack memory")
 
     def _release_cpu(self) -> None:
         if self._cpus and self._cpu is not None:

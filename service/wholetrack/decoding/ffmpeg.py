@@ -28,10 +28,10 @@ CODECS = (
     *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
 )
 
-# The mean of all channels, as librosa.to_mono computes it, and the first channel: "<" divides by the sum of the gains
-# of the channels that the input has. Plain "-ac 1" would sum a stereo pair 3 dB too loud.
+# The mean of all channels, as librosa.to_mono computes it: "<" divides by the sum of the gains of the channels that the
+# input has. Plain "-ac 1" would sum a stereo pair 3 dB too loud.
 _CHANNELS = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR TSL TSR BFC BFL BFR"
-_MEAN_AND_FIRST = "pan=stereo|c0<" + "+".join(_CHANNELS.split()) + "|c1<FL+FC"
+_MEAN = "c0<" + "+".join(_CHANNELS.split())
 
 # Without this, the mean of 16-bit channels is rounded to 16 bits, which affects quiet passages.
 _TO_FLOAT = "aformat=sample_fmts=fltp"
@@ -39,8 +39,22 @@ _TO_FLOAT = "aformat=sample_fmts=fltp"
 # Since version 7, ffmpeg passes every frame from thread to thread. Large frames reduce the CPU time of an mp3 by a
 # quarter (0.51 s to 0.39 s for four minutes with 9.0; no change with 5.1). This is the first filter, so that it reduces
 # the overhead of the other filters as well.
-_LARGE_FRAMES = "asetnsamples=n=32768:p=0,"
-_LARGE_FRAMES_VERSION = 8
+_LARGE_FRAMES = "asetnsamples=n=32768:p=0"
+
+# Logs where the channels are out of phase. The average of a frame is -1 if one channel is the inverse of the other, and
+# below the cosine of this angle, -0.3, even if that is so in only two thirds of the frame: a frame lasts 0.7 s, and the
+# channels may cancel for a single second. Of 220 recordings of music, 2 have such a frame. A rough copy at a low sample
+# rate is enough to tell, and costs nothing that can be measured.
+_PHASE_METER = "aresample=4000:filter_size=1:phase_shift=0,aphasemeter=video=0:phasing=1:angle=107:duration=0"
+
+# Quick decoding: mono at the sample rate of the model. The resampler is soxr, as in librosa. Its signal-to-noise ratio
+# is 73 dB, compared with 35 dB for ffmpeg's default, at the same cost.
+_QUICK = (
+    f"{_LARGE_FRAMES},{_TO_FLOAT},asplit[sound][phase];[phase]{_PHASE_METER},anullsink;"
+    f"[sound]pan=mono|{_MEAN},aresample={{sample_rate}}:resampler=soxr"
+)
+# Exact decoding: the mean, and the first channel, at the sample rate of the first audio.
+_EXACT = f"{_TO_FLOAT},pan=stereo|{_MEAN}|c1<FL+FC"
 
 _VERSION = re.compile(r"^ffmpeg version (\S+)")
 _VERSION_TIMEOUT_S = 10
@@ -60,22 +74,13 @@ class Ffmpeg:
     version: str
     origin: str
 
-    @property
-    def gains_from_large_frames(self) -> bool:
-        """Whether large frames reduce the CPU time of this version, and it logs when it loses one of them.
+    def decode_command(
+        self, url: str, *, options: Sequence[str] = (), marker: str, sample_rate: int | None
+    ) -> list[str]:
+        """Return the command that decodes the first audio stream of a file to stdout, as float32, little endian.
 
-        Known for version 8 and later. Version 5 gains nothing. A version without a number is an unknown build.
-        """
-        number = re.match(r"n?(\d+)\.", self.version)
-        return number is not None and int(number[1]) >= _LARGE_FRAMES_VERSION
-
-    def decode_command(self, url: str, *, options: Sequence[str] = (), marker: str, large_frames: bool) -> list[str]:
-        """Return the command that decodes the first audio stream of a file to stdout.
-
-        The output has two channels of float32, little endian: the mean of all channels, and the first channel. Its
-        sample rate is that of the first audio; audio with another rate is converted to it. ffmpeg sets up its filters
-        again whenever the rate or the channels change and drops what the previous filters hold, so that none of them
-        may hold back samples.
+        ffmpeg sets up its filters again whenever the sample rate or the channels change, and drops what the previous
+        ones hold. It also logs that it does.
 
         Args:
             url: What to decode, made of descriptors in the ffmpeg process. A file must be seekable: an mp4 with its
@@ -84,14 +89,16 @@ class Ffmpeg:
             options: Further options for the input.
             marker: 16 hexadecimal digits and a colon. ffmpeg prints it where it describes a stream; tags of the file
                 can imitate the rest of such a line, but not an unpredictable marker.
-            large_frames: Collect samples into large frames first, which takes less CPU time, but loses up to 32,768
-                samples whenever the rate or the channels change.
+            sample_rate: For quick decoding, the sample rate of the output in Hz. The output is mono, the filters lose
+                up to 0.7 s whenever the format changes, and the log tells where the channels are out of phase. None for
+                exact decoding: the output has two channels, the mean of all channels and the first one, at the sample
+                rate of the first audio, and filters that hold nothing.
         """
-        filters = f"{_LARGE_FRAMES if large_frames else ''}{_TO_FLOAT},{_MEAN_AND_FIRST}"
+        filters = _EXACT if sample_rate is None else _QUICK.format(sample_rate=sample_rate)
         return [
             str(self.path),
             # The statistics are printed once, at the end. They contain the last timestamp.
-            *("-nostdin", "-hide_banner", "-stats", "-stats_period", "1000000", "-loglevel", "level+info"),
+            *("-nostdin", "-hide_banner", "-stats", "-stats_period", "1000000", "-loglevel", "level+verbose"),
             *("-threads", "1", "-filter_threads", "1"),
             *("-protocol_whitelist", "file,subfile,concat", "-format_whitelist", ",".join(FORMATS)),
             *("-codec_whitelist", ",".join(CODECS)),

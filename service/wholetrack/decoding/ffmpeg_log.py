@@ -1,4 +1,4 @@
-"""Follow what ffmpeg writes to stderr at ``-loglevel level+info`` while it decodes one file.
+"""Follow what ffmpeg writes to stderr at ``-loglevel level+verbose`` while it decodes one file.
 
 The log is used to classify errors and to describe the stream; it is never passed on to clients. ffmpeg prints tags
 verbatim, including line breaks, so a file can imitate any line of the log. Two facts make it usable nevertheless:
@@ -29,7 +29,9 @@ _AUDIO_FORMAT = re.compile(rb"(\d{1,10}) Hz, ([^,]{1,200})")
 _COVER_ART = b"(attached pic)"
 _ESTIMATED_DURATION = b"Estimating duration from bitrate"
 _MAPPING = b"[info] Stream mapping:"
-_RECONFIGURED = b"Reconfiguring filter graph"
+# The source of the filters logs the format of the decoded audio whenever the filters are set up.
+_FILTERS = re.compile(rb"\[graph[^\]]{1,100}\] \[verbose\] tb:")
+_OUT_OF_PHASE = b"[info] out_phase_start:"
 # Contexts of the output. ffmpeg complains there about timestamps that do not increase, but writes all samples.
 _OUTPUT_CONTEXTS = (b"[out#", b"[f32le ")
 _ERROR_LEVELS = re.compile(rb"^(?:\[[^\]\n]{1,200}\] )*\[(?:error|fatal|panic)\] ")
@@ -64,8 +66,9 @@ class FfmpegLog:
         stream: The audio stream, once it is described.
         output_rate: Sample rate of the output in Hz; None until decoding produces its first audio.
         decode_errors: Number of errors since the streams were mapped.
-        reconfigured: Whether the sample rate or the channels have changed since the first audio, so that ffmpeg had to
-            set up its filters again.
+        n_formats: How often ffmpeg has set up its filters: once, and again whenever the sample rate or the channels
+            change.
+        out_of_phase: Whether the channels are out of phase somewhere; only logged by quick decoding.
         exit_signal: Number of the signal at which ffmpeg finished its output and exited; None if it received none.
     """
 
@@ -83,7 +86,8 @@ class FfmpegLog:
         self.stream: StreamInfo | None = None
         self.output_rate: int | None = None
         self.decode_errors = 0
-        self.reconfigured = False
+        self.n_formats = 0
+        self.out_of_phase = False
         self.exit_signal: int | None = None
 
     @property
@@ -155,7 +159,7 @@ class FfmpegLog:
         """Parse a line between the opening of the input and the first output, among which are all tags."""
         if line.startswith(_MAPPING):
             # Only lines after the last one of these are genuine; tags may contain earlier ones.
-            self.decode_errors, self.reconfigured = 0, False
+            self.decode_errors, self.n_formats, self.out_of_phase = 0, 0, False
         elif self._output_marker in line:
             if found := _AUDIO_FORMAT.match(line.partition(self._output_marker)[2]):
                 self.output_rate = int(found[1])
@@ -181,8 +185,10 @@ class FfmpegLog:
         """Parse a line that is genuine only after the streams were mapped."""
         if _ERROR_LEVELS.match(line):
             self.decode_errors += not line.startswith(_OUTPUT_CONTEXTS)
-        elif _RECONFIGURED in line:
-            self.reconfigured = True
+        elif _FILTERS.match(line):
+            self.n_formats += 1
+        elif _OUT_OF_PHASE in line:
+            self.out_of_phase = True
         elif self.output_rate is not None and (found := _SIGNAL.match(line)):
             self.exit_signal = int(found[1])
         elif self.output_rate is not None and (times := _END_TIME.findall(line)):

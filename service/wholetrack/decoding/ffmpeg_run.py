@@ -23,6 +23,7 @@ from wholetrack.decoding.outcome import Outcome, check_sample_rate, decoder_stop
 from wholetrack.decoding.pcm import PcmReader
 from wholetrack.decoding.pipes import OutputReader
 from wholetrack.decoding.resampling import Resampler
+from wholetrack.decoding.validity import SampleCheck
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
@@ -57,7 +58,7 @@ class FfmpegRun:
         sample_rate: Sample rate of the output in Hz.
         limits: Resource limits of the process.
         cpu: Number of the CPU to pin the process to; None to let the kernel choose.
-        large_frames: See :meth:`Ffmpeg.decode_command`.
+        exact: Whether to decode exactly; see :meth:`Ffmpeg.decode_command`.
 
     Attributes:
         log: What the process logged.
@@ -77,7 +78,7 @@ class FfmpegRun:
         sample_rate: int,
         limits: Limits,
         cpu: int | None,
-        large_frames: bool,
+        exact: bool,
     ) -> None:
         self._path = path
         self._sample_rate = sample_rate
@@ -85,16 +86,19 @@ class FfmpegRun:
         self._cpu_limit_s = allowed_cpu_s(0.0)
         self._n_samples = 0
         self._data_bytes = 0
+        self._validity = SampleCheck()
         self._mixer: MonoMixer | None = None
         self._resampler: Resampler | None = None
         marker = f"{secrets.token_hex(8)}:"
         self.log = FfmpegLog(marker)
         command = ffmpeg.decode_command(
-            part.url(INPUT_FD), options=part.options, marker=marker, large_frames=large_frames
+            part.url(INPUT_FD), options=part.options, marker=marker, sample_rate=None if exact else sample_rate
         )
         self.process = self._spawn(sandbox, command, limits=limits, cpu=cpu)
         self._output = OutputReader(self.process.stdout, self.process.stderr, self.log.feed)
-        self._pcm = PcmReader(self._output, self._prepare)
+        self._pcm = PcmReader(
+            self._output, n_channels=2 if exact else 1, unit=self._prepare_exact if exact else self._prepare_quick
+        )
         # A larger pipe means fewer switches between ffmpeg and the reader. The kernel can refuse it: it limits how much
         # pipe memory a user has.
         with suppress(OSError):
@@ -115,6 +119,11 @@ class FfmpegRun:
         """Whether the latest block is incomplete because ffmpeg wrote nothing, or too slowly."""
         return self._pcm.stalled
 
+    @property
+    def peak(self) -> float:
+        """Largest absolute value of a sample so far, where full scale is 1."""
+        return self._validity.peak
+
     def kill(self) -> None:
         """Kill ffmpeg if it is still running."""
         self._was_killed = True
@@ -130,7 +139,7 @@ class FfmpegRun:
         for frames in self._pcm.blocks():
             if not self.log.started and self.log.n_bytes > _MAX_TAGS_BYTES:
                 raise ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The tags of the file are too long to be read.")
-            samples = self._mono(frames)
+            samples = self._validity.checked(self._mono(frames))
             self._n_samples += len(samples)
             self._data_bytes = max(self._data_bytes, self.process.data_bytes())
             self._raise_cpu_limit()
@@ -154,7 +163,7 @@ class FfmpegRun:
             cancelled_s=self._mixer.cancelled_s if self._mixer else 0.0,
             data_bytes=self._data_bytes,
             was_killed=self._was_killed,
-            has_invalid_samples=self._mixer is not None and self._mixer.has_invalid_samples,
+            has_invalid_samples=self._validity.has_replaced,
         )
 
     def _spawn(self, sandbox: Sandbox, command: Sequence[str], *, limits: Limits, cpu: int | None) -> SandboxedProcess:
@@ -170,7 +179,11 @@ class FfmpegRun:
             except LauncherError as error:
                 raise decoder_stopped() from error
 
-    def _prepare(self) -> int:
+    def _prepare_quick(self) -> int:
+        check_sample_rate(self.log)
+        return 1
+
+    def _prepare_exact(self) -> int:
         """Set up what depends on the sample rate, and return the number of samples that are mixed together."""
         check_sample_rate(self.log)
         rate = self.log.output_rate
@@ -181,9 +194,10 @@ class FfmpegRun:
         return self._mixer.cell
 
     def _mono(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mix and resample ``frames``, ``[n, 2]``, at the sample rate of the file."""
+        """Return mono samples at the sample rate of the output for what ffmpeg wrote, ``[n, n_channels]``."""
         if self._mixer is None or self._resampler is None:
-            return np.zeros(0, dtype=np.float32)
+            # Quick decoding, or no samples yet.
+            return frames[:, 0]
         mono = self._mixer.mix(frames)
         return self._resampler.finish(mono) if self._pcm.ended else self._resampler.push(mono)
 

@@ -13,13 +13,6 @@ from wholetrack.sandbox.protocol import NOT_STARTED
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP})
 
 
-class MemoryShortageError(Exception):
-    """ffmpeg may need more memory for this file than :attr:`DecoderMemory.ORDINARY`. Decode it again with more.
-
-    It never reaches a client.
-    """
-
-
 def may_lack_memory(
     path: Path, *, status: int, exit_signal: int | None, decoded_s: float, is_complete: bool, data_bytes: int
 ) -> bool:

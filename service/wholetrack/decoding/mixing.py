@@ -19,9 +19,6 @@ _CROSSFADE_S = 0.05
 _SILENT_POWER = 1e-9
 # The power is estimated from every fourth sample. Aliasing does not change it.
 _POWER_STRIDE = 4
-# Float formats can hold any number. Above this one, the power of a mel band overflows float32. Audio stays below 1, or
-# below 32,768 if integers were written as floats.
-_MAX_AMPLITUDE = 1e6
 
 
 class MonoMixer:
@@ -37,7 +34,6 @@ class MonoMixer:
     Attributes:
         cell: Number of samples of a cell of the grid.
         cancelled_s: Duration of the audio in which the first channel was used, in seconds.
-        has_invalid_samples: Whether NaN, infinite or implausibly large samples were replaced.
     """
 
     def __init__(self, rate: int) -> None:
@@ -46,7 +42,6 @@ class MonoMixer:
         self._was_cancelled: bool | None = None
         self.cell = max(1, round(_CELL_S * rate))
         self.cancelled_s = 0.0
-        self.has_invalid_samples = False
 
     def mix(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Mix a whole number of cells, or the last samples of the recording.
@@ -64,7 +59,7 @@ class MonoMixer:
             for start in range(0, len(mono), self.cell):
                 cell = slice(start, start + self.cell)
                 self._mix_cell(mono[cell], first[cell])
-        return self._without_invalid_samples(mono)
+        return mono
 
     def _mix_cell(self, mono: NDArray[np.float32], first: NDArray[np.float32]) -> None:
         """Replace the mean in ``mono``, wholly or partly, if the channels of this cell or the previous one cancel."""
@@ -80,14 +75,6 @@ class MonoMixer:
             weight[: len(fade)] = fade if is_cancelled else 1 - fade
         mono += weight * (first - mono)
         self.cancelled_s += is_cancelled * len(mono) / self._rate
-
-    def _without_invalid_samples(self, mono: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Replace NaN with silence, and clip infinite and implausibly large samples."""
-        # A NaN fails both comparisons.
-        if not len(mono) or (mono.max() <= _MAX_AMPLITUDE and mono.min() >= -_MAX_AMPLITUDE):
-            return mono
-        self.has_invalid_samples = True
-        return np.clip(np.nan_to_num(mono), -_MAX_AMPLITUDE, _MAX_AMPLITUDE)
 
 
 def _power(samples: NDArray[np.float32]) -> float:

@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 
 from wholetrack.decoding.pipes import OutputReader
 
-_CHANNELS = 2
-_FRAME_BYTES = 4 * _CHANNELS
-_BUFFER_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 class PcmReader:
-    """Reads samples of two channels, interleaved float32, from the output of a process.
+    """Reads interleaved float32 samples from the output of a process.
 
     Args:
         output: The output.
+        n_channels: Number of channels.
         unit: Called when the first samples have arrived; returns the number of samples per channel of which all blocks
             but the last one are a multiple.
 
@@ -27,28 +26,25 @@ class PcmReader:
         ended: Whether the latest block is the last one.
     """
 
-    def __init__(self, output: OutputReader, unit: Callable[[], int]) -> None:
+    def __init__(self, output: OutputReader, *, n_channels: int, unit: Callable[[], int]) -> None:
         self._output = output
+        self._n_channels = n_channels
+        self._frame_bytes = 4 * n_channels
         self._unit = unit
         self.stalled = self.ended = False
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield blocks of about a megabyte, ``[n_samples, 2]``; shorter or empty ones while the process stalls.
-
-        A block is valid until the next one is requested, because all of them share a buffer.
-        """
-        buffer = bytearray(_BUFFER_BYTES)
-        filled, unit_bytes = 0, 0
+        """Yield blocks of about a megabyte, ``[n_samples, n_channels]``; shorter or empty ones while it stalls."""
+        incomplete, unit_bytes = b"", 0
         while not self.ended:
-            received, self.ended = self._output.read_into(memoryview(buffer)[filled:])
-            filled += received
+            buffer = bytearray(max(_BLOCK_BYTES, 2 * unit_bytes))
+            buffer[: len(incomplete)] = incomplete
+            received, self.ended = self._output.read_into(memoryview(buffer)[len(incomplete) :])
+            filled = len(incomplete) + received
             self.stalled = not self.ended and filled < len(buffer)
-            if filled >= _FRAME_BYTES and not unit_bytes:
-                unit_bytes = _FRAME_BYTES * self._unit()
-                buffer.extend(bytes(max(0, 2 * unit_bytes - len(buffer))))
-            n_bytes = filled - filled % (_FRAME_BYTES if self.ended else unit_bytes or _FRAME_BYTES)
+            if filled >= self._frame_bytes and not unit_bytes:
+                unit_bytes = self._frame_bytes * self._unit()
+            n_bytes = filled - filled % (self._frame_bytes if self.ended else unit_bytes or self._frame_bytes)
+            incomplete = bytes(buffer[n_bytes:filled])
             samples = np.frombuffer(buffer, dtype="<f4", count=n_bytes // 4)
-            yield samples.reshape(-1, _CHANNELS)
-            del samples
-            filled -= n_bytes
-            buffer[:filled] = buffer[n_bytes : n_bytes + filled]
+            yield samples.reshape(-1, self._n_channels)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.decoding.plan import DecodeAgainError, DecodingPlan
 from wholetrack.errors import ServiceError, StartupError
 
 _RATE = 16000
@@ -32,27 +34,32 @@ def self_test(decoder: FfmpegDecoder, temp_dir: Path | None = None) -> None:
         StartupError: If decoding fails or the samples differ.
     """
     tone = np.sin(np.arange(_RATE) / 20) / 2
-    samples = _decode(decoder, _stereo_wav(left=tone, right=-tone / 2), temp_dir)
+    wav = _stereo_wav(left=tone, right=tone / 2)
     # The mean of the channels, at half the sample rate.
-    expected = tone[::2] / 4
-    if samples.shape != expected.shape or not np.allclose(samples[_INNER], expected[_INNER], atol=_TOLERANCE):
-        raise StartupError(f"{decoder.ffmpeg.path} does not decode a known WAV correctly")
+    expected = tone[::2] * 3 / 4
+    for exact in False, True:
+        plan = DecodingPlan(DecoderMemory.LARGE, exact=exact)
+        samples = _decode(decoder, wav, plan, temp_dir)
+        if samples.shape != expected.shape or not np.allclose(samples[_INNER], expected[_INNER], atol=_TOLERANCE):
+            raise StartupError(f"{decoder.ffmpeg.path} does not decode a known WAV correctly")
 
 
-def _decode(decoder: FfmpegDecoder, wav: bytes, temp_dir: Path | None) -> NDArray[np.float32]:
+def _decode(decoder: FfmpegDecoder, wav: bytes, plan: DecodingPlan, temp_dir: Path | None) -> NDArray[np.float32]:
     """Decode a WAV to half its sample rate."""
     with tempfile.NamedTemporaryFile(dir=temp_dir) as file:
         file.write(wav)
         file.flush()
         try:
-            with decoder.open(Path(file.name), sample_rate=_RATE // 2, max_duration_s=10) as decoding:
+            with decoder.open(Path(file.name), sample_rate=_RATE // 2, max_duration_s=10, plan=plan) as decoding:
                 samples = np.concatenate([np.zeros(0, dtype=np.float32), *decoding.blocks()])
                 decoding.summary()
-        except (ServiceError, OSError) as error:
+        except (ServiceError, DecodeAgainError, OSError) as error:
             layers = ", ".join(sorted(decoder.sandbox.layers)) or "none"
+            reason = str(error).rstrip(".")
             raise StartupError(
-                f"{decoder.ffmpeg.path} cannot decode a WAV (sandbox layers: {layers}): {error}; configure the "
-                "executable itself instead of a script that starts it, or try WHOLETRACK_SANDBOX=off"
+                f"{decoder.ffmpeg.path} cannot decode a WAV (sandbox layers: {layers}): {reason}. It needs libsoxr "
+                "and the filter aphasemeter. If it is a script, configure the executable that it starts. To find out "
+                "whether the sandbox is the cause, try WHOLETRACK_SANDBOX=off."
             ) from error
     return samples
 

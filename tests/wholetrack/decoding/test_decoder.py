@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.harness.decoding import RATE, decode, error_kind
 from tests.harness.recordings import LOSSLESS, LOSSY, Kind, Recorder, wav_bytes
 from wholetrack.contracts import WarningCode
 from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.plan import QUICK, THOROUGH
 from wholetrack.errors import ErrorKind, ServiceError
 
 
@@ -41,6 +43,19 @@ def test_channels_are_averaged_and_resampled_as_librosa_does(
     assert len(found) == len(expected)
     # Resamplers differ in what they assume beyond the ends.
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 192_000])
+def test_quick_and_exact_decoding_give_the_same_samples(
+    each_decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32], rate: int
+) -> None:
+    stereo = np.stack([tune, tune / 2 + np.roll(tune, 777) / 8], axis=1)
+    path = tmp_path / "stereo.wav"
+    path.write_bytes(wav_bytes(stereo, rate))
+    with each_decoder.open(path, sample_rate=RATE, max_duration_s=60, plan=QUICK) as decoding:
+        quick = np.concatenate(list(decoding.blocks()))
+    exact, _ = decode(each_decoder, path, plan=THOROUGH)
+    np.testing.assert_allclose(quick, exact, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [*LOSSLESS, *LOSSY], ids=str)
@@ -80,11 +95,11 @@ def test_pictures_are_never_decoded(decoder: FfmpegDecoder, recorder: Recorder, 
     song, picture = tmp_path / "song.mp3", tmp_path / "cover.png"
     recorder.picture(picture)
     recorder.run("-i", wav, "-i", picture, "-map", "0", "-map", "1", "-disposition:v", "attached_pic", song)
-    command = decoder.ffmpeg.decode_command("file:/dev/fd/0", marker=16 * "0" + ":", large_frames=False)
+    command = decoder.ffmpeg.decode_command("file:/dev/fd/0", marker=16 * "0" + ":", sample_rate=RATE)
     with song.open("rb") as file:
         stderr = subprocess.run(command, stdin=file, capture_output=True, check=True).stderr.decode()
     # ffmpeg would know the size of a picture that it had decoded.
-    assert "Could not find codec parameters for stream 1 (Video: png, none): unspecified size" in stderr
+    assert re.search(r"Could not find codec parameters for stream 1 \(Video: png, .*none\): unspecified size", stderr)
     assert decode(decoder, song)[1].warnings == ()
 
 

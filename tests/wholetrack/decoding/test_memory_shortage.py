@@ -19,6 +19,7 @@ from wholetrack.decoding.decoder import Decoding, FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.decoding.memory_shortage import may_lack_memory
+from wholetrack.decoding.plan import DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.protocol import NOT_STARTED
@@ -50,10 +51,10 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[DecoderMemory]:
     opened, original = list[DecoderMemory](), FfmpegDecoder.open
 
     def recording_open(
-        decoder: FfmpegDecoder, path: Path, *, sample_rate: int, max_duration_s: float, memory: DecoderMemory
+        decoder: FfmpegDecoder, path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan
     ) -> Decoding:
-        opened.append(memory)
-        return original(decoder, path, sample_rate=sample_rate, max_duration_s=max_duration_s, memory=memory)
+        opened.append(plan.memory)
+        return original(decoder, path, sample_rate=sample_rate, max_duration_s=max_duration_s, plan=plan)
 
     monkeypatch.setattr(FfmpegDecoder, "open", recording_open)
     return opened

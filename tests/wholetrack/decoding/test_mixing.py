@@ -81,6 +81,22 @@ def test_channels_of_surround_sound_that_cancel(each_decoder: FfmpegDecoder, tmp
     assert warnings == ["cancelled_channels"]
 
 
+def test_seconds_that_cancel_now_and_then_are_noticed(each_decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    stereo = np.stack([TUNE, TUNE], axis=1)
+    for second in (1, 3, 6):
+        stereo[second * RATE : (second + 1) * RATE, 1] *= -1
+    samples, warnings = decode_wav(each_decoder, tmp_path, stereo)
+    assert warnings == ["cancelled_channels"]
+    assert np.sqrt(np.mean(samples**2)) == pytest.approx(np.sqrt(np.mean(TUNE**2)), rel=0.05)
+
+
+def test_short_sounds_between_digital_silence_that_cancel(each_decoder: FfmpegDecoder, tmp_path: Path) -> None:
+    stereo = inverted(0, SECONDS) * (np.arange(len(TUNE)) % RATE < RATE / 20)[:, None]
+    samples, warnings = decode_wav(each_decoder, tmp_path, stereo.astype(np.float32))
+    assert warnings == ["cancelled_channels"]
+    np.testing.assert_array_equal(samples, stereo[:, 0].astype(np.float32))
+
+
 def test_silence_is_not_cancelled(each_decoder: FfmpegDecoder, tmp_path: Path) -> None:
     assert decode_wav(each_decoder, tmp_path, 0 * inverted(0, 1))[1] == []
 
@@ -107,5 +123,5 @@ def test_the_decoded_samples_do_not_depend_on_the_blocks(
     path = recorder.convert(recorder.load(wav, "pcm_f32le"), kind, tmp_path / "resampled.flac")
     whole, _ = decode(decoder, path)
     for n_bytes in (10_000, 400_000):
-        monkeypatch.setattr("wholetrack.decoding.pcm._BUFFER_BYTES", n_bytes)
+        monkeypatch.setattr("wholetrack.decoding.pcm._BLOCK_BYTES", n_bytes)
         np.testing.assert_array_equal(decode(decoder, path)[0], whole)
