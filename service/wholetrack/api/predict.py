@@ -18,6 +18,7 @@ PREDICT_PATH = "/v1/predict"
 _ERRORS = (
     ErrorKind.MALFORMED_REQUEST,
     ErrorKind.UNKNOWN_MODEL,
+    ErrorKind.NOT_ACCEPTABLE,
     ErrorKind.REQUEST_TOO_SLOW,
     ErrorKind.UPLOAD_TOO_LARGE,
     ErrorKind.AUDIO_TOO_LONG,
@@ -53,6 +54,12 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     The recording is decoded and divided into overlapping windows, and each window is classified. The response ranks the
     genres by summed score and by majority vote, divides the track into sections, and lists the probabilities of every
     window.
+
+    With `Accept: text/event-stream` or `application/x-ndjson`, events report the windows as they are classified. They
+    are called `start` (the model and its labels), `progress` (`decoded_s`, and the peaks of the waveform), `windows`
+    (some windows in chronological order; `first` is the index of the first one), and finally `result` (the response as
+    JSON) or `error` (a problem). After `restart`, which has the data of `start`, the recording is decoded again, and
+    everything before it is void. An error before the first event has its own status, as without events.
     """
     predictions: Predictions = request.app.state.predictions
-    return await predictions.predict(request, parameters)
+    return await predictions.respond(request, parameters)

@@ -46,6 +46,8 @@ class TrackQueue:
 
     Attributes:
         weight: Share of each batch relative to the other open tracks.
+        on_output: Called with the position and the outputs of each slice that is classified before the track is closed,
+            with the lock held.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TrackQueue:
         self._outputs: dict[int, Probabilities] = {}
         self._failure: ServiceError | None = None
         self.weight = weight
+        self.on_output: Callable[[int, Probabilities], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -162,4 +165,6 @@ class TrackQueue:
         """Store the outputs for the windows that start at ``position``. Slices may be delivered in any order."""
         self._outputs[position] = probabilities
         self._n_unfinished -= len(probabilities)
+        if self.on_output and self._failure is None:
+            self.on_output(position, probabilities)
         self._changed.notify_all()
