@@ -71,7 +71,7 @@ def differences(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 def candidates() -> NDArray[np.float64]:
     """Return the colours to choose from, in linear RGB: neither pale nor garish, and visible on black and on white."""
     lightness, chroma, hue = np.meshgrid(
-        np.arange(0.46, 0.88, 0.045), np.arange(0.07, 0.19, 0.03), np.radians(np.arange(0, 360, 9)), indexing="ij"
+        np.arange(0.5, 0.9, 0.04), np.arange(0.05, 0.15, 0.025), np.radians(np.arange(0, 360, 9)), indexing="ij"
     )
     lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=-1).reshape(-1, 3)
     linear = from_oklab(lab)

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.e2e.requests import assert_problem, count_outcomes, wait_for_outcome
-from tests.harness.recordings import Recorder, wav_bytes
+from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
 
 pytestmark = pytest.mark.timing
@@ -125,9 +125,7 @@ def test_errors_before_the_first_event_have_their_own_status(server: Server, tun
     assert_problem(post(wav_bytes(tune, 22050), model="none"), 404, "unknown_model")
 
 
-def test_an_error_after_the_first_event_is_an_event_with_the_problem(
-    tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32]
-) -> None:
+def test_an_error_after_the_first_event_is_an_event_with_the_problem(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     with running_server(tmp_path, max_duration_s=60) as server:
         events = stream(server, wav_bytes(np.tile(tune, 12), 22050))
         assert events[0][0] == "start"
