@@ -42,6 +42,7 @@ export class Results {
     byId("play-note").hidden = !track.shared;
     byId("play-note").textContent = track.shared ? "This result came with a link, which holds no audio." : "";
     byId<HTMLButtonElement>("play").disabled = !track.file;
+    byId<HTMLInputElement>("position").value = "0";
     this.timeline.show(track);
     this.update();
   }
@@ -69,6 +70,7 @@ export class Results {
     this.showVerdict(track);
     if (track.info) this.timeline.update();
     byId<HTMLInputElement>("position").max = String(track.durationS);
+    this.showTime(this.timeline.playable ? this.timeline.time : Number(byId<HTMLInputElement>("position").value));
     this.showRanking(track);
     if (track.result !== this.drawn.result) {
       this.drawn.result = track.result;
@@ -199,9 +201,9 @@ function ranked(result: Prediction): Row[] {
 
 function rankedSoFar(track: Track): Row[] {
   const labels = track.info?.labels ?? [];
-  const heard = track.probabilities.filter((_, i) => !track.silent.has(i));
-  const scores = labels.map((_, label) => heard.reduce((sum, row) => sum + (row[label] ?? 0), 0) / (heard.length || 1));
+  const sounding = track.probabilities.filter((_, i) => !track.silent.has(i));
+  const scores = labels.map((_, label) => sounding.reduce((sum, row) => sum + (row[label] ?? 0), 0) / (sounding.length || 1));
   const votes = labels.map(() => 0);
-  for (const row of heard) { const best = row.indexOf(Math.max(...row)); votes[best] = (votes[best] as number) + 1 / heard.length; }
+  for (const row of sounding) { const best = row.indexOf(Math.max(...row)); votes[best] = (votes[best] as number) + 1 / sounding.length; }
   return byMean(track.probabilities, labels.length).map((label) => ({ genre: labels[label] as string, score: scores[label] as number, vote: votes[label] as number, parent: null }));
 }

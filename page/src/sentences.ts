@@ -9,8 +9,9 @@ export interface Verdict { before: string; genre: string; after: string }
 
 /** The headline of a result, with the genre apart. */
 export function verdict(result: Prediction): Verdict {
-  const { summed_score: summed, majority_vote: voted, agreement } = result.prediction;
+  const { summed_score: summed, majority_vote: voted, agreement, in_domain: inDomain } = result.prediction;
   if (summed.genre === null) return { before: "Silence", genre: "", after: "" };
+  if (inDomain === false) return { before: "Closest to ", genre: summed.genre, after: "" };
   if (!agreement && voted.genre !== null) return { before: "", genre: summed.genre, after: ` by score, ${voted.genre} by vote` };
   if (summed.share >= 0.75) return { before: "", genre: summed.genre, after: ", throughout" };
   if (summed.share >= 0.45) return { before: "Mostly ", genre: summed.genre, after: "" };
@@ -20,7 +21,7 @@ export function verdict(result: Prediction): Verdict {
 /** What the headline leaves out: other genres and when they occur, and whether the model knows such music. */
 export function sentence(result: Prediction): string {
   const { summed_score: summed, in_domain: inDomain } = result.prediction;
-  if (summed.genre === null) return "There is nothing to hear in this recording, so it has no genre.";
+  if (summed.genre === null) return "This recording has no sound, so it has no genre.";
   const passages = otherPassages(result);
   const parts = passages.slice(0, MAX_PASSAGES).map((s) => `${s.genre} from ${clock(s.start_s)} to ${clock(s.end_s)}`);
   if (passages.length > MAX_PASSAGES) parts.push(`${passages.length - MAX_PASSAGES} more passages`);
@@ -54,7 +55,7 @@ export function agreement(result: Prediction): string {
 
 const SENTENCES: Record<string, [string, boolean]> = {
   malformed_request: ["The recording did not arrive as one file. Try sending it again.", true],
-  unauthorised: ["This service asks for a key before it listens to anything.", true],
+  unauthorised: ["This service asks for a key before it accepts a recording.", true],
   unknown_model: ["That model is no longer available. Choose another one.", false],
   not_found: ["The service has moved. Reload this page.", true],
   request_too_slow: ["The connection is too slow for this file. Try again on a better one, or send a smaller file such as an mp3.", true],

@@ -78,12 +78,6 @@ export class Timeline {
     this.frame = requestAnimationFrame(() => this.draw());
   }
 
-  /** Show what has been added at once. */
-  flush(): void {
-    cancelAnimationFrame(this.frame);
-    this.draw();
-  }
-
   seek(seconds: number): void {
     if (!this.track?.durationS) return;
     const time = Math.min(Math.max(seconds, 0), this.track.durationS);
@@ -159,6 +153,8 @@ export class Timeline {
   private resize(): void {
     const width = this.areas.clientWidth;
     if (this.plot && width) this.plot.setSize({ width, height: AREAS_HEIGHT + AXIS_HEIGHT });
+    // Which names fit depends on the width.
+    if (this.track) this.drawSections(this.track);
   }
 
   private draw(): void {

@@ -178,6 +178,7 @@ class Predictions:
             duration_s=prediction.duration_s,
             timing=content.timing_ms,
         )
+        self._metrics.results.count(content)
         headers = {"Server-Timing": _server_timing(content), "Vary": "Accept"}
         return Response(body, media_type=response_format.media_type, headers=headers)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
@@ -64,21 +64,25 @@ def _subtitle(content: PredictionResponse) -> str:
 
 
 def _areas(content: PredictionResponse, scale: float) -> Iterator[str]:
-    """Yield one stacked area per genre."""
+    """Yield one stacked area per genre, the one with the largest mean probability at the bottom."""
     probabilities = np.array(content.windows.probabilities)
+    order = _descending(probabilities.mean(axis=0))
     length_s = content.model.step_s or content.model.window_s
     centre_s = np.minimum(np.array(content.windows.start_s) + length_s / 2, content.track.duration_s)
     every = -(-len(centre_s) // _MAX_POINTS)
     starts = np.arange(0, len(centre_s), every)
     counts = np.diff([*starts, len(centre_s)])
     x = _LEFT + np.add.reduceat(centre_s, starts) / counts * scale
-    shares = np.add.reduceat(probabilities, starts) / counts[:, None]
+    shares = np.add.reduceat(probabilities[:, order], starts) / counts[:, None]
     x = np.concatenate([[_LEFT], x, [_RIGHT]])
     shares = np.concatenate([shares[:1], shares, shares[-1:]])
     edges = np.concatenate([np.zeros((len(shares), 1)), shares.cumsum(axis=1)], axis=1)
     y = _BOTTOM - edges / edges[:, -1:] * (_BOTTOM - _TOP)
-    for i in range(len(content.model.labels)):
-        yield f'<path d="{_outline(x, y[:, i], y[:, i + 1])}" fill="{_colour(i)}" stroke="#faf8f4" stroke-width=".8"/>'
+    for i, label in enumerate(order):
+        yield (
+            f'<path d="{_outline(x, y[:, i], y[:, i + 1])}" fill="{_colour(label)}" stroke="#faf8f4" '
+            'stroke-width=".8"/>'
+        )
 
 
 def _outline(x: NDArray[np.float64], lower: NDArray[np.float64], upper: NDArray[np.float64]) -> str:
@@ -109,16 +113,16 @@ def _legend(content: PredictionResponse) -> Iterator[str]:
     """Yield the genres with the largest mean probability."""
     means = np.array(content.windows.probabilities).mean(axis=0)
     x = float(_LEFT)
-    for i in _largest(means):
+    for i in _descending(means)[:_LEGEND_ENTRIES]:
         text = f"{content.model.labels[i]} {means[i]:.0%}"
         yield f'<rect x="{x:.1f}" y="436" width="14" height="14" rx="3" fill="{_colour(i)}"/>'
         yield _text(x + 20, 448, text, size=14)
         x += 44 + len(text) * 14 * _LETTER_WIDTH
 
 
-def _largest(means: NDArray[np.float64]) -> Sequence[int]:
+def _descending(means: NDArray[np.float64]) -> list[int]:
     order: list[int] = np.argsort(-means, kind="stable").tolist()
-    return order[:_LEGEND_ENTRIES]
+    return order
 
 
 def _text(x: float, y: float, text: str, *, size: int, fill: str = "#1d1a16", family: str | None = None) -> str:

@@ -19,6 +19,7 @@ from wholetrack import __version__
 from wholetrack.cli.files import find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
+from wholetrack.cli.plot import plotted
 from wholetrack.cli.render import Format, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
@@ -86,6 +87,9 @@ def predict(
         float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG file.")
+    ] = None,
 ) -> None:
     """Predict the genre of recordings without a server.
 
@@ -98,6 +102,8 @@ def predict(
         typer.echo(f"wholetrack: {problem}", err=True)
     if not recordings:
         raise typer.Exit(1)
+    if plot and (plot.suffix.lower() != ".svg" or len(recordings) > 1):
+        _fail("--plot needs the name of an SVG file, and a single recording")
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)
@@ -106,7 +112,11 @@ def predict(
         top_k = min(top_k, len(served.card.labels))
         with closing(predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)) as results:
             all_succeeded = print_predictions(
-                results, output_format, files=recordings, labels=served.card.labels, top_k=top_k
+                plotted(results, plot) if plot else results,
+                output_format,
+                files=recordings,
+                labels=served.card.labels,
+                top_k=top_k,
             )
     if problems or not all_succeeded:
         raise typer.Exit(1)
