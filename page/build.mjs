@@ -17,13 +17,13 @@ const licences = {
 
 const bundled = await build({
   absWorkingDir: here,
-  entryPoints: ["src/main.ts"],
+  entryPoints: { app: "src/main.ts", recorder: "src/recorder.worklet.ts" },
   bundle: true,
   minify: true,
   format: "esm",
   target: ["es2022"],
   loader: { ".woff2": "file", ".woff": "empty" },
-  entryNames: "app-[hash]",
+  entryNames: "[name]-[hash]",
   assetNames: "[name]-[hash]",
   legalComments: "none",
   outdir: target,
@@ -32,10 +32,11 @@ const bundled = await build({
 
 const files = new Map();
 for (const { path, contents } of bundled.outputFiles) files.set(basename(path), Buffer.from(contents));
-const named = (suffix) => [...files.keys()].find((name) => name.endsWith(suffix));
+const named = (prefix, suffix) => [...files.keys()].find((name) => name.startsWith(prefix) && name.endsWith(suffix));
 const html = (await readFile(join(here, "src/index.html"), "utf8"))
-  .replace("{{script}}", named(".js"))
-  .replace("{{style}}", named(".css"));
+  .replace("{{script}}", named("app-", ".js"))
+  .replace("{{style}}", named("app-", ".css"))
+  .replace("{{recorder}}", named("recorder-", ".js"));
 files.set("index.html", Buffer.from(html));
 files.set("LICENCES.txt", Buffer.from(await licenceTexts()));
 const sums = [...files].sort(([a], [b]) => (a < b ? -1 : 1)).map(([name, data]) => `${createHash("sha256").update(data).digest("hex")}  ${name}\n`);

@@ -27,6 +27,14 @@ export async function models(): Promise<ModelSummary[] | number> {
   return response.ok ? (await response.json()).models : response.status;
 }
 
+/** Predict a few seconds; return the result, or the status of the refusal. */
+export async function predictShort(audio: Blob, model: string): Promise<Prediction | number> {
+  const url = new URL("v1/predict", ROOT);
+  if (model) url.searchParams.set("model", model);
+  const response = await fetch(url, { method: "POST", body: audio, headers: { ...authorisation(), Accept: "application/json" } });
+  return response.ok ? ((await response.json()) as Prediction) : response.status;
+}
+
 /**
  * Send a recording and report events until the result, an "error" event or a failure. Returns a function that cancels.
  *

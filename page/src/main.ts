@@ -8,7 +8,7 @@ import "./style.css";
 import * as api from "./api";
 import { announce, byId, clock, element, percent, save } from "./dom";
 import { csv, picture } from "./files";
-import { record, whyNot, type Recording } from "./record";
+import { Recording, whyNot, type Source } from "./record";
 import { Results } from "./results";
 import { drawRibbon } from "./ribbon";
 import { failure, verdict } from "./sentences";
@@ -173,6 +173,7 @@ function card(track: Track, list: HTMLElement): void {
 function stateText(track: Track): string {
   switch (track.state) {
     case "waiting": return "Waiting";
+    case "recording": return `Recording, ${clock(track.durationS)}`;
     case "uploading": return `Sending, ${percent(track.sent)}`;
     case "working": return track.decodedS ? `Listening, ${clock(track.decodedS)}${track.durationS > track.decodedS ? ` of ${clock(track.durationS)}` : ""}` : "Opening";
     case "failed": return "Not predicted";
@@ -198,20 +199,58 @@ addEventListener("drop", (event) => {
   add(event.dataTransfer?.files ?? []);
 });
 
-const recordButton = byId<HTMLButtonElement>("record");
-recordButton.addEventListener("click", async () => {
-  const note = byId("record-note");
-  if (recording) { recording.stop(); return; }
-  note.textContent = whyNot();
-  if (!note.textContent) {
-    try {
-      recording = await record((file) => { recording = null; recordButton.textContent = "Record"; add([file]); });
-      recordButton.textContent = "Stop recording";
-      announce("Recording");
-    } catch { note.textContent = "The browser did not allow this page to use the microphone."; }
+// Recording
+
+async function startRecording(source: Source): Promise<void> {
+  if (recording) return;
+  showNote(whyNot(source));
+  if (whyNot(source)) return;
+  const time = new Date().toTimeString().slice(0, 5).replace(":", ".");
+  const track = newTrack(`Recording ${time}.wav`, null);
+  track.state = "recording";
+  try {
+    recording = await Recording.start(source, track.model, {
+      audio: (durationS, peaks) => { track.durationS = track.decodedS = durationS; track.peaks.push(...peaks); changed(track); },
+      predicted: (result, startS) => {
+        const [row, window] = [result.windows.probabilities.at(-1), result.model.window_s];
+        if (!row) return;
+        track.info = { ...result.model, step_s: null };
+        if (result.windows.silent.length) track.silent.add(track.starts.length);
+        track.starts.push(startS);
+        track.probabilities.push(row);
+        if (window > track.durationS) track.durationS = window;
+        changed(track);
+      },
+      refused: (status) => { if (status === 401) askForKey(Boolean(api.key.get())); },
+      stopped: (wav) => {
+        recording = null;
+        track.file = new File([wav], track.name, { type: "audio/wav" });
+        if (selected === track) select(track);
+        announce("Recording stopped");
+        retry(track);
+      },
+    });
+  } catch {
+    showNote(source === "tab" ? "The browser shared no sound. Choose a tab, and allow its audio." : "The browser did not allow this page to use the microphone.");
+    return;
   }
-  note.hidden = !note.textContent;
-});
+  tracks.push(track);
+  select(track);
+  announce("Recording");
+}
+
+function showNote(text: string): void {
+  const note = byId("record-note");
+  note.textContent = text;
+  note.hidden = !text;
+  if (text && selected) announce(text);
+}
+
+byId("record").addEventListener("click", () => void startRecording("microphone"));
+byId("record-tab").addEventListener("click", () => void startRecording("tab"));
+byId("record-more").addEventListener("click", () => void startRecording("microphone"));
+byId("stop-button").addEventListener("click", () => recording?.stop());
+addEventListener("pagehide", () => recording?.stop());
 
 // The result
 
@@ -299,8 +338,7 @@ async function openLink(): Promise<void> {
     tracks.push(track);
     select(track);
   } catch {
-    byId("record-note").textContent = "This link is damaged, so the result in it cannot be shown.";
-    byId("record-note").hidden = false;
+    showNote("This link is damaged, so the result in it cannot be shown.");
   }
 }
 

@@ -62,6 +62,7 @@ export class Results {
     byId("figure").hidden = !track.info || (track.state === "failed" && !track.starts.length);
     byId("failure").hidden = !track.problem;
     byId("failure-text").textContent = track.problem?.sentence ?? "";
+    byId("stop").hidden = track.state !== "recording";
     byId("retry").hidden = !(track.problem?.retry && track.file);
     byId("details").hidden = !track.starts.length || track.state === "failed";
     byId("tools").hidden = !track.result && track.state !== "failed";
@@ -185,6 +186,7 @@ export class Results {
 
 function waiting(track: Track): string {
   switch (track.state) {
+    case "recording": return "Recording";
     case "waiting": return "Waiting for the others";
     case "uploading": return `Sending, ${percent(track.sent)}`;
     case "failed": return "Not predicted";

@@ -11,6 +11,7 @@ import { byId, clock, element } from "./dom";
 import type { Track } from "./types";
 import { windowLength } from "./types";
 
+const SILENCE = URL.createObjectURL(new Blob([], { type: "audio/wav" }));
 const AREAS_HEIGHT = 300;
 const AXIS_HEIGHT = 30;
 const MIN_LABEL_HEIGHT = 24;
@@ -170,7 +171,8 @@ export class Timeline {
     const n = Math.max(track.peaks.length, Math.round(track.durationS * 10));
     const peaks = new Float32Array(n);
     peaks.set(track.peaks);
-    void this.wave.load(this.url, [peaks], track.durationS || track.decodedS);
+    // While a recording goes on, there is nothing to play yet.
+    void this.wave.load(this.url || SILENCE, [peaks], track.durationS || track.decodedS);
   }
 
   private drawAreas(track: Track): void {

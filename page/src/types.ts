@@ -21,7 +21,7 @@ export interface Prediction {
 
 export interface ModelSummary { name: string; default: boolean; available: boolean; labels: string[]; summary: string }
 
-export type State = "waiting" | "uploading" | "working" | "done" | "failed";
+export type State = "waiting" | "recording" | "uploading" | "working" | "done" | "failed";
 
 /** A recording in the queue, and what is known about it so far. */
 export interface Track {
