@@ -236,6 +236,7 @@ export class Timeline {
     ctx.textAlign = "center";
     ctx.textBaseline = "middle";
     const [xs, n] = [u.data[0] as number[], labels.length];
+    const end = u.valToPos(xs[xs.length - 1] as number, "x", true);
     const edge = (rank: number, point: number): number => (rank < 0 ? 0 : ((u.data[n - rank] as number[])[point] as number));
     for (let rank = 0; rank < n; rank++) {
       const label = this.order[rank] as number;
@@ -245,7 +246,7 @@ export class Timeline {
       // The highest place at which the name fits into the area over all of its width.
       for (let point = 0; point < xs.length; point += Math.max(1, Math.floor(xs.length / 200))) {
         const x = u.valToPos(xs[point] as number, "x", true);
-        if (x - half < u.bbox.left || x + half > u.bbox.left + u.bbox.width) continue;
+        if (x - half < u.bbox.left || x + half > Math.min(end, u.bbox.left + u.bbox.width)) continue;
         let [low, high] = [0, 1];
         for (let near = point; near >= 0 && u.valToPos(xs[near] as number, "x", true) >= x - half; near--)
           [low, high] = [Math.max(low, edge(rank - 1, near)), Math.min(high, edge(rank, near))];
