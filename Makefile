@@ -8,7 +8,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-memory bench-peers bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
     page page-check performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -66,6 +66,9 @@ pythons: ## Run the unit tests of the service on every supported Python that is 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (about 7 minutes); writes docs/bench and docs/PERFORMANCE.md
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 	$(BIN)/python -m bench.performance
+
+bench-page: $(VENV)/.test ## Measure the time until the page shows something, in Chromium (about a minute); writes docs/bench
+	$(BIN)/python -m bench.page --record
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and for 10 hours of audio (about 5 minutes)
 	$(BIN)/python -m bench.memory --record

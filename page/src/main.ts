@@ -132,8 +132,21 @@ function spoken(result: Prediction): string {
   return `${before}${genre}${after}`;
 }
 
+/** Drawing takes time that the service needs if it runs on the same machine. */
+const MIN_INTERVAL_MS = 200;
+let lastChange = 0;
+let changeTimer = 0;
+
+/** Show what has changed about a track: a change of its state at once, and progress at most five times a second. */
 function changed(track: Track): void {
-  if (track === selected) results.update();
+  clearTimeout(changeTimer);
+  const wait = track.state === "working" || track.state === "recording" ? lastChange + MIN_INTERVAL_MS - performance.now() : 0;
+  if (wait > 0) {
+    changeTimer = window.setTimeout(() => changed(track), wait);
+    return;
+  }
+  lastChange = performance.now();
+  if (selected) results.update();
   render();
 }
 

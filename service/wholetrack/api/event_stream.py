@@ -19,6 +19,7 @@ from wholetrack.errors import ErrorKind, ServiceError
 
 # Proxies close connections that are silent for 30 s to 60 s.
 _HEARTBEAT_S = 10.0
+_MIN_INTERVAL_S = 0.05
 # An error that occurs earlier is reported with its own status instead of an event.
 _MAX_SILENCE_S = 1.0
 # nginx would otherwise collect a response before it forwards it, and other proxies may compress it.
@@ -79,6 +80,8 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": body or self._heartbeat(), "more_body": True})
             if is_last:
                 return
+            # Without this pause, each batch would become an event.
+            await asyncio.wait([self._prediction], timeout=_MIN_INTERVAL_S)
 
     def _encoded_events(self) -> bytes:
         return b"".join(map(self._encode_event, self._events.take()))
