@@ -171,7 +171,8 @@ function card(track: Track, list: HTMLElement): void {
     const button = element("button", { type: "button", class: "card", onclick: () => select(track) },
       element("span", { class: "card-name" }, track.name || "Shared result"),
       element("span", { class: "card-state" }), element("canvas", { width: 200, height: 6, "aria-hidden": "true" }));
-    item = element("li", { id: `card-${track.id}` }, button);
+    const again = element("button", { type: "button", class: "quiet card-retry", onclick: () => retry(track) }, "Try again");
+    item = element("li", { id: `card-${track.id}` }, button, again);
     list.append(item);
   }
   const button = item.firstElementChild as HTMLButtonElement;
@@ -180,6 +181,7 @@ function card(track: Track, list: HTMLElement): void {
   const state = button.querySelector(".card-state") as HTMLElement;
   const text = stateText(track);
   if (state.textContent !== text) state.textContent = text;
+  (item.lastElementChild as HTMLElement).hidden = !(track.problem?.retry && track.file && track !== selected);
   drawStrip(button.querySelector("canvas") as HTMLCanvasElement, track);
 }
 
@@ -189,7 +191,7 @@ function stateText(track: Track): string {
     case "recording": return `Recording, ${clock(track.durationS)}`;
     case "uploading": return `Sending, ${percent(track.sent)}`;
     case "working": return track.decodedS ? `Listening, ${clock(track.decodedS)}${track.durationS > track.decodedS ? ` of ${clock(track.durationS)}` : ""}` : "Opening";
-    case "failed": return "Not predicted";
+    case "failed": return track.problem?.sentence ?? "Not predicted";
     case "done": return track.result ? spoken(track.result) : "";
   }
 }

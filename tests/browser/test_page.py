@@ -114,6 +114,22 @@ def test_a_lost_connection_can_be_retried_with_one_click(
     expect(page.locator("#failure")).to_be_hidden()
 
 
+def test_a_recording_that_is_not_selected_can_be_retried_beside_its_error(
+    server: Server, open_page: OpenPage, tune_file: Path
+) -> None:
+    page = open_page(server.url)
+    choose(page, tune_file)
+    wait_for_result(page)
+    page.route("**/v1/predict*", lambda route: route.abort("connectionreset"))
+    choose(page, tune_file)
+    second = page.locator("#cards li").nth(1)
+    expect(second.locator(".card-state")).to_contain_text("The connection was lost")
+    page.unroute("**/v1/predict*")
+    second.locator(".card-retry").click()
+    expect(second.locator(".card")).to_have_attribute("data-state", "done", timeout=60_000)
+    expect(second.locator(".card-retry")).to_be_hidden()
+
+
 def test_a_stream_that_ends_without_a_result_is_a_lost_connection(
     server: Server, open_page: OpenPage, tune_file: Path
 ) -> None:

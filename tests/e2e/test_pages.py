@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
+from wholetrack.api.formats import ResponseFormat
 from wholetrack.errors import ErrorKind
 
 pytestmark = pytest.mark.timing
@@ -192,8 +193,9 @@ def test_predictions_and_their_example_match_the_schema(
     schema = {"$ref": "#/components/schemas/PredictionResponse", "components": openapi["components"]}
     for detail in ("none", "top", "full"):
         jsonschema.validate(server.post(wav_bytes(tune, 22050), windows=detail).json(), schema)
-    (content,) = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"].values()
-    jsonschema.validate(content["example"], schema)
+    contents = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]
+    assert set(contents) == {offered.media_type for offered in ResponseFormat}
+    jsonschema.validate(contents["application/json"]["example"], schema)
 
 
 def test_a_request_id_is_kept_or_generated(server: Server) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from wholetrack.api.examples import PREDICTION, success_response
+from wholetrack.api.examples import EXAMPLES_OF_FORMATS, PREDICTION, success_response
+from wholetrack.api.formats import ResponseFormat
 from wholetrack.api.predictions import Predictions
 from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import PredictionResponse, PredictParameters
@@ -38,6 +39,13 @@ _ERRORS = (
     ErrorKind.DEADLINE_EXCEEDED,
 )
 
+_SUCCESS = success_response(PREDICTION)
+_SUCCESS[200]["content"] |= {
+    offered.media_type: {"schema": {"type": "string"}, "example": EXAMPLES_OF_FORMATS[offered]}
+    for offered in ResponseFormat
+    if offered is not ResponseFormat.JSON
+}
+
 router = APIRouter(tags=["prediction"])
 
 
@@ -45,7 +53,7 @@ router = APIRouter(tags=["prediction"])
     PREDICT_PATH,
     summary="Predict the genre of a recording",
     response_model=PredictionResponse,
-    responses=success_response(PREDICTION) | error_responses(*_ERRORS),
+    responses=_SUCCESS | error_responses(*_ERRORS),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def predict(request: Request, parameters: Annotated[PredictParameters, Query()]) -> Response:
