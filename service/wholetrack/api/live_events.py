@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,9 @@ class Event:
 class LiveEvents(Observer):
     """Collects what happens to a track until it is sent.
 
-    A client that reads slowly gets fewer and larger events. What waits for it is at most as large as the response.
+    The threads of the track and of the engine only append to a queue, without a lock, because the engine must not wait
+    for a response. :meth:`take` processes the queue. A client that reads slowly gets fewer and larger events. What
+    waits for it is at most about as large as the response.
 
     Args:
         detail: How much the events say about each window.
@@ -47,38 +51,37 @@ class LiveEvents(Observer):
         self._detail = detail
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._lock = threading.Lock()
+        self._queue: deque[Callable[[], None]] = deque()
+        # Used by the thread of the track.
+        self._waveform = _Waveform(1)
+        # Used by take.
         self._attempt: _Attempt | None = None
 
-    # The methods of an observer, for the threads of the pipeline and the engine.
+    # The methods of an observer.
 
     def started(self, card: ModelCard, hop_s: float) -> None:
-        """Begin an attempt to decode the track, and forget what was not sent of an earlier one."""
-        with self._lock:
-            is_first = self._attempt is None or not self._attempt.is_announced
-            self._attempt = _Attempt(card, hop_s, is_first=is_first)
+        """Begin an attempt to decode the track."""
+        self._waveform = _Waveform(card.audio.sample_rate)
+        self._queue.append(partial(self._begin, card, hop_s))
 
     def decoded(self, samples: NDArray[np.float32]) -> None:
-        """Count samples and keep the peaks of their waveform."""
-        if not len(samples):
-            return
-        with self._lock:
-            if self._attempt:
-                self._attempt.waveform.add(samples)
-        self._wake()
+        """Add the peaks of the waveform."""
+        if len(samples):
+            self._waveform.add(samples)
+            self._append(partial(self._add_peaks, self._waveform.decoded_s, self._waveform.take()))
 
     def cut(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
-        """Keep the times of windows until they are classified."""
-        with self._lock:
-            if self._attempt:
-                self._attempt.scores.add_windows(start_s, silent)
+        """Add the times of windows, which wait until they are classified."""
+        # A file without audio has no windows and is no reason to begin a response.
+        self._queue.append(partial(self._add_windows, start_s, silent))
 
     def classified(self, position: int, outputs: NDArray[np.float32]) -> None:
-        """Keep outputs until they are sent."""
-        with self._lock:
-            if self._attempt:
-                self._attempt.scores.add_outputs(position, outputs)
-        self._wake()
+        """Add outputs."""
+        self._append(partial(self._add_outputs, position, outputs))
+
+    def _append(self, change: Callable[[], None]) -> None:
+        self._queue.append(change)
+        self._loop.call_soon_threadsafe(self._changed.set)
 
     # For the response.
 
@@ -97,24 +100,44 @@ class LiveEvents(Observer):
         return True
 
     def take(self) -> list[Event]:
-        """Return the events since the last call, with the windows in as few events as possible."""
-        with self._lock:
-            return self._attempt.take(self._detail) if self._attempt else []
+        """Return the events since the last call, with the windows in as few events as possible.
 
-    def _wake(self) -> None:
-        self._loop.call_soon_threadsafe(self._changed.set)
+        Only one thread at a time may call this.
+        """
+        while self._queue:
+            self._queue.popleft()()
+        return self._attempt.take(self._detail) if self._attempt else []
+
+    def _begin(self, card: ModelCard, hop_s: float) -> None:
+        # What was not sent of an earlier attempt is dropped.
+        is_first = self._attempt is None or not self._attempt.is_announced
+        self._attempt = _Attempt(card, hop_s, is_first=is_first)
+
+    def _add_peaks(self, decoded_s: float, peaks: list[float]) -> None:
+        assert self._attempt
+        self._attempt.decoded_s = decoded_s
+        self._attempt.peaks += peaks
+
+    def _add_windows(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
+        assert self._attempt
+        self._attempt.scores.add_windows(start_s, silent)
+
+    def _add_outputs(self, position: int, outputs: NDArray[np.float32]) -> None:
+        assert self._attempt
+        self._attempt.scores.add_outputs(position, outputs)
 
 
 class _Attempt:
-    """The state of one attempt to decode the track."""
+    """What is known about one attempt to decode the track, and was not sent."""
 
     def __init__(self, card: ModelCard, hop_s: float, *, is_first: bool) -> None:
-        self.waveform = _Waveform(card.audio.sample_rate)
+        self.decoded_s = 0.0
+        self.peaks: list[float] = []
         self.scores = LiveScores(card)
+        self.is_announced = False
         self._card = card
         self._hop_s = hop_s
         self._is_first = is_first
-        self.is_announced = False
         self._n_sent = 0
 
     def take(self, detail: WindowDetail) -> list[Event]:
@@ -124,9 +147,11 @@ class _Attempt:
             events.append(Event("start" if self._is_first else "restart", self._description()))
         scores = self.scores.take()
         first, self._n_sent = self._n_sent, self._n_sent + len(scores.start_s)
-        if peaks := self.waveform.take():
-            data = {"decoded_s": self.waveform.decoded_s, "windows": self._n_sent, "peaks": peaks}
-            events.append(Event("progress", data))
+        if self.peaks:
+            events.append(
+                Event("progress", {"decoded_s": self.decoded_s, "windows": self._n_sent, "peaks": self.peaks})
+            )
+            self.peaks = []
         if len(scores.start_s) and detail is not WindowDetail.NONE:
             events.append(Event("windows", {"first": first} | window_fields(scores, self._card.labels, detail)))
         return events
@@ -151,7 +176,7 @@ class _Waveform:
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
-        self._n_per_peak = sample_rate // PEAKS_PER_S
+        self._n_per_peak = max(1, sample_rate // PEAKS_PER_S)
         self._rest = np.zeros(0, dtype=np.float32)
         self._peaks: list[float] = []
         self._n_samples = 0
