@@ -153,7 +153,7 @@ def test_a_track_that_is_decoded_again_says_so(server: Server, tune: NDArray[np.
 
 
 def test_a_client_that_leaves_cancels_the_prediction(server: Server, tune: NDArray[np.float32]) -> None:
-    recording = wav_bytes(np.tile(tune, 360), 22050)
+    recording = wav_bytes(np.tile(tune, 60), 22050)
     before = count_outcomes(server, "client_gone")
     request = httpx.stream(
         "POST", f"{server.url}/v1/predict?hop_s=0.1", content=recording, headers={"Accept": "text/event-stream"}
@@ -207,7 +207,7 @@ def slow_request(server: Server, recording: bytes, query: str = "") -> socket.so
 
 def test_a_shutdown_ends_the_stream_with_an_event(tmp_path: Path, tune: NDArray[np.float32]) -> None:
     with running_server(tmp_path, shutdown_timeout_s=1, max_windows=200_000) as server:
-        recording = wav_bytes(np.tile(tune, 360), 22050)
+        recording = wav_bytes(np.tile(tune, 60), 22050)
         with httpx.stream(
             "POST",
             f"{server.url}/v1/predict?hop_s=0.1&windows=none",
