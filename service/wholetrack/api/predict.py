@@ -68,6 +68,10 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     (some windows in chronological order; `first` is the index of the first one), and finally `result` (the response as
     JSON) or `error` (a problem). After `restart`, which has the data of `start`, the recording is decoded again, and
     everything before it is void. An error before the first event has its own status, as without events.
+
+    Rows of CSV and JSON Lines have the columns `kind` (`summed_score`, `majority_vote`, `section` or `window`),
+    `start_s` and `end_s` in seconds, `genre`, `share` from 0 to 1, `silent`, and for windows `p_` followed by a label:
+    its probability.
     """
     predictions: Predictions = request.app.state.predictions
     return await predictions.respond(request, parameters)
