@@ -25,40 +25,43 @@ def decimal_fraction(seconds: float) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class FrameGrid:
-    """Frame ``i`` covers the samples ``[start(i), start(i) + n_fft)``.
+    """Frame ``i`` covers the samples ``[start(i) - lead, start(i) - lead + n_fft)``.
 
     Attributes:
         sample_rate: Sample rate in Hz.
         n_fft: Samples per frame.
         rate: Frames per second, as an exact fraction.
+        lead: Samples of a frame that lie before its position: half of them if frames are centred, else none.
     """
 
     sample_rate: int
     n_fft: int
     rate: Fraction
+    lead: int = 0
 
     @classmethod
     def of(cls, features: FeatureSpec, sample_rate: int) -> FrameGrid:
         """Return the grid of a bundle's features."""
-        return cls(sample_rate=sample_rate, n_fft=features.n_fft, rate=features.frame_rate(sample_rate))
+        lead = features.n_fft // 2 if features.centred else 0
+        return cls(sample_rate=sample_rate, n_fft=features.n_fft, rate=features.frame_rate(sample_rate), lead=lead)
 
     def start(self, frame: int) -> int:
-        """Return the first sample of a frame: ``round(frame * sample_rate / rate)``."""
+        """Return the position of a frame, in samples: ``round(frame * sample_rate / rate)``."""
         return _rounded_quotient(frame * self.sample_rate * self.rate.denominator, self.rate.numerator)
 
     def time_s(self, frame: int) -> float:
-        """Return the start of a frame in seconds."""
+        """Return the position of a frame in seconds."""
         return frame * self.rate.denominator / self.rate.numerator
 
     def frames_started_by(self, n_samples: int) -> int:
-        """Return the number of frames that start before sample ``n_samples``."""
+        """Return the number of frames whose position is before sample ``n_samples``."""
         # start(i) < n exactly when i * sample_rate / rate + 1/2 < n, so i < (n - 1/2) * rate / sample_rate.
         numerator = (2 * n_samples - 1) * self.rate.numerator
         return max(0, -(-numerator // (2 * self.sample_rate * self.rate.denominator)))
 
     def frames_complete_by(self, n_samples: int) -> int:
         """Return the number of frames that end at or before sample ``n_samples``."""
-        return self.frames_started_by(n_samples - self.n_fft + 1)
+        return self.frames_started_by(n_samples + self.lead - self.n_fft + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from wholetrack.contracts import FeatureSpec, Int8Spec, MinMax, ModelCard, RelativeToMax, Unchanged
+from wholetrack.contracts import Affine, FeatureSpec, Int8Spec, MinMax, ModelCard, RelativeToMax, Unchanged
 from wholetrack_training.data.splits import Protocol
 from wholetrack_training.results.markdown import markdown_table
 from wholetrack_training.results.records import Record
@@ -110,12 +110,14 @@ def _facts(card: ModelCard) -> list[str]:
 
 
 def _level(features: FeatureSpec) -> str:
-    unit = "dB" if features.log == "db" else "natural logarithm"
+    unit = {"db": "dB", "ln": "natural logarithm", "log10": "logarithm to base 10"}[features.log]
     match features.normalisation:
         case RelativeToMax(range_db=range_db):
             return f"{unit} relative to the window's maximum, range {range_db:g} dB"
         case MinMax(range_db=range_db, low=low, high=high):
             return f"{unit}, the window's range of at most {range_db:g} dB scaled to {low:g} to {high:g}"
+        case Affine(add=add, divide_by=divide_by):
+            return f"{unit}, (level + {add:g}) / {divide_by:g}"
         case Unchanged():
             return f"{unit}, not normalised"
         case _:
