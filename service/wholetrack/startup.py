@@ -23,9 +23,10 @@ from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import precision_on
 from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.inference.worker import Failure
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
+from wholetrack.served_model import ServedModel
 from wholetrack.settings import Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)

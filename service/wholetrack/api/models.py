@@ -10,7 +10,8 @@ from wholetrack.api.examples import MODEL, MODELS, success_response
 from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import ModelDescription, ModelList, ModelSummary
 from wholetrack.errors import ErrorKind
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
+from wholetrack.served_model import ServedModel
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -35,7 +36,7 @@ async def show_model(
     """Returns one served model with its card: labels, features, windows, metrics and licence."""
     pipeline: Pipeline = request.app.state.pipeline
     served = pipeline.model(name)
-    return ModelDescription(**_summary(pipeline, served), card=served.card.model_dump(mode="json"))
+    return ModelDescription(**_summary(pipeline, served), card=served.document)
 
 
 def _summary(pipeline: Pipeline, served: ServedModel) -> dict[str, Any]:

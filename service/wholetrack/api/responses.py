@@ -69,8 +69,8 @@ def prediction_response(
             precision=prediction.precision,
             window_s=card.windows.window_s,
             hop_s=prediction.hop_s,
-            step_s=None if card.onnx.steps is None else card.step_s,
-            labels=card.labels,
+            step_s=None if card.outputs.scores.steps is None else card.step_s,
+            labels=prediction.labels,
         ),
         prediction=Prediction(
             summed_score=_summed_score(prediction.summed_score, top_k),
@@ -83,7 +83,7 @@ def prediction_response(
             Section(start_s=round(s.start_s, 3), end_s=round(s.end_s, 3), genre=s.genre, share=_rounded(s.share))
             for s in prediction.sections
         ],
-        windows=_windows(prediction.windows, card.labels, detail),
+        windows=_windows(prediction.windows, prediction.labels, detail),
         timing_ms=_timing(prediction, source),
         warnings=[PredictionWarning(code=w.code, detail=w.detail) for w in prediction.warnings],
     )

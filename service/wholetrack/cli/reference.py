@@ -9,9 +9,11 @@ Needs the extra ``verify``.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -19,7 +21,7 @@ import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import Affine, FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
+from wholetrack.contracts import Affine, FeatureSpec, InputSpec, MinMax, ModelCard, RelativeToMax, Rows, Unchanged
 from wholetrack.features.grid import FrameGrid, WindowGrid
 from wholetrack.features.mel import mel_filters
 
@@ -56,7 +58,7 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int, temp_dir: Path | None)
     return resampled
 
 
-def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], Rows]:
     """Divide a recording into windows, and compute the features of each separately.
 
     Args:
@@ -64,19 +66,39 @@ def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[ND
         card: Contents of the model's ``model.json``.
 
     Returns:
-        The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]``.
+        The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]`` for
+        each input.
     """
-    spec, rate = card.features, card.audio.sample_rate
-    frames = FrameGrid.of(spec, rate)
-    grid = WindowGrid.of(card.windows, frames)
-    starts = list(grid.starts(len(samples)))
-    if len(samples) < grid.window_samples:
-        samples = np.resize(samples, grid.window_samples)
-    padded = _padded(samples, spec)
-    within = np.array([frames.start(i) for i in range(card.windows.frames)], dtype=np.intp)
+    rate = card.audio.sample_rate
+    grids = [FrameGrid.of(entry.features, rate) for entry in card.inputs]
+    slowest = min(range(len(grids)), key=lambda i: grids[i].rate)
+    windows = WindowGrid.of(card.windows_of(card.inputs[slowest]), grids[slowest])
+    starts_s = [windows.frames.time_s(first) for first in windows.starts(len(samples))]
+    if len(samples) < windows.window_samples:
+        samples = np.resize(samples, windows.window_samples)
+    inputs = [
+        _input(samples, entry, grid, [_nearest_frame(start_s, grid) for start_s in starts_s])
+        for entry, grid in zip(card.inputs, grids, strict=True)
+    ]
+    return np.array(starts_s), Rows(tuple(inputs))
+
+
+def _nearest_frame(start_s: float, grid: FrameGrid) -> int:
+    # Halves are rounded up. A time in seconds is off by less than a billionth of a frame.
+    return math.floor(start_s * float(grid.rate) + 0.5 + 1e-9)
+
+
+def _input(
+    samples: NDArray[np.float32], entry: InputSpec, grid: FrameGrid, starts: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return one input of all windows, which begin at these frames, ``[n_windows, n_frames, n_mels]``."""
+    spec, padded = entry.features, _padded(samples, entry.features)
     span = np.arange(spec.n_fft)
-    windows = [_features(padded[(frames.start(first) + within)[:, None] + span], spec, rate) for first in starts]
-    return np.array([frames.time_s(first) for first in starts]), np.stack(windows)
+    windows = []
+    for first in starts:
+        frames = np.array([grid.start(first + i) for i in range(entry.frames)], dtype=np.intp)
+        windows.append(_features(padded[frames[:, None] + span], spec, grid.sample_rate))
+    return np.stack(windows)
 
 
 def _padded(samples: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.contracts.model_card import ModelCard
+from wholetrack.contracts.outputs import TagSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,63 @@ class WindowScores:
     start_s: NDArray[np.float64]
     probabilities: NDArray[np.float32]
     silent: NDArray[np.bool_]
+
+
+class Detail(StrEnum):
+    """How much of an optional output of the network a prediction contains."""
+
+    NONE = "none"
+    TRACK = "track"
+    WINDOWS = "windows"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTimes:
+    """All windows of a track.
+
+    Attributes:
+        start_s: Start of each window, in seconds, ``[n_windows]``.
+        silent: Whether each window is silent, ``[n_windows]``.
+    """
+
+    start_s: NDArray[np.float64]
+    silent: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TagScores:
+    """Calibrated probabilities of the tags.
+
+    Attributes:
+        tags: The tags.
+        unverified: Names of the tags that could not be judged.
+        track: Probability of each tag for the track, ``[n_tags]``; None for a silent track.
+        windows: Probabilities of each window with sound, ``[n, n_tags]``; None if they were not requested.
+        times: All windows of the track, silent ones included.
+    """
+
+    tags: tuple[TagSpec, ...]
+    unverified: tuple[str, ...]
+    track: NDArray[np.float64] | None
+    windows: NDArray[np.float32] | None
+    times: WindowTimes
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Vectors of unit length that are similar for similar music.
+
+    Attributes:
+        length: Number of components.
+        track: The vector of the track, ``[length]``; None for a silent track.
+        windows: The vector of each window with sound, ``[n, length]``; None if they were not requested.
+        times: All windows of the track, silent ones included.
+    """
+
+    length: int
+    track: NDArray[np.float32] | None
+    windows: NDArray[np.float32] | None
+    times: WindowTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +179,14 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class TrackPrediction:
-    """The complete result for one recording."""
+    """The complete result for one recording.
+
+    Attributes:
+        taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
+        labels: Genre of each column of ``windows.probabilities``.
+        tags: None if the model has no tags, or they were not requested.
+        embedding: None if it was not requested.
+    """
 
     stream: StreamInfo
     duration_s: float
@@ -129,11 +194,15 @@ class TrackPrediction:
     device: str
     precision: str
     hop_s: float
+    taxonomy: str | None
+    labels: tuple[str, ...]
     summed_score: Ranking
     majority_vote: Ranking
     confidence: float
     in_domain: bool | None
     sections: tuple[Section, ...]
     windows: WindowScores
+    tags: TagScores | None
+    embedding: Embeddings | None
     warnings: tuple[TrackWarning, ...]
     times: StageTimes

@@ -100,7 +100,9 @@ class WindowGrid:
         length = longest * frames.sample_rate
         window_samples = _rounded_quotient(length.numerator, length.denominator)
         if frames.start(spec.frames - 1) >= window_samples:
-            raise ValueError(f"{spec.frames} frames do not start within a window of {spec.window_s} s")
+            raise ValueError(
+                f"{spec.frames} frames do not start within a window of {spec.window_s} s: use fewer frames"
+            )
         return cls(frames=frames, spec=spec, hop=hop, window_samples=window_samples)
 
     def start(self, window: int) -> int:
@@ -129,3 +131,48 @@ class WindowGrid:
             last = self.frames.frames_started_by(n_samples - self.window_samples + 1) - 1
             if last > self.start(window - 1):
                 yield last
+
+
+@dataclass(frozen=True, slots=True)
+class InputGrid:
+    """The frames of one input that belong to a window.
+
+    Windows start at frames of the reference grid. An input with another frame rate starts at its frame nearest to that
+    time, so that it covers the same audio to within half a frame.
+
+    Attributes:
+        frames: Positions of the frames of the input.
+        n_frames: Frames per window.
+        reference: Positions of the frames at which windows start.
+    """
+
+    frames: FrameGrid
+    n_frames: int
+    reference: FrameGrid
+
+    @classmethod
+    def of(cls, frames: FrameGrid, windows: WindowGrid, *, n_frames: int) -> InputGrid:
+        """Return the grid of an input.
+
+        Args:
+            frames: Positions of the frames of the input.
+            windows: Positions of the windows.
+            n_frames: Frames per window.
+
+        Raises:
+            ValueError: If the last frame does not start within every window, including those that start half a frame
+                before the first frame.
+        """
+        grid = cls(frames, n_frames, windows.frames)
+        late = Fraction(0) if frames.rate == windows.frames.rate else Fraction(1, 2)
+        last = (n_frames - 1 + late) * frames.sample_rate / frames.rate
+        # Three positions are rounded to samples.
+        if last + (2 if late else 0) >= windows.window_samples:
+            window_s = windows.spec.window_s
+            raise ValueError(f"{n_frames} frames do not start within every window of {window_s} s: use fewer frames")
+        return grid
+
+    def start(self, reference_frame: int) -> int:
+        """Return the first frame of a window that starts at a frame of the reference grid, halves rounded up."""
+        ratio = self.frames.rate / self.reference.rate
+        return _rounded_quotient(reference_frame * ratio.numerator, ratio.denominator)

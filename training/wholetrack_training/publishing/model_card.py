@@ -88,7 +88,8 @@ def with_int8(text: str, spec: Int8Spec) -> str:
 
 
 def _facts(card: ModelCard) -> list[str]:
-    features, windows, trained = card.features, card.windows, card.trained_on
+    entry, windows, trained = card.single_input, card.windows, card.trained_on
+    features = entry.features
     grid = (
         f"{features.frames_per_second} frames per second"
         if features.frames_per_second
@@ -96,7 +97,7 @@ def _facts(card: ModelCard) -> list[str]:
     )
     unlicensed = " GTZAN, the training data, is a research data set of commercial recordings and has no licence."
     return [
-        f"- Input: windows of {windows.window_s:g} s every {windows.hop_s:g} s, {windows.frames} frames of "
+        f"- Input: windows of {windows.window_s:g} s every {windows.hop_s:g} s, {entry.frames} frames of "
         f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, "
         f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP per window "
