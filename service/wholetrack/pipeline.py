@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wholetrack.aggregation.genres import track_genres
 from wholetrack.aggregation.tags import track_embedding, track_tags
 from wholetrack.aggregation.window_scores import WindowLog, track_scores
@@ -36,7 +39,7 @@ from wholetrack.features.windows import WindowBlock
 from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
-from wholetrack.served_model import ServedModel
+from wholetrack.served_model import ServedModel, model_key
 
 _log = logging.getLogger(__name__)
 
@@ -79,8 +82,8 @@ class Pipeline:
 
     Args:
         decoder: Opens recordings.
-        models: The served models by name.
-        default_model: Name of the model for requests that do not name one.
+        models: The served models: the newest version of each by its name, others by ``NAME@VERSION``.
+        default_model: Key in ``models`` of the model for requests that do not name one.
         tracks_at_once: Number of tracks that are decoded at the same time.
         tracks_open: Number of tracks that may have started and not finished, for each size of decoder; each track
             holds a decoder.
@@ -104,16 +107,28 @@ class Pipeline:
         self.scheduler = StrideScheduler(tracks_at_once, max_open=tracks_open)
 
     def model(self, name: str | None) -> ServedModel:
-        """Return the model called ``name``; None for the default model.
+        """Return the model called ``name``, or ``NAME@VERSION``; None for the default model.
 
         Raises:
             ServiceError: ``unknown_model``.
         """
-        found = self.models.get(self.default_model if name is None else name)
+        return self.models[self.key(name)]
+
+    def key(self, name: str | None) -> str:
+        """Return the key in ``models`` of the model called ``name``, or ``NAME@VERSION``; None for the default model.
+
+        Raises:
+            ServiceError: ``unknown_model``.
+        """
+        if name is None:
+            return self.default_model
+        versions = {key: served.card.version for key, served in self.models.items()}
+        found = model_key(name, versions)
         if found is None:
-            raise ServiceError(
-                ErrorKind.UNKNOWN_MODEL, f"Choose one of the models served: {', '.join(sorted(self.models))}."
-            )
+            served = f"Choose one of the models served: {', '.join(sorted(self.models))}."
+            base = name.partition("@")[0]
+            newest = f" The newest version of {base} is {versions[base]}." if base in versions else ""
+            raise ServiceError(ErrorKind.UNKNOWN_MODEL, served + newest)
         return found
 
     def close(self) -> None:
@@ -139,7 +154,7 @@ class Pipeline:
 
         Args:
             path: A file in any accepted format.
-            model: Name of a served model; None for the default model.
+            model: Name of a served model, or NAME@VERSION; None for the default model.
             hop_s: Distance between window starts in seconds, from one frame to a window; None for the model's default.
             taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
             tags: Detail of the tags; None for those of the track if the model has tags.
@@ -283,7 +298,7 @@ def _prediction(
     scores = track_scores(windows, outputs.rows[0] if outputs else None, card)
     genres = track_genres(scores, card, served.taxonomy(request.taxonomy), duration_s=audio.duration_s)
     found = {
-        kind: (outputs.mean(i), outputs.rows[i]) if outputs else (None, None)
+        kind: (outputs.mean(i), outputs.rows[i]) if outputs else (None, _no_rows(card, i, keep))
         for i, (kind, keep) in enumerate(zip(card.outputs.kinds, request.keep, strict=True))
         if keep is not Keep.NOTHING
     }
@@ -307,6 +322,11 @@ def _prediction(
         warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
+
+
+def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | None:
+    """Return the rows of an output for a silent track, if they were requested."""
+    return np.zeros((0, *card.output_shapes[output]), dtype=np.float32) if keep is Keep.ROWS else None
 
 
 def _warnings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from wholetrack.contracts import Detail, ModelCard, TaxonomySpec
@@ -12,6 +13,24 @@ from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.outputs import Keep
 from wholetrack.inference.unavailable import UnavailableEngine, model_unavailable
+
+
+def model_key(name: str, versions: Mapping[str, str]) -> str | None:
+    """Return the key of a model that is named as ``NAME`` or ``NAME@VERSION``.
+
+    Args:
+        name: How a request or a setting names it.
+        versions: The version of each model by its key: its name for the newest version, and ``NAME@VERSION`` for an
+            older one.
+
+    Returns:
+        The key; None if there is no such model.
+    """
+    if name in versions:
+        return name
+    base, _, version = name.partition("@")
+    return base if version and versions.get(base) == version else None
+
 
 _KEEP = {Detail.NONE: Keep.NOTHING, Detail.TRACK: Keep.MEAN, Detail.WINDOWS: Keep.ROWS}
 

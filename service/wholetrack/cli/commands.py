@@ -22,6 +22,7 @@ from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.render import Format, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
+from wholetrack.contracts import Detail
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
 from wholetrack.logs import configure_logs, printable
@@ -40,7 +41,8 @@ app = typer.Typer(
 )
 
 _ModelOption = Annotated[
-    str | None, typer.Option(help="Name of the model; the default model if omitted.", show_default=False)
+    str | None,
+    typer.Option(help="Name of the model, or NAME@VERSION; the default model if omitted.", show_default=False),
 ]
 
 
@@ -86,6 +88,14 @@ def predict(
         float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
+    taxonomy: Annotated[
+        str | None, typer.Option(help="Taxonomy of the model in whose genres the prediction is read, such as gtzan.")
+    ] = None,
+    tags: Annotated[
+        Detail | None,
+        typer.Option(help="Tags in JSON; track by default if the model has tags.", show_default=False),
+    ] = None,
+    embedding: Annotated[Detail, typer.Option(help="Embedding in JSON, if the model has one.")] = Detail.NONE,
 ) -> None:
     """Predict the genre of recordings without a server.
 
@@ -103,11 +113,21 @@ def predict(
         served = pipeline.model(model)
         served.check_available()
         served.grid(hop_s)
-        top_k = min(top_k, len(served.card.labels))
-        with closing(predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)) as results:
-            all_succeeded = print_predictions(
-                results, output_format, files=recordings, labels=served.card.labels, top_k=top_k
-            )
+        served.keep(tags=tags, embedding=embedding)
+        labels = served.genres(taxonomy)
+        top_k = min(top_k, len(labels))
+        predictions = predict_files(
+            pipeline,
+            recordings,
+            model=model,
+            hop_s=hop_s,
+            taxonomy=taxonomy,
+            tags=tags,
+            embedding=embedding,
+            settings=settings,
+        )
+        with closing(predictions) as results:
+            all_succeeded = print_predictions(results, output_format, files=recordings, labels=labels, top_k=top_k)
     if problems or not all_succeeded:
         raise typer.Exit(1)
 

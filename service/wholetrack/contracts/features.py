@@ -21,6 +21,8 @@ class Spec(BaseModel):
             if value is None and field.default is not None:
                 # A null that differs from the default, such as mel_norm.
                 values[name] = None
+            elif value in ((), {}) and value == field.default:
+                del values[name]
             elif isinstance(value, Spec):
                 values[name] = value.document()
             elif isinstance(value, tuple) and value and isinstance(value[0], Spec):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from wholetrack.contracts import ModelCard, OutputsSpec, Rows, read_model_card
 from wholetrack.errors import StartupError
+from wholetrack.settings import ModelVersions
 
 _PACKAGE = Path(__file__).parents[1]
 BUILT_IN_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parents[1] / "models"
@@ -58,23 +59,31 @@ class Bundle:
     int8: bytes | None = None
 
 
-def load_bundles(*folders: Path) -> dict[str, Bundle]:
-    """Load the newest version of every model in the given folders, by name.
+def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST) -> dict[str, Bundle]:
+    """Load the models in the given folders.
 
     Args:
         folders: Each with ``<name>/<version>/model.json`` below it. Where two of them hold the same version of a
             model, the later folder takes precedence.
+        versions: Whether to load the older versions, too.
+
+    Returns:
+        The newest version of every model by its name, and the older ones by ``NAME@VERSION``.
 
     Raises:
         StartupError: If a folder holds no model or something else, or a bundle does not satisfy the contract.
     """
-    newest: dict[str, Path] = {}
+    found: dict[str, dict[Version, Path]] = {}
     for folder in folders:
         for bundle in _bundle_folders(folder):
-            known = newest.get(bundle.parent.name)
-            if known is None or _version(bundle) >= _version(known):
-                newest[bundle.parent.name] = bundle
-    return {name: load_bundle(folder) for name, folder in newest.items()}
+            found.setdefault(bundle.parent.name, {})[_version(bundle)] = bundle
+    loaded = {}
+    for name, by_version in found.items():
+        newest, *older = (by_version[version] for version in sorted(by_version, reverse=True))
+        loaded[name] = load_bundle(newest)
+        if versions is ModelVersions.ALL:
+            loaded |= {f"{name}@{folder.name}": load_bundle(folder) for folder in older}
+    return loaded
 
 
 def load_bundle(folder: Path) -> Bundle:
