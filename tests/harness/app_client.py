@@ -19,11 +19,16 @@ class AppClient:
 
     def get(self, path: str) -> httpx.Response:
         """Send a GET request."""
-        return self._portal.call(lambda: self._client.get(path))
+        return self._portal.call(self._send, "GET", path, b"", {})
 
     def post(self, path: str, *, content: bytes, **parameters: object) -> httpx.Response:
         """Send a POST request with these query parameters."""
-        return self._portal.call(lambda: self._client.post(path, content=content, params=parameters))  # type: ignore[arg-type]
+        return self._portal.call(
+            self._send, "POST", path, content, {name: str(value) for name, value in parameters.items()}
+        )
+
+    async def _send(self, method: str, path: str, content: bytes, parameters: dict[str, str]) -> httpx.Response:
+        return await self._client.request(method, path, content=content, params=parameters)
 
 
 @contextmanager

@@ -141,14 +141,12 @@ class InputGrid:
     time, so that it covers the same audio to within half a frame.
 
     Attributes:
-        frames: Positions of the frames of the input.
         n_frames: Frames per window.
-        reference: Positions of the frames at which windows start.
+        ratio: Frames of the input per frame of the reference grid.
     """
 
-    frames: FrameGrid
     n_frames: int
-    reference: FrameGrid
+    ratio: Fraction
 
     @classmethod
     def of(cls, frames: FrameGrid, windows: WindowGrid, *, n_frames: int) -> InputGrid:
@@ -163,16 +161,15 @@ class InputGrid:
             ValueError: If the last frame does not start within every window, including those that start half a frame
                 before the first frame.
         """
-        grid = cls(frames, n_frames, windows.frames)
-        late = Fraction(0) if frames.rate == windows.frames.rate else Fraction(1, 2)
+        ratio = frames.rate / windows.frames.rate
+        late = Fraction(0) if ratio == 1 else Fraction(1, 2)
         last = (n_frames - 1 + late) * frames.sample_rate / frames.rate
         # Three positions are rounded to samples.
         if last + (2 if late else 0) >= windows.window_samples:
             window_s = windows.spec.window_s
             raise ValueError(f"{n_frames} frames do not start within every window of {window_s} s: use fewer frames")
-        return grid
+        return cls(n_frames, ratio)
 
     def start(self, reference_frame: int) -> int:
         """Return the first frame of a window that starts at a frame of the reference grid, halves rounded up."""
-        ratio = self.frames.rate / self.reference.rate
-        return _rounded_quotient(reference_frame * ratio.numerator, ratio.denominator)
+        return _rounded_quotient(reference_frame * self.ratio.numerator, self.ratio.denominator)

@@ -61,6 +61,7 @@ class Session:
         self._session = session
         self._input_names = [entry.name for entry in bundle.card.inputs]
         self._outputs = bundle.card.outputs
+        self._output_names = bundle.card.outputs.names
         self._padded = device != DeviceChoice.CPU
         self._batch_sizes = batch_sizes
         self._read_memory = read_memory
@@ -86,7 +87,7 @@ class Session:
             # cuDNN searches for algorithms at every new shape. Only sizes from the warm-up ever run on a GPU.
             size = next(size for size in self._batch_sizes if size >= n_windows)
             windows = Rows.joined([windows, Rows.zeros(size - n_windows, self.window_shapes)])
-        outputs = self._session.run(self._outputs.names, self._feed(windows))
+        outputs = self._session.run(self._output_names, self._feed(windows))
         self.memory = self._read_memory()
         return self._interpreted([np.asarray(output)[:n_windows] for output in outputs])
 
@@ -162,7 +163,7 @@ class Session:
         if not self._padded:
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            self._session.run(self._outputs.names, self._feed(Rows.zeros(1, self.window_shapes)), options)
+            self._session.run(self._output_names, self._feed(Rows.zeros(1, self.window_shapes)), options)
 
 
 def open_session(

@@ -44,7 +44,7 @@ def test_windows_start_at_frames_of_the_slowest_input() -> None:
     """Although it is the second input: a frame of 13 per second is hit exactly, and the other within 10 ms."""
     grid = InputFeatures(twin()).grid(None)
     assert grid.frames.rate == 13
-    fine = InputGrid(FrameGrid(RATE, 1024, Fraction(50), lead=512), 150, grid.frames)
+    fine = InputGrid.of(FrameGrid(RATE, 1024, Fraction(50), lead=512), grid, n_frames=150)
     # Frame 13 is 1 s, frame 1 is 77 ms (3.85 frames of 20 ms), frame 7 is 538 ms (26.9 frames).
     assert [fine.start(frame) for frame in (0, 1, 7, 13, 26)] == [0, 4, 27, 50, 100]
 
