@@ -25,7 +25,7 @@ def _box(name: bytes, *content: bytes) -> bytes:
 
 
 def _track(number: int, n_packets: int) -> bytes:
-    """Return a track of so many packets of one byte each, in a single chunk (ISO/IEC 14496-12)."""
+    """Return a track with ``n_packets`` packets of one byte each, in a single chunk (ISO/IEC 14496-12)."""
     matrix = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
     header = struct.pack(">IIIIII8xHHHH", 15, 0, 0, number, 0, n_packets, 0, 0, 0x100, 0) + matrix + bytes(8)
     # AAC-LC, 22,050 Hz, mono.

@@ -8,7 +8,7 @@ from email.header import decode_header, make_header
 from email.utils import collapse_rfc2231_value, decode_params, unquote
 
 _MAX_CHARACTERS = 255
-# Longer than any encoding of so many characters. Decoding takes quadratic time.
+# No encoding of 255 characters is longer. The limit matters because decoding takes quadratic time.
 _MAX_ENCODED = 4096
 _PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;]*)', re.DOTALL)
 

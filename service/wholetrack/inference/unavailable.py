@@ -1,4 +1,4 @@
-"""Stands in for the engine of a model that did not run at start-up, so that the other models are served."""
+"""The engine of a model that did not run at start-up. It rejects tracks, so that the other models can be served."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class _Zombie(NamedTuple):
 class OrphanReaper:
     """Collects the exit statuses of children that this process inherited.
 
-    A child whose exit status nobody collects between two calls of :meth:`collect` counts as inherited. Whoever starts a
-    process waits for its end or, like the sandbox, names it.
+    An ended child whose exit status has not been collected between two calls of :meth:`collect` counts as inherited.
+    Code that starts a process must therefore wait for it at once, or be covered by ``is_own``, as the sandbox is.
 
     Args:
         is_own: Whether a process was started by this one, which will collect its exit status, however late.

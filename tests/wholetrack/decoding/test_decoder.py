@@ -29,20 +29,30 @@ def wav(tmp_path: Path, tune: NDArray[np.float32]) -> Path:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("rate", [8000, 44100])
 def test_channels_are_averaged_and_resampled_as_librosa_does(
-    decoder: FfmpegDecoder, tmp_path: Path, rng: np.random.Generator, channels: int, rate: int
+    each_decoder: FfmpegDecoder, tmp_path: Path, rng: np.random.Generator, channels: int, rate: int
 ) -> None:
     time = np.arange(2 * rate) / rate
     pitches = rng.uniform(100, 3000, channels)
     samples = (0.5 * np.sin(2 * np.pi * time[:, None] * pitches)).astype(np.float32)
     path = tmp_path / "channels.wav"
     path.write_bytes(wav_bytes(samples, rate))
-    found, summary = decode(decoder, path)
+    found, summary = decode(each_decoder, path)
     expected = librosa.resample(librosa.to_mono(samples.T), orig_sr=rate, target_sr=RATE, res_type="soxr_hq")
     assert summary.stream.channels == channels
     assert summary.stream.sample_rate_hz == rate
     assert len(found) == len(expected)
     # Resamplers differ in what they assume beyond the ends.
     np.testing.assert_allclose(found[200:-200], expected[200:-200], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [16, 64])
+def test_many_channels_without_names_are_decoded(
+    each_decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32], channels: int
+) -> None:
+    path = tmp_path / "channels.wav"
+    path.write_bytes(wav_bytes(np.repeat(tune[:, None], channels, axis=1), RATE))
+    found, _ = decode(each_decoder, path)
+    np.testing.assert_allclose(found, tune, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 192_000])

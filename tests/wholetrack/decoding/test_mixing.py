@@ -75,8 +75,12 @@ def test_an_inverted_channel_of_a_lossy_file(each_decoder: FfmpegDecoder, record
     assert np.sqrt(np.mean(samples**2)) == pytest.approx(np.sqrt(np.mean(TUNE**2)), rel=0.1)
 
 
-def test_channels_of_surround_sound_that_cancel(each_decoder: FfmpegDecoder, tmp_path: Path) -> None:
-    samples, warnings = decode_wav(each_decoder, tmp_path, np.stack([TUNE, -TUNE, TUNE, -TUNE], axis=1))
+@pytest.mark.parametrize("factors", [(1, -1, 1, -1), (2, -1, -1), (2, -1, 2, -1, -1, -1), (15, *[-1] * 15)], ids=len)
+def test_channels_of_surround_sound_that_cancel(
+    each_decoder: FfmpegDecoder, tmp_path: Path, factors: tuple[int, ...]
+) -> None:
+    channels = np.stack([TUNE * (factor / max(factors)) for factor in factors], axis=1)
+    samples, warnings = decode_wav(each_decoder, tmp_path, channels)
     assert np.sqrt(np.mean(samples**2)) > 0.4 * np.sqrt(np.mean(TUNE**2))
     assert warnings == ["cancelled_channels"]
 
