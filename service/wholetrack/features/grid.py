@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wholetrack.contracts import FeatureSpec, WindowSpec
 
 
@@ -48,6 +51,12 @@ class FrameGrid:
     def start(self, frame: int) -> int:
         """Return the position of a frame, in samples: ``round(frame * sample_rate / rate)``."""
         return _rounded_quotient(frame * self.sample_rate * self.rate.denominator, self.rate.numerator)
+
+    def starts(self, first: int, n_frames: int) -> NDArray[np.int64]:
+        """Return the positions of consecutive frames, as :meth:`start` does."""
+        period = self.sample_rate / self.rate
+        frames = np.arange(first, first + n_frames, dtype=np.int64)
+        return (2 * period.numerator * frames + period.denominator) // (2 * period.denominator)
 
     def time_s(self, frame: int) -> float:
         """Return the position of a frame in seconds."""
