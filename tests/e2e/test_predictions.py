@@ -96,7 +96,7 @@ def test_every_lossless_format_gives_the_same_prediction(
 ) -> None:
     codec = "mp3" if name.endswith("mp3") else "vorbis"
     segment = recorder.load(music / "audio" / "full" / name, codec)
-    bodies = _post_converted(server, recorder, segment, LOSSLESS, tmp_path)
+    bodies = _post_converted(server, recorder, segment, [LOSSLESS[0], *_kinds_for(name, LOSSLESS[1:])], tmp_path)
     for kind, body in bodies.items():
         check(body)
         assert body["warnings"] == [], kind
@@ -111,12 +111,17 @@ def test_every_lossy_format_gives_a_similar_prediction(
     original = server.post(music / "audio" / "full" / name, top_k=10).json()
     shares = _shares(original)
     segment = recorder.load(music / "audio" / "full" / name, codec)
-    for kind, body in _post_converted(server, recorder, segment, LOSSY, tmp_path).items():
+    for kind, body in _post_converted(server, recorder, segment, _kinds_for(name, LOSSY), tmp_path).items():
         check(body)
         assert body["warnings"] == [], kind
         assert body["track"]["duration_s"] == pytest.approx(FULL[name], abs=0.2)
         converted = _shares(body)
         assert sum(abs(converted[genre] - share) for genre, share in shares.items()) / 2 < 0.25, kind
+
+
+def _kinds_for(name: str, kinds: Sequence[Kind]) -> Sequence[Kind]:
+    """Return a third of the kinds, so that each one is tested with two of the six recordings."""
+    return kinds[list(FULL).index(name) % 3 :: 3]
 
 
 def _shares(body: dict[str, Any]) -> dict[str, float]:
