@@ -27,7 +27,11 @@ _AT_ONCE = CapacityLimiter(2)
 
 _Vector = Annotated[
     list[Annotated[float, Field(allow_inf_nan=False)]],
-    Field(min_length=2, max_length=_MAX_LENGTH, description="An embedding, of a track or of a window."),
+    Field(
+        min_length=2,
+        max_length=_MAX_LENGTH,
+        description="An embedding, of a track or of a window: at most 4096 numbers.",
+    ),
 ]
 
 
@@ -49,7 +53,7 @@ class SimilarityRequest(BaseModel):
     items: list[SimilarityItem] = Field(
         min_length=1,
         max_length=_MAX_ITEMS,
-        description="Embeddings to rank, of the same model and length as the query.",
+        description="Embeddings to rank, at most 10,000, of the same model and length as the query.",
     )
     top_k: int = Field(default=10, ge=1, le=_MAX_ITEMS, description="Length of the ranking.")
 
@@ -86,7 +90,13 @@ _ERRORS = (
 def _schema() -> dict[str, Any]:
     """Return the schema of the request. FastAPI cannot derive it, because the route limits the body as it arrives."""
     schema = SimilarityRequest.model_json_schema()
-    schema["properties"]["items"]["items"] = schema.pop("$defs")["SimilarityItem"]
+    item = schema.pop("$defs")["SimilarityItem"]
+    fields = schema["properties"]
+    fields["items"]["items"] = item
+    # The descriptions state the limits. Programs that test the limits of a schema would send bodies of 40 MB, which are
+    # refused for their size.
+    for field in (fields["items"], fields["query"], item["properties"]["embedding"]):
+        del field["maxItems"]
     return schema
 
 
