@@ -41,14 +41,15 @@ def table() -> str:
             _MEMORY,
         ),
     ]
-    return "\n".join([*markdown_table(("", "", "measured by"), rows), "", _conditions(track)])
+    return "\n".join([*markdown_table(("", "", "measured by"), rows), "", _conditions(track, startup, probe, memory)])
 
 
-def _conditions(track: Record) -> str:
-    machine = track["machine"]
+def _conditions(*records: Record) -> str:
+    machine = records[0]["machine"]
+    dates = " and ".join(sorted({record["date"] for record in records}))
     return (
         f"Medians on {machine['cpus']} cores ({machine['processor']}), ffmpeg {machine['ffmpeg'].split('-')[0]}, "
-        f"onnxruntime {machine['onnxruntime']} on the CPU, {track['date']}.\n"
+        f"onnxruntime {machine['onnxruntime']} on the CPU, {dates}.\n"
         "The records with their spread are in [docs/bench](docs/bench)."
     )
 

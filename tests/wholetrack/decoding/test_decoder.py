@@ -176,5 +176,6 @@ def test_a_low_sample_rate_is_rejected_while_it_is_decoded(decoder: FfmpegDecode
         decoder.open(path, sample_rate=RATE, max_duration_s=10_000) as decoding,
         pytest.raises(ServiceError) as caught,
     ):
-        next(decoding.blocks())
+        list(decoding.blocks())
+    assert decoding.n_samples == 0
     assert caught.value.kind is ErrorKind.UNSUPPORTED_MEDIA
