@@ -156,7 +156,7 @@ lock: ## Update the pins of all dependencies (needs uv)
 	for device in cpu gpu; do \
 	    $(LOCK) --generate-hashes --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
-	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra train --extra test --output-file constraints.txt pyproject.toml
+	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra parquet --extra train --extra test --output-file constraints.txt pyproject.toml
 	for name in supply-chain build containers; do \
 	    $(LOCK) --generate-hashes --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

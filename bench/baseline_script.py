@@ -29,7 +29,7 @@ def predict(song: Path, bundle_folder: Path, threads: int) -> str:
     session, bundle = _network(bundle_folder, threads)
     card = bundle.card
     samples, _ = librosa.load(song, sr=card.audio.sample_rate)
-    logits = session.run(None, {card.onnx.input: _windows(samples, card)})[0]
+    logits = session.run(None, {card.single_input.name: _windows(samples, card)})[0]
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = powers / powers.sum(axis=1, keepdims=True)
     return card.labels[int(probabilities.sum(axis=0).argmax())]
@@ -61,7 +61,8 @@ def _network(folder: Path, threads: int) -> tuple[ort.InferenceSession, Bundle]:
 
 def _windows(samples: NDArray[np.float32], card: ModelCard) -> NDArray[np.float32]:
     """Return the normalised windows ``[n, frames, n_mels]``."""
-    spec, rate = card.features, card.audio.sample_rate
+    entry, rate = card.single_input, card.audio.sample_rate
+    spec = entry.features
     normalisation = spec.normalisation
     assert isinstance(normalisation, RelativeToMax)
     length, hop = round(card.windows.window_s * rate), round(card.windows.hop_s * rate)
@@ -71,11 +72,11 @@ def _windows(samples: NDArray[np.float32], card: ModelCard) -> NDArray[np.float3
             y=samples[start : start + length],
             sr=rate,
             n_fft=spec.n_fft,
-            hop_length=length // card.windows.frames,
+            hop_length=length // entry.frames,
             n_mels=spec.n_mels,
             fmin=spec.fmin,
             fmax=spec.fmax,
         )
         decibels = librosa.power_to_db(mel, ref=np.max, top_db=normalisation.range_db)
-        windows.append(decibels.T[: card.windows.frames] / normalisation.range_db + 1)
+        windows.append(decibels.T[: entry.frames] / normalisation.range_db + 1)
     return np.stack(windows).astype(np.float32)

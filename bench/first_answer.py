@@ -7,24 +7,22 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.records import benchmark_parser
 from bench.song import make_song
 from bench.spread import spread
 from tests.harness.recordings import make_long_recording
 from tests.harness.records import print_record
 from wholetrack.cancellation import Cancellation
+from wholetrack.contracts import Rows
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.engine import Engine
-from wholetrack.inference.queue import Probabilities
 from wholetrack.inference.session import Session, open_session
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
+from wholetrack.served_model import ServedModel
 from wholetrack.settings import DeviceChoice, Settings
 
 _MINUTES = {"3 minutes": 3, "2 hours": 120, "10 hours": 600}
@@ -36,21 +34,18 @@ class _FirstBatch:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.max_batch, self.window_shape, self.output_shape = (
-            session.max_batch,
-            session.window_shape,
-            session.output_shape,
-        )
+        self.max_batch = session.max_batch
+        self.window_shapes, self.output_shapes = session.window_shapes, session.output_shapes
         self.device, self.precision, self.memory = session.device, session.precision, session.memory
         self.finished_at = 0.0
         self.cancellation = Cancellation()
 
-    def run(self, windows: NDArray[np.float32]) -> Probabilities:
-        probabilities = self._session.run(windows)
+    def run(self, windows: Rows) -> Rows:
+        outputs = self._session.run(windows)
         if not self.finished_at:
             self.finished_at = time.perf_counter()
             self.cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "Only the first batch is measured."))
-        return probabilities
+        return outputs
 
 
 def first_result_s(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording: Path) -> float:

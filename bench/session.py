@@ -10,6 +10,7 @@ import numpy as np
 from bench.records import benchmark_parser
 from bench.spread import spread
 from tests.harness.records import print_record
+from wholetrack.contracts import Rows
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.session import open_session
 from wholetrack.settings import DeviceChoice, Precision, Settings
@@ -25,7 +26,8 @@ def cpu_ms_per_window(bundle: Bundle, repeats: int) -> dict[str, dict[str, objec
         precision: open_session(bundle, Settings(device=DeviceChoice.CPU, cpu_batch=_WINDOWS, cpu_precision=precision))
         for precision in precisions
     }
-    windows = np.resize(bundle.golden.windows, (_WINDOWS, *bundle.golden.windows.shape[1:]))
+    golden = bundle.golden.windows
+    windows = Rows(tuple(np.resize(array, (_WINDOWS, *array.shape[1:])) for array in golden.arrays))
     costs: dict[tuple[Precision, int], list[float]] = {case: [] for case in product(precisions, _BATCH_SIZES)}
     for _ in range(repeats):
         for (precision, size), measured in costs.items():

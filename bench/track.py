@@ -24,12 +24,12 @@ from bench.song import SONG_SECONDS, make_song
 from bench.spread import spread
 from tests.harness.records import print_record
 from tests.harness.server import Server, running_server
+from wholetrack.contracts import Rows
 from wholetrack.decoding.ffmpeg import find_ffmpeg
-from wholetrack.features.normalise import normalise
-from wholetrack.features.windows import WindowCutter
 from wholetrack.inference.session import Session
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.child import set_scheduling
+from wholetrack.served_model import ServedModel
 from wholetrack.settings import DeviceChoice, Settings
 from wholetrack.startup import build_pipeline
 
@@ -71,7 +71,7 @@ def decode_alone(song: Path, sample_rate: int, *, service_scheduling: bool = Tru
     return Cost(cpu_s, time.perf_counter() - began)
 
 
-def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
+def session_alone(session: Session, windows: Rows) -> Cost:
     """Run the network on windows that are in memory, in the batches of the service."""
     cpu, began = time.process_time(), time.perf_counter()
     for first in range(0, len(windows), session.max_batch):
@@ -82,11 +82,10 @@ def session_alone(session: Session, windows: NDArray[np.float32]) -> Cost:
 def features_alone(served: ServedModel, blocks: Sequence[NDArray[np.float32]]) -> Cost:
     """Compute normalised windows from samples that are in memory, in blocks of the size read from ffmpeg's pipe."""
     cpu, began = time.process_time(), time.perf_counter()
-    stream, normalisation = served.features.stream(), served.card.features.normalisation
-    cutter = WindowCutter(served.grid(None), n_mels=served.card.features.n_mels, silence=served.features.silence)
+    stream = served.features.stream(served.grid(None))
     for samples in blocks:
-        normalise(cutter.push(stream.push(samples), n_samples=stream.n_samples).frames, normalisation)
-    normalise(cutter.finish(stream.finish(), n_samples=stream.n_samples).frames, normalisation)
+        served.features.normalised(stream.push(samples))
+    served.features.normalised(stream.finish())
     return Cost(time.process_time() - cpu, time.perf_counter() - began)
 
 

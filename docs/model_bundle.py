@@ -26,7 +26,7 @@ the contract but does not run on the device is unavailable: the others are serve
 ```
 models/<name>/<version>/
     model.onnx        the network
-    model.json        the contract: labels, audio, features, windows, inputs and outputs
+    model.json        the contract: labels, audio, windows, inputs and outputs
     golden.npz        input windows and the outputs that the network must return for them
     model.int8.onnx   the network in 8-bit integers, for CPUs (optional)
     CARD.md           the model card, for people to read: training data, metrics, limitations
@@ -34,15 +34,25 @@ models/<name>/<version>/
 
 The default bundle is part of the package. In a checkout, all bundles below `models/` are served.
 `WHOLETRACK_MODELS_DIR` adds a folder of your own. The newest version of each name is served; if the versions are equal,
-the one in your folder. Every folder there must be a model and every folder in it a complete bundle; files, hidden
-folders and `lost+found` are ignored.
+the one in your folder. With `WHOLETRACK_MODEL_VERSIONS=all` the older ones are served, too, and requests name them as
+`NAME@VERSION`; each takes as much memory and time at start-up as a model of its own. Every folder there must be a model
+and every folder in it a complete bundle; files, hidden folders and `lost+found` are ignored.
 
 At start-up the service checks the schema version, the SHA-256 of every file, and the names and shapes of the network's
 inputs and outputs. It then runs the golden windows on the device in use and compares the outputs.
 `wholetrack-train publish` writes complete bundles.
 
-`golden.npz` contains two float32 arrays: the normalised `windows`, `[n, frames, n_mels]`; and `probabilities`,
-`[n, labels]`, or `[n, steps, labels]` for a network with several steps per window.
+`golden.npz` contains float32 arrays. The inputs are the normalised `windows`, `[n, frames, n_mels]`; if there are
+several inputs, `windows.NAME` for each. The outputs are `probabilities`, `[n, labels]`, or `[n, steps, labels]` for a
+network with several steps per window; `tags`, `[n, tags]`, before their calibration; and `embedding`, `[n, length]`,
+scaled to unit length.
+
+## Version 1
+
+Version 1, for networks with one input and one output, is converted when it is loaded. It has `features` as in
+[FeatureSpec](#featurespec), `windows` with the additional field `frames`, and `onnx` with the names `input` and
+`output`, the `shape` of the input, `yields`, `steps` and `opset`, in place of `inputs`, `outputs` and `opset`. Bundles
+that state no `schema_version` have version 1. `wholetrack-train` writes version 2.
 
 This page is generated from the schema by `python docs/model_bundle.py`."""
 
@@ -51,7 +61,7 @@ def page() -> str:
     """Return the whole page."""
     schema = ModelCard.model_json_schema()
     parts = [_INTRODUCTION, *_section("model.json", schema)]
-    for name in _references(schema, schema["$defs"]):
+    for name in dict.fromkeys(_references(schema, schema["$defs"])):
         parts += _section(name, schema["$defs"][name])
     return "\n\n".join(parts) + "\n"
 
@@ -70,11 +80,17 @@ def _section(title: str, schema: dict[str, Any]) -> Iterator[str]:
 def _references(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
     """Yield the names of the definitions, in the order in which they are first mentioned."""
     for field in schema["properties"].values():
-        for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ())]:
+        for option in [field, *field.get("anyOf", ()), *field.get("oneOf", ()), *_elements(field)]:
             if "$ref" in option:
                 name = option["$ref"].rpartition("/")[2]
                 yield name
                 yield from _references(definitions[name], definitions)
+
+
+def _elements(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the schema of the elements of an array or an object, if there is one."""
+    elements = field.get("items"), field.get("additionalProperties")
+    return [element for element in elements if isinstance(element, dict)]
 
 
 def _prose(docstring: str) -> str:
@@ -94,6 +110,8 @@ def _type(field: dict[str, Any]) -> str:
     if field["type"] == "array":
         kinds = dict.fromkeys(_type(item) for item in field.get("prefixItems", [field.get("items")]))
         return f"array of {' and '.join(kinds)}"
+    if field["type"] == "object" and (elements := _elements(field)):
+        return f"object of {_type(elements[0])}"
     bounds = [f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field]
     return ", ".join([field["type"], *bounds])
 

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from wholetrack.aggregation.ranking import majority_vote, summed_score
-from wholetrack.contracts import WindowScores
+from wholetrack.contracts import Rows, WindowScores
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
-from wholetrack.features.grid import WindowGrid
-from wholetrack.features.logmel import LogMel
-from wholetrack.features.normalise import normalise
-from wholetrack.features.windows import WindowCutter
+from wholetrack.features.inputs import InputFeatures
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 from wholetrack.inference.session import Session
 from wholetrack.settings import DeviceChoice, Settings, available_cpus
@@ -38,8 +35,8 @@ class Work:
         settings = Settings(device=DeviceChoice.CPU)
         bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
         self.card = bundle.card
-        self.features = LogMel(self.card.features, self.card.audio.sample_rate)
-        self.grid = WindowGrid.of(self.card.windows, self.features.grid)
+        self.features = InputFeatures(self.card)
+        self.grid = self.features.grid(None)
         self.decoder = FfmpegDecoder(find_ffmpeg())
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1 if WORKERS else CORES
@@ -57,22 +54,18 @@ class Work:
             return self._windows(Path(file.name))
 
     def _windows(self, path: Path) -> NDArray[np.float32]:
-        stream = self.features.stream()
-        cutter = WindowCutter(self.grid, n_mels=self.card.features.n_mels, silence=self.features.silence)
-        blocks = []
-        rate, normalisation = self.card.audio.sample_rate, self.card.features.normalisation
+        stream = self.features.stream(self.grid)
+        rate = self.card.audio.sample_rate
         with self.decoder.open(path, sample_rate=rate, max_duration_s=_MAX_DURATION_S) as decoding:
-            for samples in decoding.blocks():
-                block = cutter.push(stream.push(samples), n_samples=stream.n_samples)
-                blocks.append(normalise(block.frames, normalisation))
+            blocks = [self.features.normalised(stream.push(samples)) for samples in decoding.blocks()]
             decoding.summary()
-        block = cutter.finish(stream.finish(), n_samples=stream.n_samples)
-        return np.concatenate([*blocks, normalise(block.frames, normalisation)])
+        return Rows.joined([*blocks, self.features.normalised(stream.finish())]).arrays[0]
 
     def classify(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities ``[n, n_labels]``, computed in batches of the size that the service uses."""
         size = self.session.max_batch
-        return np.concatenate([self.session.run(windows[i : i + size]) for i in range(0, len(windows), size)])
+        parts = [self.session.run(Rows.of(windows[i : i + size])) for i in range(0, len(windows), size)]
+        return Rows.joined(parts).arrays[0]
 
     def classify_together(self, tracks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         """Return the probabilities of several tracks, whose windows share batches."""

@@ -150,7 +150,7 @@ export class Results {
         element("span", { class: "time" }, `${clock(section.start_s)}–${clock(section.end_s)}`), swatch, section.genre,
         element("span", { class: "share" }, percent(section.share))));
     }));
-    const tags = (result.tags ?? []).filter((tag) => tag.probability >= 0.3);
+    const tags = (result.tags?.track ?? []).filter((tag) => tag.probability >= 0.3);
     byId("tags").hidden = !tags.length;
     byId("tags").replaceChildren(...tags.map((tag) => element("li", {}, `${tag.tag} ${percent(tag.probability)}`)));
   }

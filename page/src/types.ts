@@ -13,7 +13,7 @@ export interface Prediction {
   model: ModelInfo;
   prediction: { summed_score: Ranking; majority_vote: Ranking; agreement: boolean; confidence: number; in_domain: boolean | null };
   sections: Section[];
-  tags?: Tag[] | null;
+  tags?: { track: Tag[] } | null;
   windows: { count: number; silent: number[]; start_s: number[]; genre: (string | null)[]; probabilities: number[][] };
   timing_ms: Record<string, number>;
   warnings: Warning[];

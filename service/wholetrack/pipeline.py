@@ -16,26 +16,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.aggregation.confidence import confidence, in_domain
-from wholetrack.aggregation.ranking import majority_vote, summed_score
-from wholetrack.aggregation.sections import sections
-from wholetrack.aggregation.window_scores import WindowLog
+from wholetrack.aggregation.genres import track_genres
+from wholetrack.aggregation.tags import track_embedding, track_tags
+from wholetrack.aggregation.window_scores import WindowLog, track_scores
 from wholetrack.cancellation import Cancellation
-from wholetrack.contracts import ModelCard, StageTimes, TrackPrediction, TrackWarning, WarningCode, WindowScores
+from wholetrack.contracts import (
+    Detail,
+    ModelCard,
+    Rows,
+    StageTimes,
+    TrackPrediction,
+    TrackWarning,
+    WarningCode,
+    WindowScores,
+)
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
-from wholetrack.errors import ErrorKind, ServiceError, StartupError
+from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.features.grid import WindowGrid
-from wholetrack.features.logmel import LogMel
-from wholetrack.features.normalise import normalise
-from wholetrack.features.windows import WindowBlock, WindowCutter
-from wholetrack.inference.bundle import Bundle
-from wholetrack.inference.engine import Engine
+from wholetrack.features.windows import WindowBlock
+from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
-from wholetrack.inference.unavailable import UnavailableEngine, model_unavailable
 from wholetrack.observer import Observer
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
+from wholetrack.served_model import ServedModel, model_key
 
 _log = logging.getLogger(__name__)
 
@@ -43,47 +48,17 @@ _log = logging.getLogger(__name__)
 _SETTLE_TIMEOUT_S = 2.0
 
 
-class ServedModel:
-    """A bundle, its features, and the engine that runs it.
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Which parts of the prediction were requested.
 
-    Args:
-        bundle: The bundle.
-        engine: Its engine, or a stand-in if no device can run it.
-        cpu_fallback: Why it runs on the CPU although there is a GPU; None otherwise.
-
-    Raises:
-        StartupError: If the features or windows of the bundle are impossible.
+    Attributes:
+        taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
+        keep: What to keep of each output of the network.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine | UnavailableEngine, *, cpu_fallback: str | None = None) -> None:
-        self.card: ModelCard = bundle.card
-        self.engine = engine
-        self.cpu_fallback = cpu_fallback
-        try:
-            self.features = LogMel(bundle.card.features, bundle.card.audio.sample_rate)
-            WindowGrid.of(self.card.windows, self.features.grid)
-        except ValueError as error:
-            raise StartupError(f"the bundle {self.card.name} cannot be served: {error}") from error
-
-    def check_available(self) -> None:
-        """Raise the error that a request for this model would get, if it cannot run.
-
-        Raises:
-            ServiceError: ``model_unavailable``.
-        """
-        if self.engine.unavailable_reason is not None:
-            raise model_unavailable(self.engine.unavailable_reason)
-
-    def grid(self, hop_s: float | None) -> WindowGrid:
-        """Return the grid of windows for a hop in seconds; None for the model's default hop.
-
-        Raises:
-            ServiceError: ``invalid_parameter`` if the model does not support that hop.
-        """
-        try:
-            return WindowGrid.of(self.card.windows, self.features.grid, hop_s)
-        except ValueError as error:
-            raise ServiceError(ErrorKind.INVALID_PARAMETER, f"{error}.") from error
+    taxonomy: str | None
+    keep: tuple[Keep, ...]
 
 
 @dataclass(slots=True)
@@ -108,8 +83,8 @@ class Pipeline:
 
     Args:
         decoder: Opens recordings.
-        models: The served models by name.
-        default_model: Name of the model for requests that do not name one.
+        models: The served models: the newest version of each by its name, others by ``NAME@VERSION``.
+        default_model: Key in ``models`` of the model for requests that do not name one.
         tracks_at_once: Number of tracks that are decoded at the same time.
         tracks_open: Number of tracks that may have started and not finished, for each size of decoder; each track
             holds a decoder.
@@ -133,16 +108,28 @@ class Pipeline:
         self.scheduler = StrideScheduler(tracks_at_once, max_open=tracks_open)
 
     def model(self, name: str | None) -> ServedModel:
-        """Return the model called ``name``; None for the default model.
+        """Return the model called ``name``, or ``NAME@VERSION``; None for the default model.
 
         Raises:
             ServiceError: ``unknown_model``.
         """
-        found = self.models.get(self.default_model if name is None else name)
+        return self.models[self.key(name)]
+
+    def key(self, name: str | None) -> str:
+        """Return the key in ``models`` of the model called ``name``, or ``NAME@VERSION``; None for the default model.
+
+        Raises:
+            ServiceError: ``unknown_model``.
+        """
+        if name is None:
+            return self.default_model
+        versions = {key: served.card.version for key, served in self.models.items()}
+        found = model_key(name, versions)
         if found is None:
-            raise ServiceError(
-                ErrorKind.UNKNOWN_MODEL, f"Choose one of the models served: {', '.join(sorted(self.models))}."
-            )
+            served = f"Choose one of the models served: {', '.join(sorted(self.models))}."
+            base = name.partition("@")[0]
+            newest = f" The newest version of {base} is {versions[base]}." if base in versions else ""
+            raise ServiceError(ErrorKind.UNKNOWN_MODEL, served + newest)
         return found
 
     def close(self) -> None:
@@ -157,6 +144,9 @@ class Pipeline:
         *,
         model: str | None = None,
         hop_s: float | None = None,
+        taxonomy: str | None = None,
+        tags: Detail | None = None,
+        embedding: Detail = Detail.NONE,
         max_duration_s: float,
         weight: int = 1,
         cancellation: Cancellation | None = None,
@@ -166,8 +156,11 @@ class Pipeline:
 
         Args:
             path: A file in any accepted format.
-            model: Name of a served model; None for the default model.
+            model: Name of a served model, or NAME@VERSION; None for the default model.
             hop_s: Distance between window starts in seconds, from one frame to a window; None for the model's default.
+            taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
+            tags: Detail of the tags; None for those of the track if the model has tags.
+            embedding: Detail of the embedding.
             max_duration_s: Limit on the length of the recording, in seconds.
             weight: Share of decoding and inference relative to a track of weight 1.
             cancellation: Stops the work from another thread.
@@ -178,23 +171,25 @@ class Pipeline:
         """
         served = self.model(model)
         grid = served.grid(hop_s)
+        request = _Request(taxonomy, served.keep(tags=tags, embedding=embedding))
+        served.taxonomy(taxonomy)
         cancellation = cancellation or Cancellation()
         cancellation.check()
         plan = QUICK
         while True:
             try:
                 track = _Track(path, served, grid, max_duration_s, cancellation, plan, observer or Observer())
-                return self._predict(track, weight=weight)
+                return self._predict(track, request, weight=weight)
             except DecodeAgainError as again:
                 _log.info("decoding a recording again: %s", again)
                 plan = again.plan
 
-    def _predict(self, track: _Track, *, weight: int) -> TrackPrediction:
+    def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
-        with served.engine.open_track(weight=weight) as queue, cancellation.calling(queue.abandon):
+        with served.engine.open_track(weight=weight, keep=request.keep) as queue, cancellation.calling(queue.abandon):
             queue.on_output = track.observer.classified
             with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
-                track.observer.started(served.card, float(track.grid.hop))
+                track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
                 # keeps a hung device from blocking the tracks of other models.
@@ -202,16 +197,16 @@ class Pipeline:
                     queue.wait_settled(_SETTLE_TIMEOUT_S)
             with track.timer.measure("inference"):
                 outputs = queue.finish()
-            scores = track.windows.scores(outputs, served.card)
-        return _prediction(served, track.grid, audio, scores, _times(track.timer, slot))
+        return _prediction(track, audio, outputs, request=request, times=_times(track.timer, slot))
 
     def normalised_windows(
         self, path: Path, *, model: str | None = None, hop_s: float | None = None, max_duration_s: float
-    ) -> NDArray[np.float32]:
+    ) -> Rows:
         """Return the input of the network for a recording, for verification.
 
         Returns:
-            The normalised windows of the whole track, silent ones included, ``[n_windows, frames, n_mels]``.
+            The normalised windows of the whole track, silent ones included, ``[n_windows, frames, n_mels]`` for each
+            input.
 
         Raises:
             ServiceError: As for :meth:`predict`.
@@ -221,7 +216,7 @@ class Pipeline:
         with self._open(track) as decoding:
             blocks = list(track.blocks(decoding))
             decoding.summary()
-        return np.concatenate([normalise(block.frames, served.card.features.normalisation) for block in blocks])
+        return Rows.joined([served.features.normalised(block) for block in blocks])
 
     def _open(self, track: _Track) -> Decoding:
         rate = track.served.card.audio.sample_rate
@@ -244,7 +239,7 @@ class Pipeline:
             return decoding.summary()
 
     def _check_length(self, track: _Track) -> None:
-        max_windows = self._max_steps // (track.served.card.onnx.steps or 1)
+        max_windows = self._max_steps // (track.served.card.outputs.scores.steps or 1)
         if track.windows.n_windows > max_windows:
             raise ServiceError(
                 ErrorKind.AUDIO_TOO_LONG,
@@ -277,9 +272,7 @@ class _Track:
 
     def blocks(self, decoding: Decoding) -> Iterator[WindowBlock]:
         """Yield the windows of the track as it is decoded."""
-        features = self.served.features
-        frames = features.stream()
-        cutter = WindowCutter(self.grid, n_mels=features.spec.n_mels, silence=features.silence)
+        stream = self.served.features.stream(self.grid)
         pcm = decoding.blocks()
         while True:
             with self.timer.measure("decode"):
@@ -288,41 +281,61 @@ class _Track:
                 break
             self.observer.decoded(samples)
             with self.timer.measure("features"):
-                block = cutter.push(frames.push(samples), n_samples=frames.n_samples)
+                block = stream.push(samples)
             yield block
-        if frames.n_samples:
+        if stream.n_samples:
             with self.timer.measure("features"):
-                block = cutter.finish(frames.finish(), n_samples=frames.n_samples)
+                block = stream.finish()
             yield block
 
-    def normalised(self, block: WindowBlock) -> NDArray[np.float32]:
+    def normalised(self, block: WindowBlock) -> Rows:
         """Normalise the windows of a block that are not silent."""
         with self.timer.measure("features"):
-            return normalise(block.frames[~block.silent], self.served.card.features.normalisation)
+            return self.served.features.normalised(block, ~block.silent)
 
 
 def _prediction(
-    served: ServedModel, grid: WindowGrid, audio: DecodedAudio, scores: WindowScores, times: StageTimes
+    track: _Track,
+    audio: DecodedAudio,
+    outputs: TrackOutputs | None,
+    *,
+    request: _Request,
+    times: StageTimes,
 ) -> TrackPrediction:
-    card = served.card
-    summed = summed_score(scores, card.labels)
-    is_in_domain = in_domain(scores, card.domain)
+    served, card = track.served, track.served.card
+    windows = track.windows.times()
+    scores = track_scores(windows, outputs.rows[0] if outputs else None, card)
+    genres = track_genres(scores, card, served.taxonomy(request.taxonomy), duration_s=audio.duration_s)
+    found = {
+        kind: (outputs.mean(i), outputs.rows[i]) if outputs else (None, _no_rows(card, i, keep))
+        for i, (kind, keep) in enumerate(zip(card.outputs.kinds, request.keep, strict=True))
+        if keep is not Keep.NOTHING
+    }
     return TrackPrediction(
         stream=audio.stream,
         duration_s=audio.duration_s,
         card=card,
         device=served.engine.device,
         precision=served.engine.precision,
-        hop_s=float(grid.hop),
-        summed_score=summed,
-        majority_vote=majority_vote(scores, card.labels),
-        confidence=confidence(summed, card.calibration),
-        in_domain=is_in_domain,
-        sections=sections(scores, card.labels, window_s=card.step_s, duration_s=audio.duration_s),
-        windows=scores,
-        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=is_in_domain)),
+        hop_s=float(track.grid.hop),
+        taxonomy=request.taxonomy,
+        labels=genres.labels,
+        summed_score=genres.summed_score,
+        majority_vote=genres.majority_vote,
+        confidence=genres.confidence,
+        in_domain=genres.in_domain,
+        sections=genres.sections,
+        windows=genres.windows,
+        tags=track_tags(windows, *found["tags"], card) if "tags" in found else None,
+        embedding=track_embedding(windows, *found["embedding"], card) if "embedding" in found else None,
+        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
+
+
+def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | None:
+    """Return the rows of an output for a silent track, if they were requested."""
+    return np.zeros((0, *card.output_shapes[output]), dtype=np.float32) if keep is Keep.ROWS else None
 
 
 def _warnings(

@@ -43,6 +43,13 @@ class Precision(StrEnum):
     INT8 = "int8"
 
 
+class ModelVersions(StrEnum):
+    """Which versions of a model are served."""
+
+    NEWEST = "newest"
+    ALL = "all"
+
+
 class SandboxChoice(StrEnum):
     """Whether decoders run in a sandbox."""
 
@@ -124,10 +131,16 @@ class Settings(BaseSettings):
     models_dir: _PathWithTilde | None = Field(
         default=None,
         description="Folder with additional model bundles, as <name>/<version>/model.json, served alongside the "
-        "built-in ones. Only the newest version of each name is served. Unset: built-in models only.",
+        "built-in ones. Unset: built-in models only.",
+    )
+    model_versions: ModelVersions = Field(
+        default=ModelVersions.NEWEST,
+        description="Versions of each model that are served: newest, or all, so that requests can name an older one as "
+        "NAME@VERSION. Every version is opened at start-up and takes as much time and memory as a model of its own.",
     )
     default_model: str = Field(
-        default="wholetrack-crnn", description="Model used for requests that do not name a model."
+        default="wholetrack-crnn",
+        description="Model used for requests that do not name a model, as NAME or NAME@VERSION.",
     )
 
     device: DeviceChoice = Field(

@@ -23,9 +23,10 @@ from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import precision_on
 from wholetrack.inference.unavailable import UnavailableEngine
 from wholetrack.inference.worker import Failure
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
+from wholetrack.served_model import ServedModel, model_key
 from wholetrack.settings import Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
@@ -53,17 +54,19 @@ def build_pipeline(settings: Settings) -> Pipeline:
     threadpool_limits(limits=1, user_api="blas")
     _check_temp_dir(settings.temp_dir)
     decoder = _working_decoder(settings)
-    bundles = load_bundles(BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else []))
-    if settings.default_model not in bundles:
+    folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
+    bundles = load_bundles(*folders, versions=settings.model_versions)
+    default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
+    if default is None:
         raise StartupError(
             f"the default model {settings.default_model!r} is not among the models found: {', '.join(sorted(bundles))}"
         )
     # The memory for decoders depends on how much the models take.
-    models = _served_models(bundles, settings)
+    models = _served_models(bundles, default, settings)
     return Pipeline(
         decoder,
         models,
-        default_model=settings.default_model,
+        default_model=default,
         tracks_at_once=settings.tracks_at_once,
         tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
@@ -129,21 +132,21 @@ def _decoder_budget_bytes(settings: Settings) -> int:
     return decoder_budget_bytes(cache_bytes=settings.cache_mb << 20, temp_dir=settings.temp_dir)
 
 
-def _served_models(bundles: dict[str, Bundle], settings: Settings) -> dict[str, ServedModel]:
+def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings) -> dict[str, ServedModel]:
     devices = Devices(settings, len(bundles))
-    names = sorted(bundles, key=lambda name: (name != settings.default_model, name))
-    models = {name: _served(bundles[name], devices, settings) for name in names}
-    default = models[settings.default_model].engine
-    if (settings.cpu_precision, default.device, default.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
-        _log.warning("the default model has no int8 network, so that it runs in float32: %s", settings.default_model)
+    keys = sorted(bundles, key=lambda key: (key != default, key))
+    models = {key: _served(bundles[key], devices, settings, is_default=key == default) for key in keys}
+    engine = models[default].engine
+    if (settings.cpu_precision, engine.device, engine.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
+        _log.warning("the default model has no int8 network, so that it runs in float32: %s", default)
     return models
 
 
-def _served(bundle: Bundle, devices: Devices, settings: Settings) -> ServedModel:
+def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default: bool) -> ServedModel:
     try:
         opened = devices.open(bundle)
     except UnavailableModelError as error:
-        if bundle.card.name == settings.default_model:
+        if is_default:
             raise
         _log.error("model %s is unavailable until the service is restarted: %s", bundle.card.name, error)
         precision = precision_on(error.device, bundle, settings)
@@ -152,7 +155,7 @@ def _served(bundle: Bundle, devices: Devices, settings: Settings) -> ServedModel
         *opened.sessions,
         run_timeout_s=settings.device_timeout_s,
         reopen=partial(devices.reopen, bundle),
-        on_unrecoverable=partial(_on_unrecoverable, bundle.card.name == settings.default_model, bundle.card.name),
+        on_unrecoverable=partial(_on_unrecoverable, is_default, bundle.card.name),
     )
     _log.info(
         "model %s version %s: ready on %s in %s",

@@ -56,7 +56,7 @@ def result(rng: np.random.Generator) -> dict[str, Any]:
             {"start_s": float(a), "end_s": float(b), "genre": _LABELS[leading[a]], "share": float(rows[a:b].max())}
             for a, b in pairwise(edges)
         ],
-        "tags": [{"tag": "female voice", "probability": 0.83}, {"tag": "guitar", "probability": 0.12}],
+        "tags": {"track": [{"tag": "female voice", "probability": 0.83}, {"tag": "guitar", "probability": 0.12}]},
         "windows": {
             "count": n,
             "silent": [],

@@ -13,7 +13,7 @@ import threading
 import time
 
 from wholetrack.cli.app import main
-from wholetrack.inference.queue import Probabilities, Windows
+from wholetrack.contracts import Rows
 from wholetrack.inference.session import Session
 
 _HANG_S = 3600.0
@@ -22,18 +22,18 @@ _run = Session.run
 _thread = threading.local()
 
 
-def _breakable_run(self: Session, windows: Windows) -> Probabilities:
+def _breakable_run(self: Session, windows: Rows) -> Rows:
     if _commands and getattr(_thread, "has_classified", False):
         match _commands.pop():
             case "die":
                 raise SystemExit
             case "hang":
                 time.sleep(_HANG_S)
-    probabilities = _run(self, windows)
+    outputs = _run(self, windows)
     # Neither the thread that opens a session nor the silent window of a restarted worker counts.
     is_worker = threading.current_thread().name.startswith("engine-")
-    _thread.has_classified = getattr(_thread, "has_classified", False) or (is_worker and bool(windows.any()))
-    return probabilities
+    _thread.has_classified = getattr(_thread, "has_classified", False) or (is_worker and bool(windows.arrays[0].any()))
+    return outputs
 
 
 def _read_commands() -> None:

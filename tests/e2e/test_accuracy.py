@@ -14,6 +14,7 @@ import pytest
 
 from tests.harness.paths import PROJECT
 from tests.harness.server import running_server
+from wholetrack.contracts import Rows
 from wholetrack.inference.bundle import load_bundles
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
@@ -44,9 +45,10 @@ def test_clips_are_classified_as_accurately_from_audio_as_from_spectrograms(tmp_
             shares = {
                 entry["genre"]: entry["share"] for entry in response.json()["prediction"]["summed_score"]["top_k"]
             }
-            windows = cut_windows(track, card.features, card.windows, card.audio)
+            windows = cut_windows(track, card.single_input.features, card.windows_of(card.single_input), card.audio)
             classifier = pipeline.model(card.name).engine.classifiers[0]
-            rows = np.concatenate([classifier.run(windows[i : i + 8]) for i in range(0, len(windows), 8)])
+            outputs = [classifier.run(Rows.of(windows[i : i + 8])) for i in range(0, len(windows), 8)]
+            rows = Rows.joined(outputs).arrays[0]
             by_audio = np.array([shares[label] for label in card.labels])
             by_spectrogram = rows.mean(axis=0, dtype=np.float64)
             correct_from_audio += card.labels[int(by_audio.argmax())] == clip["genre"]

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.harness.bundles import resized
 from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.server import running_server
+from wholetrack.contracts import Rows
 from wholetrack.errors import UnavailableModelError
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.devices import Devices
@@ -84,10 +86,12 @@ def test_a_failed_attempt_releases_its_memory() -> None:
 @pytest.mark.parametrize("bundle", BUNDLES.values(), ids=BUNDLES)
 def test_cuda_agrees_with_the_cpu_at_every_batch_size(bundle: Bundle) -> None:
     on_gpu, on_cpu = open_session(bundle, Settings(), "cuda:0"), open_session(bundle, Settings(device="cpu"))
-    golden = np.resize(bundle.golden.windows, (on_gpu.max_batch, *on_gpu.window_shape))
-    expected = np.concatenate([on_cpu.run(part) for part in np.array_split(golden, len(golden) // 8)])
+    golden = resized(bundle.golden.windows, on_gpu.max_batch)
+    expected = Rows.joined([on_cpu.run(golden[i : i + 8]) for i in range(0, len(golden), 8)])
     for n_windows in (1, 3, 100, on_gpu.max_batch):
-        np.testing.assert_allclose(on_gpu.run(golden[:n_windows]), expected[:n_windows], atol=1e-3)
+        found = on_gpu.run(golden[:n_windows])
+        for on_device, expected_rows in zip(found.arrays, expected[:n_windows].arrays, strict=True):
+            np.testing.assert_allclose(on_device, expected_rows, atol=1e-3)
 
 
 def test_the_service_on_a_gpu_is_ready_and_says_so(

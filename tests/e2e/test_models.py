@@ -45,14 +45,14 @@ def test_a_model_is_served_by_name_with_its_own_windows(name: str, server: Serve
     assert body["model"]["window_s"] == card.windows.window_s
     assert body["model"]["hop_s"] == card.windows.hop_s
     starts = np.array(body["windows"]["start_s"])
-    if card.onnx.steps is None:
+    if card.outputs.scores.steps is None:
         assert body["model"]["step_s"] is None
         # Windows start on frames.
-        frame_s = card.windows.window_s / card.windows.frames
+        frame_s = card.windows.window_s / card.single_input.frames
         np.testing.assert_allclose(np.diff(starts)[:-1], card.windows.hop_s, atol=frame_s)
     else:
         # Steps follow each other up to the end of the track.
-        assert body["model"]["step_s"] == pytest.approx(card.windows.window_s / card.onnx.steps)
+        assert body["model"]["step_s"] == pytest.approx(card.windows.window_s / card.outputs.scores.steps)
         assert np.diff(starts).max() < 1.6 * card.step_s
         assert starts[-1] > SECONDS - 2 * card.step_s
     assert body["windows"]["count"] == len(starts)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wholetrack.contracts import Rows
 from wholetrack.inference.gpu_memory import GpuMemory
+from wholetrack.inference.queue import TrackQueue
 
 
 class FakeDevice:
-    """A classifier whose output for a window is the window's number. A run waits until the test permits it.
+    """A classifier whose outputs for a window are made of the window's number. A run waits until the test permits it.
+
+    It has two inputs and two outputs, so that every test shows that they stay together.
 
     Attributes:
         batches: Numbers of the windows in each run so far.
@@ -25,8 +28,8 @@ class FakeDevice:
     """
 
     precision = "float32"
-    window_shape: tuple[int, ...] = (1, 1)
-    output_shape: tuple[int, ...] = (2,)
+    window_shapes: tuple[tuple[int, ...], ...] = ((1, 1), (2, 1))
+    output_shapes: tuple[tuple[int, ...], ...] = ((2,), (1,))
 
     def __init__(self, device: str = "fake", *, max_batch: int = 4, permits: int = 0) -> None:
         self.device = device
@@ -39,16 +42,18 @@ class FakeDevice:
         self.message = "out of order"
         self.poison: float | None = None
 
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return ``[number, 1 - number]`` for each window."""
-        self.batches.append(windows[:, 0, 0].tolist())
+    def run(self, windows: Rows) -> Rows:
+        """Return ``[number, 1 - number]`` and ``[10 * number]`` for each window."""
+        numbers, doubled = windows.arrays[0][:, 0, 0], windows.arrays[1][:, 1, 0]
+        assert np.array_equal(doubled, 2 * numbers), "the inputs of different windows were mixed"
+        self.batches.append(numbers.tolist())
         self.entered.release()
         self.permits.acquire()
         if self.dies:
             raise SystemExit
         if self.fails or self.poison in self.batches[-1] or len(windows) > self.largest:
             raise RuntimeError(self.message)
-        return np.stack([windows[:, 0, 0], 1 - windows[:, 0, 0]], axis=1)
+        return Rows.of(np.stack([numbers, 1 - numbers], axis=1), 10 * numbers[:, None])
 
 
 class FakeClock:
@@ -62,6 +67,19 @@ class FakeClock:
         return self.now
 
 
-def numbered(*numbers: float) -> NDArray[np.float32]:
-    """Return windows for :class:`FakeDevice`, ``[n, 1, 1]``."""
-    return np.array(numbers, dtype=np.float32)[:, None, None]
+def numbered(*numbers: float) -> Rows:
+    """Return windows for :class:`FakeDevice`: the number in one input, and twice the number in the other."""
+    first = np.array(numbers, dtype=np.float32)[:, None, None]
+    return Rows.of(first, np.concatenate((first, 2 * first), axis=1))
+
+
+def numbers_of(track: TrackQueue) -> list[float]:
+    """Wait for the outputs of a track and return the numbers of its windows."""
+    outputs = track.finish()
+    assert outputs is not None
+    first, second = outputs.rows
+    assert first is not None
+    assert second is not None
+    assert np.array_equal(second[:, 0], 10 * first[:, 0]), "the outputs of different windows were mixed"
+    numbers: list[float] = first[:, 0].tolist()
+    return numbers

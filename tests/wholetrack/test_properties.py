@@ -26,8 +26,8 @@ from wholetrack.decoding.audio_parts import find_audio_parts
 from wholetrack.decoding.container import has_accepted_signature, is_archive
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.features.grid import FrameGrid, WindowGrid
-from wholetrack.features.windows import WindowCutter
+from wholetrack.features.grid import FrameGrid, InputGrid, WindowGrid
+from wholetrack.features.windows import FrameBuffer, WindowCutter
 
 LABELS = ("blues", "jazz", "rock")
 ENOUGH = settings(max_examples=60, deadline=None)
@@ -77,14 +77,15 @@ def test_windows_do_not_depend_on_the_chunks_of_frames(grid: WindowGrid, seconds
     cuts = [0, *sorted(rng.integers(0, n_frames + 1, 5).tolist()), n_frames]
 
     def windows(chunks: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        cutter = WindowCutter(grid, n_mels=1, silence=-1.0)
+        inputs = InputGrid.of(grid.frames, grid, n_frames=grid.spec.frames)
+        cutter = WindowCutter(grid, [FrameBuffer(inputs, n_mels=1, silence=-1.0)])
         # The known length of the track is the end of its last complete frame.
         blocks, known = [], 0
         for chunk in chunks[:-1]:
             known += len(chunk)
             end = grid.frames.start(known - 1) + grid.frames.n_fft if known else 0
-            blocks.append(cutter.push(chunk, n_samples=min(end, n_samples)).frames)
-        blocks.append(cutter.finish(chunks[-1], n_samples=n_samples).frames)
+            blocks.append(cutter.push([chunk], n_samples=min(end, n_samples)).inputs[0])
+        blocks.append(cutter.finish([chunks[-1]], n_samples=n_samples).inputs[0])
         return np.concatenate(blocks)
 
     cut = windows([frames[begin:end] for begin, end in pairwise(cuts)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import ModelCard, WindowScores
+from wholetrack.contracts import ModelCard, WindowScores, WindowTimes
 
 
 class WindowLog:
@@ -23,18 +23,23 @@ class WindowLog:
         self._silent.append(silent)
         self.n_windows += len(start_s)
 
-    def scores(self, outputs: NDArray[np.float32], card: ModelCard) -> WindowScores:
-        """Combine the outputs for the windows with sound and uniform probabilities for the silent ones.
+    def times(self) -> WindowTimes:
+        """Return the start and the silence of all windows."""
+        return WindowTimes(np.concatenate(self._start_s), np.concatenate(self._silent))
 
-        Args:
-            outputs: Outputs for the windows that are not silent, ``[n, *card.output_shape]``.
-            card: Contents of the model's ``model.json``.
-        """
-        silent = np.concatenate(self._silent)
-        probabilities = np.full((len(silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
-        if len(outputs):
-            probabilities[~silent] = outputs
-        return window_scores(np.concatenate(self._start_s), probabilities, silent, card)
+
+def track_scores(times: WindowTimes, outputs: NDArray[np.float32] | None, card: ModelCard) -> WindowScores:
+    """Combine the outputs for the windows with sound and uniform probabilities for the silent ones.
+
+    Args:
+        times: All windows of the track.
+        outputs: Outputs for the windows that are not silent, ``[n, *card.output_shape]``; None if all are.
+        card: Contents of the model's ``model.json``.
+    """
+    probabilities = np.full((len(times.silent), *card.output_shape), 1.0 / len(card.labels), dtype=np.float32)
+    if outputs is not None:
+        probabilities[~times.silent] = outputs
+    return window_scores(times.start_s, probabilities, times.silent, card)
 
 
 def window_scores(
@@ -57,9 +62,9 @@ def window_scores(
         card: Contents of the model's ``model.json``.
         covered_until: End of the steps of earlier windows, in seconds.
     """
-    if card.onnx.steps is None:
+    if card.outputs.scores.steps is None:
         return WindowScores(start_s, outputs, silent)
-    n_steps, step_s = card.onnx.steps, card.step_s
+    n_steps, step_s = card.outputs.scores.steps, card.step_s
     step_start_s = start_s[:, None] + np.arange(n_steps) * step_s
     kept = np.zeros(step_start_s.shape, dtype=np.bool_)
     for i in range(len(start_s)):

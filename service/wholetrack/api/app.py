@@ -11,7 +11,7 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from wholetrack.api import health, models, predict
+from wholetrack.api import health, models, predict, similarity
 from wholetrack.api.access_log import AccessLog, InFlight
 from wholetrack.api.admission import Admission
 from wholetrack.api.compression import Compression
@@ -66,6 +66,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
     in_flight, metrics = InFlight(), Metrics(pipeline.models)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
+    app.state.settings = settings
     keys = Keys.load(settings)
     _include_routers(app, settings, keys)
     add_problem_schema(app)
@@ -103,6 +104,7 @@ def _include_routers(app: FastAPI, settings: Settings, keys: Keys | None) -> Non
     routers = (
         (predict.router, False),
         (models.router, False),
+        (similarity.router, False),
         (health.router, settings.open_health),
         (health.metrics_router, settings.open_metrics),
     )

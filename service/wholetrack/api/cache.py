@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
-from wholetrack.contracts import StageTimes, TrackPrediction
+from wholetrack.contracts import Detail, StageTimes, TrackPrediction
 
 _NO_TIME = StageTimes(decode=0.0, features=0.0, queue=0.0, inference=0.0)
 # Approximate size of a prediction without the arrays of its windows.
@@ -22,11 +22,17 @@ class CacheKey:
         sha256: SHA-256 of the recording, in hexadecimal.
         model: Name and version of the model.
         hop_s: The requested hop in seconds; None for the model's default.
+        taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
+        tags: Detail of the tags; None for the model's default.
+        embedding: Detail of the embedding.
     """
 
     sha256: str
     model: tuple[str, str]
     hop_s: float | None
+    taxonomy: str | None
+    tags: Detail | None
+    embedding: Detail
 
 
 class PredictionCache:
@@ -55,4 +61,10 @@ class PredictionCache:
 
 def _size(prediction: TrackPrediction) -> int:
     windows = prediction.windows
-    return _OVERHEAD_BYTES + windows.start_s.nbytes + windows.probabilities.nbytes + windows.silent.nbytes
+    size = _OVERHEAD_BYTES + windows.start_s.nbytes + windows.probabilities.nbytes + windows.silent.nbytes
+    for optional in (prediction.tags, prediction.embedding):
+        if optional:
+            times = optional.times
+            arrays = (times.start_s, times.silent, optional.track, optional.windows)
+            size += sum(array.nbytes for array in arrays if array is not None)
+    return size

@@ -16,7 +16,7 @@ from wholetrack.inference.counts import EngineCounts
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.gpu_memory import GpuMemory
 from wholetrack.inference.unavailable import UnavailableEngine
-from wholetrack.pipeline import ServedModel
+from wholetrack.served_model import ServedModel
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LABELS = ("model", "device")

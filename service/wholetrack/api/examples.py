@@ -26,6 +26,7 @@ PREDICTION: dict[str, Any] = {
         "precision": "float32",
         "window_s": 3.0,
         "hop_s": 1.0,
+        "taxonomy": None,
         "labels": _LABELS,
     },
     "prediction": {
@@ -54,6 +55,13 @@ PREDICTION: dict[str, Any] = {
             [0.24, 0.03, 0.01, 0.01, 0.01, 0.68, 0.0, 0.01, 0.0, 0.01],
         ],
     },
+    "tags": {
+        "track": [
+            {"tag": "calm", "kind": "mood", "probability": 0.83},
+            {"tag": "voice", "kind": "voice", "probability": 0.07},
+        ],
+    },
+    "embedding": {"length": 4, "track": [0.5, -0.5, 0.1, 0.7]},
     "timing_ms": {
         "receive": 1.2,
         "decode": 21.5,
@@ -96,6 +104,11 @@ MODEL: dict[str, Any] = {
         "windows": {"window_s": 3.0, "hop_s": 1.0, "frames": 39},
         "metrics": {"artist_filtered": {"runs": 3, "track_accuracy_summed": 0.65}},
     },
+}
+
+SIMILARITY: dict[str, Any] = {
+    "count": 2,
+    "ranked": [{"id": "song-1", "similarity": 0.912345}, {"id": "song-2", "similarity": 0.123456}],
 }
 
 READY: dict[str, Any] = {

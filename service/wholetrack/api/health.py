@@ -11,7 +11,8 @@ from wholetrack.api.examples import HEALTHY, METRICS, READY, success_response
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.problems import error_responses
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
+from wholetrack.served_model import ServedModel
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])

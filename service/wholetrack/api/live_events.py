@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.aggregation.live_scores import LiveScores
+from wholetrack.aggregation.taxonomy import folded
 from wholetrack.api.responses import window_fields
 from wholetrack.api.schemas import WindowDetail
-from wholetrack.contracts import ModelCard
+from wholetrack.contracts import ModelCard, Rows, TaxonomySpec
 from wholetrack.observer import Observer
 
 PEAKS_PER_S = 10
@@ -59,10 +60,10 @@ class LiveEvents(Observer):
 
     # The methods of an observer.
 
-    def started(self, card: ModelCard, hop_s: float) -> None:
+    def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
         """Begin an attempt to decode the track."""
         self._waveform = _Waveform(card.audio.sample_rate)
-        self._queue.append(partial(self._begin, card, hop_s))
+        self._queue.append(partial(self._begin, card, hop_s, taxonomy))
 
     def decoded(self, samples: NDArray[np.float32]) -> None:
         """Add the peaks of the waveform."""
@@ -75,9 +76,9 @@ class LiveEvents(Observer):
         # A file without audio has no windows and is no reason to begin a response.
         self._queue.append(partial(self._add_windows, start_s, silent))
 
-    def classified(self, position: int, outputs: NDArray[np.float32]) -> None:
-        """Add outputs."""
-        self._append(partial(self._add_outputs, position, outputs))
+    def classified(self, position: int, outputs: Rows) -> None:
+        """Add scores."""
+        self._append(partial(self._add_outputs, position, outputs.arrays[0]))
 
     def _append(self, change: Callable[[], None]) -> None:
         self._queue.append(change)
@@ -108,10 +109,10 @@ class LiveEvents(Observer):
             self._queue.popleft()()
         return self._attempt.take(self._detail) if self._attempt else []
 
-    def _begin(self, card: ModelCard, hop_s: float) -> None:
+    def _begin(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
         # What was not sent of an earlier attempt is dropped.
         is_first = self._attempt is None or not self._attempt.is_announced
-        self._attempt = _Attempt(card, hop_s, is_first=is_first)
+        self._attempt = _Attempt(card, hop_s, taxonomy, is_first=is_first)
 
     def _add_peaks(self, decoded_s: float, peaks: list[float]) -> None:
         assert self._attempt
@@ -130,13 +131,15 @@ class LiveEvents(Observer):
 class _Attempt:
     """What is known about one attempt to decode the track, and was not sent."""
 
-    def __init__(self, card: ModelCard, hop_s: float, *, is_first: bool) -> None:
+    def __init__(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None, *, is_first: bool) -> None:
         self.decoded_s = 0.0
         self.peaks: list[float] = []
         self.scores = LiveScores(card)
         self.is_announced = False
         self._card = card
         self._hop_s = hop_s
+        self._taxonomy = taxonomy
+        self._labels = card.labels if taxonomy is None else tuple(taxonomy.genres)
         self._is_first = is_first
         self._n_sent = 0
 
@@ -146,6 +149,8 @@ class _Attempt:
             self.is_announced = True
             events.append(Event("start" if self._is_first else "restart", self._description()))
         scores = self.scores.take()
+        if self._taxonomy:
+            scores = folded(scores, self._card.labels, self._taxonomy)
         first, self._n_sent = self._n_sent, self._n_sent + len(scores.start_s)
         if self.peaks:
             events.append(
@@ -153,7 +158,7 @@ class _Attempt:
             )
             self.peaks = []
         if len(scores.start_s) and detail is not WindowDetail.NONE:
-            events.append(Event("windows", {"first": first} | window_fields(scores, self._card.labels, detail)))
+            events.append(Event("windows", {"first": first} | window_fields(scores, self._labels, detail)))
         return events
 
     def _description(self) -> dict[str, Any]:
@@ -164,8 +169,8 @@ class _Attempt:
                 "version": card.version,
                 "window_s": card.windows.window_s,
                 "hop_s": self._hop_s,
-                "step_s": None if card.onnx.steps is None else card.step_s,
-                "labels": card.labels,
+                "step_s": None if card.outputs.scores.steps is None else card.step_s,
+                "labels": self._labels,
             },
             "peaks_per_s": PEAKS_PER_S,
         }

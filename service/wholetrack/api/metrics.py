@@ -18,7 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from wholetrack.api.engine_metrics import EngineCollector
 from wholetrack.api.result_metrics import ResultMetrics
 from wholetrack.api.schemas import Timing
-from wholetrack.pipeline import ServedModel
+from wholetrack.served_model import ServedModel
 
 # Otherwise every counter and histogram gets an additional series with the time of its creation, which nobody needs.
 disable_created_metrics()  # type: ignore[no-untyped-call]

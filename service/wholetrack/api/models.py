@@ -10,7 +10,7 @@ from wholetrack.api.examples import MODEL, MODELS, success_response
 from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import ModelDescription, ModelList, ModelSummary
 from wholetrack.errors import ErrorKind
-from wholetrack.pipeline import Pipeline, ServedModel
+from wholetrack.pipeline import Pipeline
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -19,9 +19,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 async def list_models(request: Request) -> ModelList:
     """Returns all served models in brief."""
     pipeline: Pipeline = request.app.state.pipeline
-    return ModelList(
-        models=[ModelSummary(**_summary(pipeline, served)) for _, served in sorted(pipeline.models.items())]
-    )
+    return ModelList(models=[ModelSummary(**_summary(pipeline, key)) for key in sorted(pipeline.models)])
 
 
 @router.get(
@@ -30,22 +28,24 @@ async def list_models(request: Request) -> ModelList:
     responses=success_response(MODEL) | error_responses(ErrorKind.UNKNOWN_MODEL),
 )
 async def show_model(
-    request: Request, name: Annotated[str, Path(description="Name of a served model.", examples=["wholetrack-crnn"])]
+    request: Request,
+    name: Annotated[str, Path(description="Name of a served model, or NAME@VERSION.", examples=["wholetrack-crnn"])],
 ) -> ModelDescription:
     """Returns one served model with its card: labels, features, windows, metrics and licence."""
     pipeline: Pipeline = request.app.state.pipeline
-    served = pipeline.model(name)
-    return ModelDescription(**_summary(pipeline, served), card=served.card.model_dump(mode="json"))
+    key = pipeline.key(name)
+    return ModelDescription(**_summary(pipeline, key), card=pipeline.models[key].document)
 
 
-def _summary(pipeline: Pipeline, served: ServedModel) -> dict[str, Any]:
+def _summary(pipeline: Pipeline, key: str) -> dict[str, Any]:
     """Return the fields of a :class:`ModelSummary`."""
+    served = pipeline.models[key]
     return {
         "name": served.card.name,
         "version": served.card.version,
         "device": served.engine.device,
         "precision": served.engine.precision,
-        "default": served.card.name == pipeline.default_model,
+        "default": key == pipeline.default_model,
         "available": served.engine.available,
         "unavailable_reason": served.engine.unavailable_reason,
         "labels": served.card.labels,

@@ -137,7 +137,8 @@ class Predictions:
         served = self._pipeline.model(parameters.model)
         served.check_available()
         served.grid(parameters.hop_s)
-        n_labels = len(served.card.labels)
+        served.keep(tags=parameters.tags, embedding=parameters.embedding)
+        n_labels = len(served.genres(parameters.taxonomy))
         # The default applies to every model, also to one with fewer genres.
         if "top_k" in parameters.model_fields_set and parameters.top_k > n_labels:
             raise ServiceError(
@@ -173,7 +174,7 @@ class Predictions:
             body = RENDERERS[response_format](content).encode()
             attributes.update(_span_attributes(prediction, content))
         self._metrics.count_prediction(
-            model=prediction.card.name,
+            model=self._pipeline.key(parameters.model),
             n_windows=content.windows.count,
             duration_s=prediction.duration_s,
             timing=content.timing_ms,
@@ -193,15 +194,25 @@ class Predictions:
     ) -> TrackPrediction:
         """Return the cached prediction of a recording, or run the pipeline."""
         card = self._pipeline.model(parameters.model).card
-        key = CacheKey(upload.sha256, (card.name, card.version), parameters.hop_s)
+        key = CacheKey(
+            upload.sha256,
+            (card.name, card.version),
+            hop_s=parameters.hop_s,
+            taxonomy=parameters.taxonomy,
+            tags=parameters.tags,
+            embedding=parameters.embedding,
+        )
         prediction = self._cache.get(key)
         if self._settings.cache_mb:
             self._metrics.count_cache_lookup(hit=prediction is not None)
         if prediction is None:
             prediction = self._pipeline.predict(
                 upload.path,
-                model=card.name,
+                model=parameters.model,
                 hop_s=parameters.hop_s,
+                taxonomy=parameters.taxonomy,
+                tags=parameters.tags,
+                embedding=parameters.embedding,
                 max_duration_s=self._settings.max_duration_s,
                 weight=weight,
                 cancellation=cancellation,

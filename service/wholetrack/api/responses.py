@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wholetrack.api.optional_outputs import embedding_part, tags_part
 from wholetrack.api.schemas import (
     MajorityVote,
     Model,
@@ -60,6 +62,12 @@ def prediction_response(
         detail: How much to say about each window.
     """
     card = prediction.card
+    parents = card.parents if prediction.taxonomy is None else {}
+    optional: dict[str, Any] = {}
+    if prediction.tags:
+        optional["tags"] = tags_part(prediction.tags)
+    if prediction.embedding:
+        optional["embedding"] = embedding_part(prediction.embedding)
     return PredictionResponse(
         track=_track(prediction, source),
         model=Model(
@@ -69,12 +77,13 @@ def prediction_response(
             precision=prediction.precision,
             window_s=card.windows.window_s,
             hop_s=prediction.hop_s,
-            step_s=None if card.onnx.steps is None else card.step_s,
-            labels=card.labels,
+            step_s=None if card.outputs.scores.steps is None else card.step_s,
+            taxonomy=prediction.taxonomy,
+            labels=prediction.labels,
         ),
         prediction=Prediction(
-            summed_score=_summed_score(prediction.summed_score, top_k),
-            majority_vote=_majority_vote(prediction.majority_vote, top_k),
+            summed_score=_summed_score(prediction.summed_score, top_k, parents),
+            majority_vote=_majority_vote(prediction.majority_vote, top_k, parents),
             agreement=prediction.summed_score.genre == prediction.majority_vote.genre,
             confidence=_rounded(prediction.confidence),
             in_domain=prediction.in_domain,
@@ -83,7 +92,8 @@ def prediction_response(
             Section(start_s=round(s.start_s, 3), end_s=round(s.end_s, 3), genre=s.genre, share=_rounded(s.share))
             for s in prediction.sections
         ],
-        windows=_windows(prediction.windows, card.labels, detail),
+        windows=_windows(prediction.windows, prediction.labels, detail),
+        **optional,
         timing_ms=_timing(prediction, source),
         warnings=[PredictionWarning(code=w.code, detail=w.detail) for w in prediction.warnings],
     )
@@ -103,14 +113,24 @@ def _track(prediction: TrackPrediction, source: SourceFile) -> Track:
     )
 
 
-def _summed_score(ranking: Ranking, top_k: int) -> SummedScore:
-    top = [RankedGenre(genre=r.genre, share=_rounded(r.share)) for r in ranking.ranked[:top_k]]
+def _summed_score(ranking: Ranking, top_k: int, parents: Mapping[str, str]) -> SummedScore:
+    top = [
+        RankedGenre(genre=r.genre, **_parent(r.genre, parents), share=_rounded(r.share)) for r in ranking.ranked[:top_k]
+    ]
     return SummedScore(genre=ranking.genre, share=_rounded(ranking.share), top_k=top)
 
 
-def _majority_vote(ranking: Ranking, top_k: int) -> MajorityVote:
-    top = [VotedGenre(genre=r.genre, share=_rounded(r.share), windows=r.windows or 0) for r in ranking.ranked[:top_k]]
+def _majority_vote(ranking: Ranking, top_k: int, parents: Mapping[str, str]) -> MajorityVote:
+    top = [
+        VotedGenre(genre=r.genre, **_parent(r.genre, parents), share=_rounded(r.share), windows=r.windows or 0)
+        for r in ranking.ranked[:top_k]
+    ]
     return MajorityVote(genre=ranking.genre, share=_rounded(ranking.share), top_k=top)
+
+
+def _parent(genre: str, parents: Mapping[str, str]) -> dict[str, Any]:
+    """Return the field for the parent of a genre; none if the model has no parent genres."""
+    return {"parent": parents.get(genre)} if parents else {}
 
 
 def _rounded(value: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from wholetrack.api.formats import ResponseFormat
-from wholetrack.contracts import WarningCode
+from wholetrack.contracts import Detail, WarningCode
 
 
 class WindowDetail(StrEnum):
@@ -26,7 +26,8 @@ class PredictParameters(BaseModel):
 
     model: str | None = Field(
         default=None,
-        description="Name of a served model. Default: the default model of the service.",
+        description="Name of a served model, or NAME@VERSION to pin its version. Default: the default model of the "
+        "service.",
         examples=["wholetrack-crnn"],
     )
     top_k: int = Field(
@@ -55,6 +56,24 @@ class PredictParameters(BaseModel):
         "events as the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg, a "
         "picture of the timeline.",
         examples=["json"],
+    )
+    taxonomy: str | None = Field(
+        default=None,
+        description="Name of a taxonomy of the model, in whose genres the prediction is read, such as gtzan. The "
+        "probability of a genre is the sum of those of its labels. Default: the labels of the model.",
+        examples=[None],
+    )
+    tags: Detail | None = Field(
+        default=None,
+        description="Tags: none, track (probabilities for the track) or windows (also for each window). Default: track "
+        "for a model with tags, none for other models.",
+        examples=["track"],
+    )
+    embedding: Detail = Field(
+        default=Detail.NONE,
+        description="Embedding: none, track (one vector for the track) or windows (also one for each window). Only for "
+        "models with an embedding.",
+        examples=["none"],
     )
 
 
@@ -85,6 +104,9 @@ class Model(BaseModel):
         description="For a model that yields several steps per window: the time between steps. Each entry of windows "
         "then describes one step. Null for all other models.",
     )
+    taxonomy: str | None = Field(
+        default=None, description="Taxonomy in whose genres the prediction is read; null for the labels of the model."
+    )
     labels: tuple[str, ...] = Field(description="Labels of the columns of windows.probabilities.")
 
 
@@ -92,6 +114,11 @@ class RankedGenre(BaseModel):
     """One genre of a ranking."""
 
     genre: str
+    parent: str | None = Field(
+        default=None,
+        description="Parent genre, such as electronic for house; null for a genre without one. Omitted if the model "
+        "has no parent genres, and with a taxonomy.",
+    )
     share: float = Field(description="Share of the genre; the shares of all genres add up to 1.")
 
 
@@ -155,6 +182,44 @@ class Windows(BaseModel):
     probabilities: list[list[float]] = Field(default=[], description="One row per window, one column per label.")
 
 
+class TagProbability(BaseModel):
+    """A tag of the track."""
+
+    tag: str = Field(description="Name of the tag.")
+    kind: str = Field(description="What the tag describes: genre, mood, instrument, voice, not_music or other.")
+    probability: float = Field(description="Calibrated probability that the tag applies, from 0 to 1.")
+    unverified: bool = Field(
+        default=False, description="True for a tag that could not be judged because there were too few recordings."
+    )
+
+
+class Tags(BaseModel):
+    """Tags, of which any number may apply. Lists per window are omitted unless they were requested."""
+
+    track: list[TagProbability] = Field(
+        description="All tags from the most to the least probable: the calibrated mean over all windows with sound. "
+        "Empty if the whole track is silent."
+    )
+    labels: list[str] = Field(default=[], description="Tags of the columns of probabilities.")
+    start_s: list[float] = Field(default=[], description="Start of each window, in seconds.")
+    probabilities: list[list[float] | None] = Field(
+        default=[], description="One row per window, one column per tag; null for a silent window."
+    )
+
+
+class Embedding(BaseModel):
+    """Vectors of unit length that are similar for similar music. Lists per window are omitted unless requested."""
+
+    length: int = Field(description="Number of components.")
+    track: list[float] | None = Field(
+        description="The mean over all windows with sound, scaled to unit length; null if the whole track is silent."
+    )
+    start_s: list[float] = Field(default=[], description="Start of each window, in seconds.")
+    windows: list[list[float] | None] = Field(
+        default=[], description="One vector per window; null for a silent window."
+    )
+
+
 class Timing(BaseModel):
     """Milliseconds of elapsed time that the request spent in each stage, one after the other.
 
@@ -185,6 +250,8 @@ class PredictionResponse(BaseModel):
     prediction: Prediction
     sections: list[Section]
     windows: Windows
+    tags: Tags | None = Field(default=None, description="Omitted unless the model has tags and they were requested.")
+    embedding: Embedding | None = Field(default=None, description="Omitted unless it was requested.")
     timing_ms: Timing
     warnings: list[PredictionWarning]
 

@@ -99,7 +99,7 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
     spool = Spool(folder, limits.max_bytes)
     try:
         content_type = request.headers.get("content-type", "")
-        filename = await _receive(_chunks(request, limits), content_type, spool)
+        filename = await _receive(body_chunks(request, limits), content_type, spool)
         await to_thread.run_sync(spool.flush)
         yield Upload(spool.path, filename, spool.sha256.hexdigest(), spool.n_bytes, time.monotonic() - began)
     finally:
@@ -139,8 +139,12 @@ async def _stream(chunks: AsyncIterator[bytes], feed: Callable[[bytes], None], s
             await to_thread.run_sync(spool.flush)
 
 
-async def _chunks(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:
-    """Yield the chunks of the body, as long as they arrive at the minimum rate."""
+async def body_chunks(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:
+    """Yield the chunks of the body, as long as they arrive at the minimum rate and do not exceed the maximum size.
+
+    Raises:
+        ServiceError: ``upload_too_large``, ``request_too_slow`` or ``client_gone``.
+    """
     loop = asyncio.get_running_loop()
     n_bytes, grace_end = 0, loop.time() + limits.grace_s
     stream = aiter(request.stream())

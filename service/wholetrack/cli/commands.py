@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -16,17 +16,19 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wholetrack import __version__
-from wholetrack.cli.files import find_recordings, predict_files, text_of
+from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.plot import plotted
-from wholetrack.cli.render import Format, print_predictions, print_rows
+from wholetrack.cli.render import Format, deliver, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
+from wholetrack.contracts import Detail
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
 from wholetrack.logs import configure_logs, printable
 from wholetrack.pipeline import Pipeline
+from wholetrack.served_model import ServedModel
 from wholetrack.settings import PREFIX, Settings
 from wholetrack.startup import build_pipeline
 
@@ -41,7 +43,8 @@ app = typer.Typer(
 )
 
 _ModelOption = Annotated[
-    str | None, typer.Option(help="Name of the model; the default model if omitted.", show_default=False)
+    str | None,
+    typer.Option(help="Name of the model, or NAME@VERSION; the default model if omitted.", show_default=False),
 ]
 
 
@@ -79,14 +82,30 @@ def serve(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(help="Recordings, or folders of recordings.", show_default=False)],
+    *,
     output_format: Annotated[
-        Format, typer.Option("--format", help="Output format: a table, one JSON object per line, or CSV.")
+        Format,
+        typer.Option("--format", help="Output format: a table, one JSON object per line, CSV, or a Parquet file."),
     ] = Format.TABLE,
     model: _ModelOption = None,
     hop_s: Annotated[
         float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
+    taxonomy: Annotated[
+        str | None, typer.Option(help="Taxonomy of the model in whose genres the prediction is read, such as gtzan.")
+    ] = None,
+    tags: Annotated[
+        Detail | None,
+        typer.Option(help="Tags in JSON; track by default if the model has tags.", show_default=False),
+    ] = None,
+    embedding: Annotated[
+        Detail,
+        typer.Option(help="Embedding in JSON, if the model has one. A Parquet file always has that of the track."),
+    ] = Detail.NONE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file for --format parquet.", show_default=False)
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG file.")
     ] = None,
@@ -96,6 +115,10 @@ def predict(
     Exits with status 1 if a recording failed, or if a path cannot be read or has no recordings; the others are still
     predicted.
     """
+    if (output_format is Format.PARQUET) != (output is not None):
+        _fail("--format parquet and --output FILE belong together: give both or neither")
+    if output is not None:
+        _require_parquet()
     settings = _load_command_settings()
     recordings, problems = find_recordings(files)
     for problem in problems:
@@ -109,17 +132,82 @@ def predict(
         served = pipeline.model(model)
         served.check_available()
         served.grid(hop_s)
-        top_k = min(top_k, len(served.card.labels))
-        with closing(predict_files(pipeline, recordings, model=model, hop_s=hop_s, settings=settings)) as results:
-            all_succeeded = print_predictions(
-                plotted(results, plot) if plot else results,
-                output_format,
-                files=recordings,
-                labels=served.card.labels,
-                top_k=top_k,
-            )
+        if output is not None:
+            embedding = Detail.TRACK if served.card.outputs.embedding else Detail.NONE
+        served.keep(tags=tags, embedding=embedding)
+        labels = served.genres(taxonomy)
+        top_k = min(top_k, len(labels))
+        predictions = predict_files(
+            pipeline,
+            recordings,
+            model=model,
+            hop_s=hop_s,
+            taxonomy=taxonomy,
+            tags=tags,
+            embedding=embedding,
+            settings=settings,
+        )
+        with closing(predictions) as results:
+            if output is None:
+                all_succeeded = print_predictions(
+                    plotted(results, plot) if plot else results,
+                    output_format,
+                    files=recordings,
+                    labels=labels,
+                    top_k=top_k,
+                )
+            else:
+                all_succeeded = _write_library(results, output, served, n_files=len(recordings))
     if problems or not all_succeeded:
         raise typer.Exit(1)
+
+
+def _write_library(results: Iterable[FileResult], path: Path, served: ServedModel, *, n_files: int) -> bool:
+    """Write predictions to a Parquet file and return whether all succeeded."""
+    from wholetrack.cli.library import LibraryError, LibraryWriter
+
+    try:
+        with LibraryWriter(path, served.card) as library:
+            return deliver(results, lambda result, found: library.add(result.path, found), n_files=n_files)
+    except LibraryError as error:
+        _fail(printable(str(error)))
+
+
+@app.command()
+def similar(
+    song: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
+    library: Annotated[Path, typer.Argument(help="A file that `predict --format parquet` wrote.", show_default=False)],
+    limit: Annotated[int, typer.Option(min=1, help="Number of recordings to list.")] = 10,
+) -> None:
+    """List the recordings of a library that are most similar to a recording.
+
+    The similarity is the cosine of the angle between the embeddings, from -1 to 1. The recording is predicted with the
+    model that the library was written with.
+    """
+    _require_parquet()
+    from wholetrack.cli.library import Library, LibraryError
+
+    settings = _load_command_settings()
+    try:
+        known = Library.read(library)
+        with _open_pipeline(settings) as pipeline:
+            found = pipeline.predict(
+                song, model=known.model, embedding=Detail.TRACK, max_duration_s=settings.max_duration_s
+            )
+            if found.embedding is None or found.embedding.track is None:
+                _fail(f"{printable(text_of(song))} is silent, so that it has no embedding")
+            nearest = known.nearest(found.embedding.track, limit=limit)
+    except LibraryError as error:
+        _fail(printable(str(error)))
+    except OSError as error:
+        _fail(f"{printable(text_of(song))}: {error.strerror}")
+    rows = [(printable(file), genre, f"{similarity:.4f}") for file, genre, similarity in nearest]
+    print_rows(("file", "genre", "similarity"), rows)
+
+
+def _require_parquet() -> None:
+    if missing_packages("pyarrow"):
+        _fail("pyarrow is not installed; Parquet files need the extra 'parquet': pip install 'wholetrack[parquet]'")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wholetrack.cancellation import Cancellation
-from wholetrack.contracts import TrackPrediction
+from wholetrack.contracts import Detail, TrackPrediction
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.logs import printable
 from wholetrack.pipeline import Pipeline
@@ -79,7 +79,15 @@ def find_recordings(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def predict_files(
-    pipeline: Pipeline, files: Sequence[Path], *, model: str | None, hop_s: float | None, settings: Settings
+    pipeline: Pipeline,
+    files: Sequence[Path],
+    *,
+    model: str | None,
+    hop_s: float | None,
+    taxonomy: str | None = None,
+    tags: Detail | None = None,
+    embedding: Detail = Detail.NONE,
+    settings: Settings,
 ) -> Generator[FileResult, None, None]:
     """Predict files in parallel and yield their results in the given order.
 
@@ -90,6 +98,9 @@ def predict_files(
         files: Paths of recordings.
         model: Name of a served model; None for the default.
         hop_s: Time between window starts in seconds; None for the model's default.
+        taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
+        tags: Detail of the tags; None for those of the track if the model has tags.
+        embedding: Detail of the embedding.
         settings: How many files to predict at the same time, and how long each may be.
     """
     cancellation = Cancellation()
@@ -98,7 +109,14 @@ def predict_files(
         began = time.monotonic()
         try:
             outcome: TrackPrediction | ServiceError = pipeline.predict(
-                path, model=model, hop_s=hop_s, max_duration_s=settings.max_duration_s, cancellation=cancellation
+                path,
+                model=model,
+                hop_s=hop_s,
+                taxonomy=taxonomy,
+                tags=tags,
+                embedding=embedding,
+                max_duration_s=settings.max_duration_s,
+                cancellation=cancellation,
             )
         except ServiceError as error:
             outcome = error

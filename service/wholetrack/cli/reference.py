@@ -9,18 +9,21 @@ Needs the extra ``verify``.
 
 from __future__ import annotations
 
+import math
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import assert_never
+from typing import Any, Literal, assert_never
 
 import librosa
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import FeatureSpec, MinMax, ModelCard, RelativeToMax, Unchanged
+from wholetrack.contracts import Affine, FeatureSpec, InputSpec, MinMax, ModelCard, RelativeToMax, Rows, Unchanged
 from wholetrack.features.grid import FrameGrid, WindowGrid
+from wholetrack.features.mel import mel_filters
 
 with warnings.catch_warnings():
     # pydub warns if there is no ffmpeg on PATH, but only the one given to `decode` is used.
@@ -55,7 +58,7 @@ def decode(path: Path, ffmpeg: Path, *, sample_rate: int, temp_dir: Path | None)
     return resampled
 
 
-def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[NDArray[np.float64], Rows]:
     """Divide a recording into windows, and compute the features of each separately.
 
     Args:
@@ -63,49 +66,111 @@ def reference_windows(samples: NDArray[np.float32], card: ModelCard) -> tuple[ND
         card: Contents of the model's ``model.json``.
 
     Returns:
-        The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]``.
+        The start of each window in seconds, ``[n_windows]``, and its features, ``[n_windows, n_frames, n_mels]`` for
+        each input.
     """
-    frames = FrameGrid.of(card.features, card.audio.sample_rate)
-    grid = WindowGrid.of(card.windows, frames)
-    if len(samples) < grid.window_samples:
-        samples = np.resize(samples, grid.window_samples)
-    within = np.array([frames.start(i) for i in range(card.windows.frames)], dtype=np.intp)
-    padded = np.concatenate((samples, np.zeros(card.features.n_fft, dtype=np.float32)))
-    starts = list(grid.starts(len(samples)))
-    span = np.arange(card.features.n_fft)
-    windows = [_features(padded[(frames.start(first) + within)[:, None] + span], card) for first in starts]
-    return np.array([frames.time_s(first) for first in starts]), np.stack(windows)
+    rate = card.audio.sample_rate
+    grids = [FrameGrid.of(entry.features, rate) for entry in card.inputs]
+    slowest = min(range(len(grids)), key=lambda i: grids[i].rate)
+    windows = WindowGrid.of(card.windows_of(card.inputs[slowest]), grids[slowest])
+    starts_s = [windows.frames.time_s(first) for first in windows.starts(len(samples))]
+    if len(samples) < windows.window_samples:
+        samples = np.resize(samples, windows.window_samples)
+    inputs = [
+        _input(samples, entry, grid, [_nearest_frame(start_s, grid) for start_s in starts_s])
+        for entry, grid in zip(card.inputs, grids, strict=True)
+    ]
+    return np.array(starts_s), Rows(tuple(inputs))
 
 
-def _features(frames: NDArray[np.float32], card: ModelCard) -> NDArray[np.float32]:
+def _nearest_frame(start_s: float, grid: FrameGrid) -> int:
+    # Halves are rounded up. A time in seconds is off by less than a billionth of a frame.
+    return math.floor(start_s * float(grid.rate) + 0.5 + 1e-9)
+
+
+def _input(
+    samples: NDArray[np.float32], entry: InputSpec, grid: FrameGrid, starts: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return one input of all windows, which begin at these frames, ``[n_windows, n_frames, n_mels]``."""
+    spec, padded = entry.features, _padded(samples, entry.features)
+    span = np.arange(spec.n_fft)
+    windows = []
+    for first in starts:
+        frames = np.array([grid.start(first + i) for i in range(entry.frames)], dtype=np.intp)
+        windows.append(_features(padded[frames[:, None] + span], spec, grid.sample_rate))
+    return np.stack(windows)
+
+
+def _padded(samples: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+    """Return the samples after the pre-emphasis, with what frames contain beyond the ends of the recording."""
+    if spec.pre_emphasis is not None:
+        samples = librosa.effects.preemphasis(samples, coef=spec.pre_emphasis, zi=0.0)
+    lead = spec.n_fft // 2 if spec.centred else 0
+    mode: Literal["reflect", "constant"] = "reflect" if spec.centred == "reflect" else "constant"
+    return np.pad(samples, (lead, lead or spec.n_fft), mode)
+
+
+def _features(frames: NDArray[np.float32], spec: FeatureSpec, sample_rate: int) -> NDArray[np.float32]:
     """Return the features of one window from the samples of its frames, ``[n_frames, n_fft]``."""
-    spec = card.features
-    mel = librosa.feature.melspectrogram(
-        y=frames.ravel(),
-        sr=card.audio.sample_rate,
+    length = spec.win_length or spec.n_fft
+    spectrum = librosa.stft(
+        frames.ravel(),
         n_fft=spec.n_fft,
         hop_length=spec.n_fft,
+        win_length=length,
+        window=librosa.filters.get_window("hann", length, fftbins=spec.window == "hann"),
         center=False,
-        power=spec.power,
-        n_mels=spec.n_mels,
-        fmin=spec.fmin,
-        fmax=spec.fmax,
-        htk=spec.mel_scale == "htk",
-        norm=spec.mel_norm,
     )
-    return _normalise(mel.T, spec).astype(np.float32)
+    mel = _filters(spec, sample_rate) @ np.abs(spectrum) ** spec.power
+    return _level(spec.gain * mel.T, spec).astype(np.float32)
 
 
-def _normalise(mel: NDArray[np.float32], spec: FeatureSpec) -> NDArray[np.float32]:
+def _filters(spec: FeatureSpec, sample_rate: int) -> NDArray[np.float64]:
+    """Return the filters, ``[n_mels, n_fft // 2 + 1]``; librosa has no filters in the form of Kaldi."""
+    bands: dict[str, Any] = {
+        "n_fft": spec.n_fft,
+        "n_mels": spec.n_mels,
+        "fmin": spec.fmin,
+        "fmax": spec.fmax,
+        "norm": spec.mel_norm,
+    }
+    if spec.mel_scale == "kaldi":
+        return mel_filters(sample_rate=sample_rate, scale="kaldi", empty_bands=spec.empty_bands, **bands).T
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Empty filters", UserWarning)
+        filters = librosa.filters.mel(sr=sample_rate, htk=spec.mel_scale == "htk", dtype=np.float64, **bands)
+    return np.asarray(filters)
+
+
+def _level(mel: NDArray[np.float64], spec: FeatureSpec) -> NDArray[np.float64]:
+    """Return the normalised level of one window from the values of its bands."""
     match spec.normalisation:
-        case Unchanged() if spec.log == "ln":
-            return np.asarray(np.log(np.maximum(mel, spec.floor)))
+        case Affine(add=add, divide_by=divide_by):
+            return (_logarithm(mel, spec) + add) / divide_by
         case Unchanged():
-            return np.asarray(librosa.power_to_db(mel, ref=1.0, amin=spec.floor, top_db=None))
+            return _logarithm(mel, spec)
         case RelativeToMax(range_db=range_db):
-            return np.asarray(librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=range_db) / range_db + 1.0)
+            return np.asarray(_relative_db(mel, spec, range_db) / range_db + 1.0)
         case MinMax(range_db=range_db, low=low, high=high):
-            decibels = librosa.power_to_db(mel, ref=np.max, amin=spec.floor, top_db=range_db)
+            decibels = _relative_db(mel, spec, range_db)
             return np.asarray(low + (high - low) * librosa.util.normalize(decibels - decibels.min(), axis=None))
         case _:
             assert_never(spec.normalisation)
+
+
+def _logarithm(mel: NDArray[np.float64], spec: FeatureSpec) -> NDArray[np.float64]:
+    bounded = np.maximum(mel, spec.floor) if spec.floor is not None else mel + (spec.offset or 0.0)
+    match spec.log:
+        case "ln":
+            return np.asarray(np.log(bounded))
+        case "log10":
+            return np.asarray(np.log10(bounded))
+        case "db":
+            return np.asarray(librosa.power_to_db(bounded, ref=1.0, amin=1e-30, top_db=None))
+        case _:
+            assert_never(spec.log)
+
+
+def _relative_db(mel: NDArray[np.float64], spec: FeatureSpec, range_db: float) -> NDArray[np.float64]:
+    bounded, amin = (mel, spec.floor) if spec.floor is not None else (mel + (spec.offset or 0.0), 1e-30)
+    return np.asarray(librosa.power_to_db(bounded, ref=np.max, amin=amin, top_db=range_db))

@@ -36,6 +36,7 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -66,7 +67,7 @@ def print_predictions(
 
     Args:
         results: One result per file; consumed lazily.
-        output_format: A table, JSON Lines or CSV.
+        output_format: A table, JSON Lines or CSV; Parquet is not text.
         files: The files, for the progress bar and the width of the table.
         labels: The genres of the model, for the width of the table.
         top_k: Number of genres in each ranking.
@@ -80,6 +81,27 @@ def print_predictions(
     lines = _lines(output_format, files=files, labels=labels, top_k=top_k)
     if output_format is not Format.TABLE:
         use_utf8_for_output()
+    write_output(lines.header)
+
+    def print_row(result: FileResult, prediction: TrackPrediction) -> None:
+        write_output(lines.row(result, prediction))
+
+    return deliver(results, print_row, n_files=len(files))
+
+
+def deliver(
+    results: Iterable[FileResult], write: Callable[[FileResult, TrackPrediction], None], *, n_files: int
+) -> bool:
+    """Write predictions as they become available; errors and a progress bar go to standard error.
+
+    Args:
+        results: One result per file; consumed lazily.
+        write: Writes one prediction.
+        n_files: Number of files, for the progress bar.
+
+    Returns:
+        Whether all predictions succeeded.
+    """
     n_failed = 0
     console = Console(stderr=True)
     # On the terminal that shows the rows, the rows are progress enough.
@@ -87,17 +109,14 @@ def print_predictions(
         console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal or sys.stdout.isatty()
     )
     with progress:
-        write_output(lines.header)
-        for result in progress.track(results, total=len(files), description="predicting"):
+        for result in progress.track(results, total=n_files, description="predicting"):
             try:
                 if isinstance(result.outcome, ServiceError):
                     raise result.outcome
-                line = lines.row(result, result.outcome)
+                write(result, result.outcome)
             except ServiceError as error:
                 n_failed += 1
                 print(printable(f"{text_of(result.path)}: {error.kind.code}: {error.detail}"), file=sys.stderr)
-            else:
-                write_output(line)
     return n_failed == 0
 
 
@@ -118,6 +137,8 @@ def _lines(output_format: Format, *, files: Sequence[Path], labels: Sequence[str
             return _Lines("", partial(_json_row, top_k=top_k))
         case Format.CSV:
             return _Lines(_csv_line(_csv_header(top_k)), partial(_csv_row, top_k=top_k))
+        case Format.PARQUET:
+            raise ValueError("a Parquet file has no lines")
 
 
 def _column_widths(files: Sequence[Path], labels: Sequence[str], top_k: int) -> list[int]:

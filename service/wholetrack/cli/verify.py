@@ -85,7 +85,7 @@ def compare(
     samples = decode(path, pipeline.decoder.ffmpeg.path, sample_rate=card.audio.sample_rate, temp_dir=temp_dir)
     starts, reference = reference_windows(samples, card)
     classifier = served.engine.classifiers[0]
-    outputs = np.concatenate([classifier.run(window[None]) for window in reference])
+    outputs = np.concatenate([classifier.run(reference[i : i + 1]).arrays[0] for i in range(len(reference))])
     expected = window_scores(starts, outputs, np.zeros(len(outputs), dtype=np.bool_), card)
     reference_s = time.monotonic() - began
 
@@ -105,7 +105,10 @@ def compare(
     summed = expected.probabilities.sum(axis=0, dtype=np.float64)
     return Comparison(
         n_windows=int(audible.sum()),
-        features=_largest(features[:n_windows] - reference[:n_windows]),
+        features=max(
+            _largest(ours[:n_windows] - theirs[:n_windows])
+            for ours, theirs in zip(features.arrays, reference.arrays, strict=True)
+        ),
         probabilities=_largest(differences[audible]),
         genres=(prediction.summed_score.genre, card.labels[int(summed.argmax())]),
         seconds=(service_s, reference_s),

@@ -7,7 +7,7 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import MinMax, Normalisation, RelativeToMax, Unchanged
+from wholetrack.contracts import Affine, MinMax, Normalisation, RelativeToMax, Unchanged
 
 
 def normalise(windows: NDArray[np.float32], spec: Normalisation) -> NDArray[np.float32]:
@@ -25,6 +25,10 @@ def normalise(windows: NDArray[np.float32], spec: Normalisation) -> NDArray[np.f
             return _relative_to_max(windows, spec.range_db)
         case MinMax():
             return _min_max(windows, spec)
+        case Affine():
+            shifted: NDArray[np.float32] = windows + np.float32(spec.add)
+            shifted *= np.float32(1.0 / spec.divide_by)
+            return shifted
         case Unchanged():
             return windows.copy()
         case _:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wholetrack.errors import ServiceError
+from wholetrack.inference.outputs import Keep
 from wholetrack.inference.queue import BatchSlice, TrackQueue
 
 
@@ -34,11 +35,12 @@ class BatchQueue:
         self._refusal: ServiceError | None = None
         self._closed = False
 
-    def open_track(self, *, weight: int) -> TrackQueue:
+    def open_track(self, *, weight: int, keep: Sequence[Keep] | None) -> TrackQueue:
         """Open a queue for the windows of one more track.
 
         Args:
             weight: Share of each batch relative to the other open tracks, at least 1.
+            keep: What to keep of each output; None to keep the rows of all.
 
         Raises:
             ServiceError: If no windows are currently accepted.
@@ -51,6 +53,7 @@ class BatchQueue:
                 self.lock,
                 max_waiting=self._max_waiting_per_track,
                 weight=weight,
+                keep=keep,
                 on_ready=self._on_ready,
                 on_close=self._open.discard,
             )

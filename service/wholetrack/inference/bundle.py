@@ -6,14 +6,16 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from wholetrack.contracts import ModelCard
+from wholetrack.contracts import ModelCard, OutputsSpec, Rows, read_model_card
 from wholetrack.errors import StartupError
+from wholetrack.settings import ModelVersions
 
 _PACKAGE = Path(__file__).parents[1]
 BUILT_IN_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parents[1] / "models"
@@ -30,12 +32,12 @@ class Golden:
     """Input windows and the outputs that the network must give for them.
 
     Attributes:
-        windows: Normalised windows, ``[n, frames, n_mels]``.
-        probabilities: Expected outputs, ``[n, *card.output_shape]``.
+        windows: Normalised windows, ``[n, frames, n_mels]`` for each input.
+        outputs: Expected outputs in the order of ``card.outputs.names``: probabilities, and embeddings of unit length.
     """
 
-    windows: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
+    windows: Rows
+    outputs: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,34 +46,44 @@ class Bundle:
 
     Attributes:
         card: Contents of ``model.json``.
+        document: Contents of ``model.json`` in the version of the contract in which it was written.
         onnx: The network in float32.
         golden: Input and expected output of the self-test.
         int8: The network quantised to 8-bit integers, if there is one.
     """
 
     card: ModelCard
+    document: dict[str, Any]
     onnx: bytes
     golden: Golden
     int8: bytes | None = None
 
 
-def load_bundles(*folders: Path) -> dict[str, Bundle]:
-    """Load the newest version of every model in the given folders, by name.
+def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST) -> dict[str, Bundle]:
+    """Load the models in the given folders.
 
     Args:
         folders: Each with ``<name>/<version>/model.json`` below it. Where two of them hold the same version of a
             model, the later folder takes precedence.
+        versions: Whether to load the older versions, too.
+
+    Returns:
+        The newest version of every model by its name, and the older ones by ``NAME@VERSION``.
 
     Raises:
         StartupError: If a folder holds no model or something else, or a bundle does not satisfy the contract.
     """
-    newest: dict[str, Path] = {}
+    found: dict[str, dict[Version, Path]] = {}
     for folder in folders:
         for bundle in _bundle_folders(folder):
-            known = newest.get(bundle.parent.name)
-            if known is None or _version(bundle) >= _version(known):
-                newest[bundle.parent.name] = bundle
-    return {name: load_bundle(folder) for name, folder in newest.items()}
+            found.setdefault(bundle.parent.name, {})[_version(bundle)] = bundle
+    loaded = {}
+    for name, by_version in found.items():
+        newest, *older = (by_version[version] for version in sorted(by_version, reverse=True))
+        loaded[name] = load_bundle(newest)
+        if versions is ModelVersions.ALL:
+            loaded |= {f"{name}@{folder.name}": load_bundle(folder) for folder in older}
+    return loaded
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -81,18 +93,18 @@ def load_bundle(folder: Path) -> Bundle:
         StartupError: If the bundle does not satisfy the contract; the message says which part.
     """
     try:
-        card = ModelCard.model_validate_json((folder / CARD_FILE).read_bytes())
+        card, document = read_model_card((folder / CARD_FILE).read_bytes())
         onnx = _read_checked(folder / MODEL_FILE, card.sha256)
         golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
         int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_message(e)}" for e in error.errors())
         raise StartupError(f"{folder / CARD_FILE} is invalid: {problems}") from error
     except (OSError, ValueError) as error:
         raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
     if (card.name, card.version) != (folder.parent.name, folder.name):
         raise StartupError(f"{folder / CARD_FILE} states a different name or version: {card.name}/{card.version}")
-    return Bundle(card, onnx, golden, int8)
+    return Bundle(card, document, onnx, golden, int8)
 
 
 def _bundle_folders(folder: Path) -> list[Path]:
@@ -139,15 +151,37 @@ def _read_checked(path: Path, sha256: str) -> bytes:
     return content
 
 
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden" and error["loc"][0] == "outputs" and len(error["loc"]) == 2:
+        known = ", ".join(OutputsSpec.model_fields)
+        return f"the service does not know this output; it knows {known}: remove it, also from the network"
+    return error["msg"]
+
+
 def _golden(content: bytes, card: ModelCard) -> Golden:
+    inputs, outputs = golden_names(card)
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        if missing := {"windows", "probabilities"} - set(arrays):
-            raise ValueError(f"{card.golden.file} has no {' and no '.join(sorted(missing))}")
-        golden = Golden(arrays["windows"].astype(np.float32), arrays["probabilities"].astype(np.float32))
+        if missing := [name for name in (*inputs, *outputs) if name not in arrays]:
+            raise ValueError(f"{card.golden.file} has no {' and no '.join(missing)}")
+        windows = Rows(tuple(arrays[name].astype(np.float32) for name in inputs))
+        golden = Golden(windows, Rows(tuple(arrays[name].astype(np.float32) for name in outputs)))
     n_windows = len(golden.windows)
-    expected = (n_windows, *card.onnx.shape[1:]), (n_windows, *card.output_shape)
-    if (golden.windows.shape, golden.probabilities.shape) != expected:
-        raise ValueError(f"the arrays in {card.golden.file} do not have the shapes {expected[0]} and {expected[1]}")
-    if not len(golden.windows):
+    shapes = [(n_windows, *shape) for shape in (*(entry.shape[1:] for entry in card.inputs), *card.output_shapes)]
+    found = [array.shape for array in (*golden.windows.arrays, *golden.outputs.arrays)]
+    if found != shapes:
+        expected = ", ".join(f"{name} {shape}" for name, shape in zip((*inputs, *outputs), shapes, strict=True))
+        raise ValueError(f"the arrays in {card.golden.file} do not have the shapes {expected}")
+    if not n_windows:
         raise ValueError(f"{card.golden.file} contains no windows")
     return golden
+
+
+def golden_names(card: ModelCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the arrays in the golden file: of the inputs, and of the outputs.
+
+    A network with one input and scores only has the names of version 1.
+    """
+    names = ("probabilities", *card.outputs.kinds[1:])
+    if len(card.inputs) == 1:
+        return ("windows",), names
+    return tuple(f"windows.{entry.name}" for entry in card.inputs), names

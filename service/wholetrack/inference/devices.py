@@ -64,7 +64,7 @@ class Devices:
         self._n_left = n_models
         self._gpu_present = present
         self._budgets: dict[str, MemoryBudget] = {}
-        self._limits: dict[tuple[str, str], int] = {}
+        self._limits: dict[tuple[str, str, str], int] = {}
         self._gpus_proven = False
         self._cpu_fallback: str | None = None
         if settings.device is not DeviceChoice.CPU:
@@ -101,7 +101,7 @@ class Devices:
         Raises:
             StartupError: If the device cannot be used.
         """
-        limit = self._limits.get((bundle.card.name, failed.device))
+        limit = self._limits.get((bundle.card.name, bundle.card.version, failed.device))
         return open_session(bundle, self._settings, failed.device, memory_limit_bytes=limit)
 
     def _find_gpus(self, measure: Callable[[int], GpuMemory]) -> None:
@@ -118,7 +118,7 @@ class Devices:
         part = 1 / n_left if self._gpus_proven else 1 / min(n_left, 2)
         sessions = []
         for device, budget in self._budgets.items():
-            limit = self._limits[bundle.card.name, device] = budget.share_bytes(part / n_sessions)
+            limit = self._limits[bundle.card.name, bundle.card.version, device] = budget.share_bytes(part / n_sessions)
             sessions += [
                 open_session(bundle, self._settings, device, memory_limit_bytes=limit) for _ in range(n_sessions)
             ]

@@ -12,16 +12,25 @@ the batches, and :mod:`.supervisor` restarts workers that fail. A track whose qu
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from wholetrack.inference.batching import BatchQueue
 from wholetrack.inference.counts import DeviceCounts, EngineCounts
+from wholetrack.inference.outputs import Keep
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.inference.supervisor import Reopen, Supervisor
 from wholetrack.inference.unavailable import model_unavailable
 from wholetrack.inference.worker import Classifier, Failure, device_failed
+
+# The largest batch on a GPU.
+_MAX_WAITING_WINDOWS = 256
+# A window of one input with 39 frames takes 20 KB, one of two inputs with 39 and 150 frames 97 KB.
+_MAX_WAITING_BYTES = 8 << 20
+# The largest batch on a CPU, so that a single track can fill it.
+_MIN_WAITING_WINDOWS = 16
 
 
 class Engine:
@@ -30,7 +39,8 @@ class Engine:
     Args:
         classifiers: Sessions of one network that passed their self-test, one for each worker; the same one may be given
             several times.
-        max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked.
+        max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked; None for as
+            many as take a few megabytes.
         run_timeout_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
         on_unrecoverable: Called when no device can be used any longer, after the engine has become unavailable.
@@ -46,7 +56,7 @@ class Engine:
     def __init__(
         self,
         *classifiers: Classifier,
-        max_waiting_per_track: int = 256,
+        max_waiting_per_track: int | None = None,
         run_timeout_s: float = 60.0,
         reopen: Reopen | None = None,
         on_unrecoverable: Callable[[Failure], None] = lambda _: None,
@@ -58,7 +68,8 @@ class Engine:
         self.max_batch = max(classifier.max_batch for classifier in classifiers)
         self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
-        self._batches = BatchQueue(max_waiting_per_track=max_waiting_per_track)
+        max_waiting = max_waiting_per_track or _max_waiting(classifiers[0].window_shapes)
+        self._batches = BatchQueue(max_waiting_per_track=max_waiting)
         self._supervisor = Supervisor(
             classifiers,
             self._batches,
@@ -94,16 +105,17 @@ class Engine:
             }
             return EngineCounts(devices, waiting=self._batches.n_waiting, tracks=self._batches.n_tracks)
 
-    def open_track(self, *, weight: int = 1) -> TrackQueue:
+    def open_track(self, *, weight: int = 1, keep: Sequence[Keep] | None = None) -> TrackQueue:
         """Open a queue for the windows of one more track.
 
         Args:
             weight: Share of every batch relative to the other open tracks, at least 1.
+            keep: What to keep of each output of the network; None to keep the rows of all.
 
         Raises:
             ServiceError: ``device_failed`` while no worker is running, ``model_unavailable`` if none can run again.
         """
-        return self._batches.open_track(weight=weight)
+        return self._batches.open_track(weight=weight, keep=keep)
 
     def close(self) -> None:
         """Classify what is waiting, then end the workers."""
@@ -118,3 +130,9 @@ class Engine:
         with self._batches.lock:
             self._batches.refuse(model_unavailable(str(failure)))
         self._on_unrecoverable(failure)
+
+
+def _max_waiting(window_shapes: Sequence[tuple[int, ...]]) -> int:
+    """Return how many windows of these inputs may wait per track."""
+    n_bytes = 4 * sum(math.prod(shape) for shape in window_shapes)
+    return max(_MIN_WAITING_WINDOWS, min(_MAX_WAITING_WINDOWS, _MAX_WAITING_BYTES // n_bytes))

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from wholetrack.contracts import Rows
 from wholetrack.errors import ErrorKind, ServiceError
-
-Windows = NDArray[np.float32]
-Probabilities = NDArray[np.float32]
+from wholetrack.inference.outputs import Keep, OutputStore, TrackOutputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +21,12 @@ class BatchSlice:
     Attributes:
         track: The queue that the windows came from.
         position: Index of the first window within the track.
-        windows: Normalised windows, ``[n, frames, n_mels]``.
+        windows: Normalised windows, ``[n, frames, n_mels]`` for each input.
     """
 
     track: TrackQueue
     position: int
-    windows: Windows
+    windows: Rows
 
     def halves(self) -> tuple[BatchSlice, BatchSlice]:
         """Split into the earlier and the later windows."""
@@ -56,6 +52,7 @@ class TrackQueue:
         *,
         max_waiting: int,
         weight: int,
+        keep: Sequence[Keep] | None,
         on_ready: Callable[[TrackQueue], None],
         on_close: Callable[[TrackQueue], None],
     ) -> None:
@@ -63,14 +60,14 @@ class TrackQueue:
         self._max_waiting = max_waiting
         self._on_ready = on_ready
         self._on_close = on_close
-        self._blocks: deque[Windows] = deque()
+        self._blocks: deque[Rows] = deque()
         self._n_waiting = 0
         self._n_unfinished = 0
         self._n_taken = 0
-        self._outputs: dict[int, Probabilities] = {}
+        self._outputs = OutputStore(keep)
         self._failure: ServiceError | None = None
         self.weight = weight
-        self.on_output: Callable[[int, Probabilities], None] | None = None
+        self.on_output: Callable[[int, Rows], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -82,11 +79,11 @@ class TrackQueue:
             self.fail(ServiceError(ErrorKind.CLIENT_GONE, "The track was closed."))
             self._on_close(self)
 
-    def put(self, windows: Windows) -> None:
+    def put(self, windows: Rows) -> None:
         """Add windows, blocking while too many of this track wait for a device.
 
         Args:
-            windows: Normalised windows, ``[n, frames, n_mels]``.
+            windows: Normalised windows, ``[n, frames, n_mels]`` for each input.
 
         Raises:
             ServiceError: If the track was abandoned or the device failed.
@@ -100,20 +97,18 @@ class TrackQueue:
             self._n_unfinished += len(windows)
             self._on_ready(self)
 
-    def finish(self) -> Probabilities:
+    def finish(self) -> TrackOutputs | None:
         """Wait until all windows are classified.
 
         Returns:
-            The outputs in the order of the windows, ``[n_windows, *output_shape]``; an empty array if there were none.
+            What is kept of the outputs, in the order of the windows; None if there were no windows.
 
         Raises:
             ServiceError: If the track was abandoned or the device failed.
         """
         with self._changed:
             self._wait_until(lambda: self._n_unfinished == 0)
-            if not self._outputs:
-                return np.zeros(0, dtype=np.float32)
-            return np.concatenate([self._outputs[position] for position in sorted(self._outputs)])
+            return self._outputs.collected()
 
     def wait_settled(self, timeout_s: float) -> None:
         """Wait until all windows are classified or the track has failed, for at most ``timeout_s`` seconds."""
@@ -161,10 +156,10 @@ class TrackQueue:
         self._changed.notify_all()
         return BatchSlice(self, position, taken)
 
-    def deliver(self, position: int, probabilities: Probabilities) -> None:
+    def deliver(self, position: int, outputs: Rows) -> None:
         """Store the outputs for the windows that start at ``position``. Slices may be delivered in any order."""
-        self._outputs[position] = probabilities
-        self._n_unfinished -= len(probabilities)
+        self._outputs.add(position, outputs)
+        self._n_unfinished -= len(outputs)
         if self.on_output and self._failure is None:
-            self.on_output(position, probabilities)
+            self.on_output(position, outputs)
         self._changed.notify_all()

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, InvalidProtobuf
 
+from wholetrack.contracts import Rows, unit_length
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.cuda import CUDA_PROVIDER, load_cuda
@@ -24,6 +25,12 @@ _ERROR, _FATAL = 3, 4
 # What the allocators of onnxruntime, CUDA, cuDNN and cuBLAS say.
 _MEMORY_ERROR = re.compile(r"allocat|out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
 
+_ELEMENTS = {
+    "scores": "probability",
+    "tags": "probability of a tag",
+    "embedding": "component of an embedding",
+}
+
 # The log that belongs to no session. Version 1.31 warns there about every CUDA session that it finds no "plugin" for,
 # although none is needed. Libraries that cannot be loaded are reported as errors, nowhere else, and remain.
 ort.set_default_logger_severity(_ERROR)
@@ -36,8 +43,8 @@ class Session:
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
         precision: Number format of the network.
         max_batch: Largest number of windows in a run.
-        window_shape: Shape of one window, ``(frames, n_mels)``.
-        output_shape: Shape of the output for one window.
+        window_shapes: Shape of one window of each input, ``(frames, n_mels)``.
+        output_shapes: Shape of each output for one window, in the order of ``card.outputs.names``.
         memory: Memory of the GPU after the last run; None on a CPU.
     """
 
@@ -52,35 +59,52 @@ class Session:
         read_memory: Callable[[], GpuMemory | None] = lambda: None,
     ) -> None:
         self._session = session
-        self._spec = bundle.card.onnx
+        self._input_names = [entry.name for entry in bundle.card.inputs]
+        self._outputs = bundle.card.outputs
+        self._output_names = bundle.card.outputs.names
         self._padded = device != DeviceChoice.CPU
         self._batch_sizes = batch_sizes
         self._read_memory = read_memory
         self.device = device
         self.precision: str = precision
         self.max_batch = batch_sizes[-1]
-        self.window_shape: tuple[int, ...] = self._spec.shape[1:]
-        self.output_shape = bundle.card.output_shape
+        self.window_shapes: tuple[tuple[int, ...], ...] = tuple(entry.shape[1:] for entry in bundle.card.inputs)
+        self.output_shapes = bundle.card.output_shapes
         self.memory: GpuMemory | None = None
 
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, windows: Rows) -> Rows:
         """Classify windows.
 
         Args:
-            windows: Normalised windows, ``[n, frames, n_mels]``, where ``n`` is at most ``max_batch``.
+            windows: Normalised windows, ``[n, frames, n_mels]`` for each input, where ``n`` is at most ``max_batch``.
 
         Returns:
-            Probabilities, ``[n, *output_shape]``.
+            Probabilities of the genres, of the tags if the network yields them, and embeddings of unit length if it
+            yields one, ``[n, *shape]`` for each of ``output_shapes``.
         """
         n_windows = len(windows)
         if self._padded:
             # cuDNN searches for algorithms at every new shape. Only sizes from the warm-up ever run on a GPU.
             size = next(size for size in self._batch_sizes if size >= n_windows)
-            windows = np.concatenate((windows, np.zeros((size - n_windows, *self.window_shape), dtype=np.float32)))
-        outputs = self._session.run([self._spec.output], {self._spec.input: windows})
+            windows = Rows.joined([windows, Rows.zeros(size - n_windows, self.window_shapes)])
+        outputs = self._session.run(self._output_names, self._feed(windows))
         self.memory = self._read_memory()
-        scores: NDArray[np.float32] = np.asarray(outputs[0])[:n_windows]
-        return scores if self._spec.yields == "probabilities" else _softmax(scores)
+        return self._interpreted([np.asarray(output)[:n_windows] for output in outputs])
+
+    def _feed(self, windows: Rows) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(self._input_names, windows.arrays, strict=True))
+
+    def _interpreted(self, outputs: list[NDArray[np.float32]]) -> Rows:
+        """Turn the outputs of the network into probabilities and vectors of unit length."""
+        spec, remaining = self._outputs, iter(outputs)
+        scores = next(remaining)
+        found = [scores if spec.scores.yields == "probabilities" else _softmax(scores)]
+        if spec.tags:
+            tags = next(remaining)
+            found.append(tags if spec.tags.yields == "probabilities" else _sigmoid(tags))
+        if spec.embedding:
+            found.append(unit_length(next(remaining)))
+        return Rows(tuple(found))
 
     def check_interface(self, bundle: Bundle) -> None:
         """Check that the inputs and outputs of the network are those of ``model.json``.
@@ -89,13 +113,18 @@ class Session:
             StartupError: If a name or a shape differs.
         """
         card = bundle.card
-        found = [
-            *((node.name, node.shape[1:]) for node in self._session.get_inputs()),
-            *((node.name, node.shape[1:]) for node in self._session.get_outputs()),
-        ]
-        expected = [(self._spec.input, list(self._spec.shape[1:])), (self._spec.output, list(card.output_shape))]
-        if found != expected:
-            raise StartupError(f"{card.name}: model.onnx has input and output {found}, model.json says {expected}")
+        _check_nodes(
+            card.name,
+            "input",
+            {node.name: node.shape[1:] for node in self._session.get_inputs()},
+            dict(zip(self._input_names, self.window_shapes, strict=True)),
+        )
+        _check_nodes(
+            card.name,
+            "output",
+            {node.name: node.shape[1:] for node in self._session.get_outputs()},
+            dict(zip(card.outputs.names, card.output_shapes, strict=True)),
+        )
 
     def warm_up(self) -> None:
         """Run every batch size once, so that no request waits for the slow first run at its size.
@@ -104,37 +133,37 @@ class Session:
         batch can use part of the region of a larger one, but a larger batch cannot use several smaller regions.
         """
         for size in sorted(self._batch_sizes, reverse=True):
-            self.run(np.zeros((size, *self.window_shape), dtype=np.float32))
+            self.run(Rows.zeros(size, self.window_shapes))
 
     def self_test(self, bundle: Bundle) -> None:
         """Compare the outputs for the bundle's golden windows on this device.
 
         Raises:
-            UnavailableModelError: If a probability differs by more than the bundle's tolerance.
+            UnavailableModelError: If an output differs by more than the bundle's tolerance.
         """
         golden, tolerance = bundle.golden, bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
             tolerance = bundle.card.int8.tolerance
         batches = [golden.windows[i : i + self.max_batch] for i in range(0, len(golden.windows), self.max_batch)]
-        found = np.concatenate([self.run(batch) for batch in batches])
-        worst = float(np.abs(found - golden.probabilities).max())
-        # Not "worst > tolerance": a NaN must fail as well.
-        if not worst <= tolerance:
-            problem = (
-                f"gives wrong outputs on {self.device} in {self.precision}: a golden probability is off by "
-                f"{worst:.3g}, and the tolerance is {tolerance:g}"
-            )
-            raise UnavailableModelError(
-                f"{bundle.card.name} {problem}", device=self.device, reason=f"the network {problem}"
-            )
+        found = Rows.joined([self.run(batch) for batch in batches])
+        for kind, output, expected in zip(self._outputs.kinds, found.arrays, golden.outputs.arrays, strict=True):
+            worst = float(np.abs(output - expected).max())
+            # Not "worst > tolerance": a NaN must fail as well.
+            if not worst <= tolerance:
+                problem = (
+                    f"gives wrong outputs on {self.device} in {self.precision}: a golden {_ELEMENTS[kind]} is off by "
+                    f"{worst:.3g}, and the tolerance is {tolerance:g}"
+                )
+                raise UnavailableModelError(
+                    f"{bundle.card.name} {problem}", device=self.device, reason=f"the network {problem}"
+                )
 
     def shrink_arena(self) -> None:
         """Return the working memory of large batches to the system (CPU only), because most models are mostly idle."""
         if not self._padded:
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            windows = np.zeros((1, *self.window_shape), dtype=np.float32)
-            self._session.run([self._spec.output], {self._spec.input: windows}, options)
+            self._session.run(self._output_names, self._feed(Rows.zeros(1, self.window_shapes)), options)
 
 
 def open_session(
@@ -213,7 +242,7 @@ def _open_with_one_window(
         raise _unavailable(bundle, device, f"onnxruntime cannot open the network on {device}", error) from error
     session.check_interface(bundle)
     try:
-        session.run(np.zeros((1, *session.window_shape), dtype=np.float32))
+        session.run(Rows.zeros(1, session.window_shapes))
     except Exception as error:
         raise _unavailable(bundle, device, f"the network fails on {device} even with one window", error) from error
     return session
@@ -291,3 +320,31 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    # In this form exp overflows for no logit.
+    probabilities: NDArray[np.float32] = np.float32(0.5) * (np.tanh(np.float32(0.5) * logits) + np.float32(1.0))
+    return probabilities
+
+
+def _check_nodes(
+    model: str, kind: str, found: dict[str, list[int | str]], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Compare the inputs or the outputs of a network with those that ``model.json`` describes."""
+    for name, shape in found.items():
+        if name not in expected:
+            raise StartupError(
+                f"{model}: model.onnx has the {kind} {name!r} that model.json does not describe; model.json says "
+                f"{sorted(expected)}: describe it there, or export the network without it"
+            )
+        if shape != list(expected[name]):
+            raise StartupError(
+                f"{model}: the {kind} {name!r} of model.onnx has the shape {shape}, model.json says "
+                f"{list(expected[name])}: correct the one that is wrong"
+            )
+    if missing := sorted(expected.keys() - found.keys()):
+        raise StartupError(
+            f"{model}: model.onnx has no {kind} {' and no '.join(map(repr, missing))}, as model.json says; it has "
+            f"{sorted(found)}"
+        )

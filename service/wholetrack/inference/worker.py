@@ -16,11 +16,12 @@ from typing import Protocol
 
 import numpy as np
 
+from wholetrack.contracts import Rows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.batching import BatchQueue, halve
 from wholetrack.inference.counts import DeviceCounts
 from wholetrack.inference.gpu_memory import GpuMemory
-from wholetrack.inference.queue import BatchSlice, Probabilities, Windows
+from wholetrack.inference.queue import BatchSlice
 
 _log = logging.getLogger(__name__)
 
@@ -35,15 +36,15 @@ class Classifier(Protocol):
     max_batch: int
     device: str
     precision: str
-    window_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    window_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
 
     @property
     def memory(self) -> GpuMemory | None:
         """Memory of the GPU after the last run; None on a CPU."""
 
-    def run(self, windows: Windows) -> Probabilities:
-        """Classify up to ``max_batch`` normalised windows, ``[n, *window_shape]``, into ``[n, *output_shape]``."""
+    def run(self, windows: Rows) -> Rows:
+        """Classify up to ``max_batch`` normalised windows of ``window_shapes`` into outputs of ``output_shapes``."""
 
 
 class Failure(StrEnum):
@@ -165,9 +166,9 @@ class Worker:
         batch = [part for part in batch if not part.track.failed]
         if not batch or self.abandoned:
             return False
-        windows = np.concatenate([part.windows for part in batch])
+        windows = Rows.joined([part.windows for part in batch])
         try:
-            probabilities = self._run(windows)
+            outputs = self._run(windows)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
             _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
             if self._has_lost_context(error):
@@ -178,19 +179,19 @@ class Worker:
             with self._batches.lock:
                 batch[0].track.fail(device_failed())
             return False
-        self._deliver(batch, probabilities)
+        self._deliver(batch, outputs)
         return True
 
-    def _deliver(self, batch: list[BatchSlice], probabilities: Probabilities) -> None:
+    def _deliver(self, batch: list[BatchSlice], outputs: Rows) -> None:
         with self._batches.lock:
             if self.abandoned:
                 return
-            self._counts.batches[len(probabilities)] += 1
+            self._counts.batches[len(outputs)] += 1
             self.failed_restarts = 0
             begin = 0
             for part in batch:
                 end = begin + len(part.windows)
-                part.track.deliver(part.position, probabilities[begin:end])
+                part.track.deliver(part.position, outputs[begin:end])
                 begin = end
 
     def _probe(self) -> Failure | None:
@@ -200,7 +201,7 @@ class Worker:
         if self._context_lost:
             return Failure.CUDA_CONTEXT_LOST
         try:
-            self._run(np.zeros((1, *self.classifier.window_shape), dtype=np.float32))
+            self._run(Rows.zeros(1, self.classifier.window_shapes))
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
             _log.error("%s cannot classify a silent window: %s", self.classifier.device, error)
             return Failure.CUDA_CONTEXT_LOST if self._has_lost_context(error) else Failure.ALWAYS_RAISES
@@ -210,7 +211,7 @@ class Worker:
         self._context_lost = self._context_lost or has_lost_context(error)
         return self._context_lost
 
-    def _run(self, windows: Windows) -> Probabilities:
+    def _run(self, windows: Rows) -> Rows:
         """Run the classifier within the time limit that the supervisor watches.
 
         Raises:
@@ -219,7 +220,7 @@ class Worker:
         self._excused_s = 0.0
         began = self._run_started = self._clock()
         try:
-            probabilities = _checked(self.classifier.run(windows), (len(windows), *self.classifier.output_shape))
+            outputs = _checked(self.classifier.run(windows), len(windows), self.classifier.output_shapes)
         except Exception:
             with self._batches.lock:
                 self._counts.failures += 1
@@ -230,7 +231,7 @@ class Worker:
             with self._batches.lock:
                 self._counts.busy_s += seconds
                 self._counts.memory = self.classifier.memory
-        return probabilities
+        return outputs
 
 
 def has_lost_context(error: Exception) -> bool:
@@ -243,10 +244,11 @@ def device_failed() -> ServiceError:
     return ServiceError(ErrorKind.DEVICE_FAILED, "The inference device failed. Try again in a moment.", retry_after_s=5)
 
 
-def _checked(probabilities: Probabilities, shape: tuple[int, ...]) -> Probabilities:
+def _checked(outputs: Rows, n_windows: int, shapes: tuple[tuple[int, ...], ...]) -> Rows:
     # A wrong number of rows would give tracks the outputs of others.
-    if probabilities.shape != shape:
-        raise ValueError(f"expected outputs of shape {shape}, got {probabilities.shape}")
-    if not np.isfinite(probabilities).all():
+    expected, found = [(n_windows, *shape) for shape in shapes], [array.shape for array in outputs.arrays]
+    if found != expected:
+        raise ValueError(f"expected outputs of the shapes {expected}, got {found}")
+    if not all(np.isfinite(array).all() for array in outputs.arrays):
         raise ValueError("the outputs are not finite")
-    return probabilities
+    return outputs

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wholetrack.aggregation.live_scores import LiveScores
-from wholetrack.aggregation.window_scores import WindowLog
+from wholetrack.aggregation.window_scores import WindowLog, track_scores
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 
 
@@ -36,6 +36,6 @@ def test_parts_add_up_to_the_whole(model: str, seed: int) -> None:
             live.add_outputs(*part)
             pending.remove(part)
         parts.append(live.take())
-    whole = log.scores(outputs, card)
+    whole = track_scores(log.times(), outputs, card)
     for field in ("start_s", "probabilities", "silent"):
         np.testing.assert_array_equal(np.concatenate([getattr(part, field) for part in parts]), getattr(whole, field))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
 from wholetrack.api.cache import CacheKey, PredictionCache
-from wholetrack.contracts import TrackPrediction
+from wholetrack.contracts import Detail, TrackPrediction
 from wholetrack.pipeline import Pipeline
 
 
@@ -24,7 +24,7 @@ def prediction(
 
 
 def key(number: int) -> CacheKey:
-    return CacheKey(f"{number:064}", ("wholetrack-crnn", "1"), None)
+    return CacheKey(f"{number:064}", ("wholetrack-crnn", "1"), None, None, None, Detail.NONE)
 
 
 def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackPrediction) -> None:
@@ -39,6 +39,9 @@ def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackP
     assert cached.times.inference == cached.times.decode == 0
     assert cache.get(replace(key(1), hop_s=0.5)) is None
     assert cache.get(replace(key(1), model=("wholetrack-crnn", "2"))) is None
+    assert cache.get(replace(key(1), taxonomy="gtzan")) is None
+    assert cache.get(replace(key(1), tags=Detail.WINDOWS)) is None
+    assert cache.get(replace(key(1), embedding=Detail.TRACK)) is None
 
 
 def test_the_least_recently_used_prediction_is_evicted(prediction: TrackPrediction) -> None:

@@ -31,6 +31,8 @@ def test_half_a_sample_is_rounded_up_and_not_to_even() -> None:
 @pytest.mark.parametrize("rate", [Fraction(13), Fraction(RATE, 512), Fraction(50)])
 def test_the_number_of_frames_agrees_with_their_starts(rate: Fraction) -> None:
     grid = FrameGrid(sample_rate=RATE, n_fft=2048, rate=rate)
+    assert grid.starts(7, 500).tolist() == [grid.start(frame) for frame in range(7, 507)]
+    assert grid.starts(10**8, 3).tolist() == [grid.start(10**8 + i) for i in range(3)]
     for n_samples in [*range(4000), 66149, 66150, 66151, 10**9]:
         started = grid.frames_started_by(n_samples)
         assert started == 0 or grid.start(started - 1) < n_samples

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from tests.wholetrack.features.test_logmel import RATE, spec
 from wholetrack.contracts import MinMax, RelativeToMax, Unchanged, WindowSpec
-from wholetrack.features.grid import WindowGrid
+from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.logmel import LogMel
 from wholetrack.features.normalise import normalise
-from wholetrack.features.windows import WindowBlock, WindowCutter
+from wholetrack.features.windows import FrameBuffer, WindowBlock, WindowCutter
 
 FEATURES = LogMel(spec(), RATE)
 FINE = LogMel(spec(frames_per_second=None, hop_length=512), RATE)
@@ -26,13 +26,15 @@ def all_windows(
     windows: WindowSpec = SPEC,
 ) -> WindowBlock:
     stream = features.stream()
-    cutter = WindowCutter(WindowGrid.of(windows, features.grid, hop_s), n_mels=128, silence=features.silence)
-    blocks = [cutter.push(stream.push(piece), n_samples=stream.n_samples) for piece in np.split(samples, cuts)] + [
-        cutter.finish(stream.finish(), n_samples=stream.n_samples)
+    grid = WindowGrid.of(windows, features.grid, hop_s)
+    inputs = InputGrid.of(features.grid, grid, n_frames=windows.frames)
+    cutter = WindowCutter(grid, [FrameBuffer(inputs, n_mels=128, silence=features.silence)])
+    blocks = [cutter.push([stream.push(piece)], n_samples=stream.n_samples) for piece in np.split(samples, cuts)] + [
+        cutter.finish([stream.finish()], n_samples=stream.n_samples)
     ]
     return WindowBlock(
         start_s=np.concatenate([block.start_s for block in blocks]),
-        frames=np.concatenate([block.frames for block in blocks]),
+        inputs=(np.concatenate([block.inputs[0] for block in blocks]),),
         silent=np.concatenate([block.silent for block in blocks]),
     )
 
@@ -50,7 +52,7 @@ def test_every_window_is_a_slice_of_the_whole_spectrogram(
     cuts = sorted(rng.integers(0, length + 1, 30).tolist())
     found = all_windows(samples, cuts, hop_s)
     assert found.start_s.tolist() == [start / 13 for start in starts]
-    for start, window in zip(starts, found.frames, strict=True):
+    for start, window in zip(starts, found.inputs[0], strict=True):
         expected = spectrogram[start : start + 39]
         assert np.array_equal(window[: len(expected)], expected)
 
@@ -64,15 +66,15 @@ def test_frames_between_windows_are_kept_for_the_last_window(tune: NDArray[np.fl
         cuts = list(range(5000, length, 5000))
         starts = list(WindowGrid.of(windows, FINE.grid).starts(length))
         found = all_windows(tune[:length], cuts, features=FINE, windows=windows)
-        for start, window in zip(starts, found.frames, strict=True):
+        for start, window in zip(starts, found.inputs[0], strict=True):
             assert np.array_equal(window, spectrogram[start : start + 100]), length
 
 
 def test_a_track_shorter_than_a_window_is_repeated(tune: NDArray[np.float32]) -> None:
     found = all_windows(tune[:RATE], [])
-    assert found.frames.shape == (1, 39, 128)
-    assert np.array_equal(found.frames[0, 13:26], found.frames[0, :13])
-    assert np.array_equal(found.frames[0, 26:], found.frames[0, :13])
+    assert found.inputs[0].shape == (1, 39, 128)
+    assert np.array_equal(found.inputs[0][0, 13:26], found.inputs[0][0, :13])
+    assert np.array_equal(found.inputs[0][0, 26:], found.inputs[0][0, :13])
 
 
 def test_silent_windows_are_marked(tune: NDArray[np.float32]) -> None:
@@ -82,8 +84,8 @@ def test_silent_windows_are_marked(tune: NDArray[np.float32]) -> None:
 
 
 def test_features_do_not_depend_on_loudness(tune: NDArray[np.float32]) -> None:
-    loud = normalise(all_windows(tune, []).frames, RelativeToMax(range_db=60))
-    quiet = normalise(all_windows(tune * np.float32(1 / 64), []).frames, RelativeToMax(range_db=60))
+    loud = normalise(all_windows(tune, []).inputs[0], RelativeToMax(range_db=60))
+    quiet = normalise(all_windows(tune * np.float32(1 / 64), []).inputs[0], RelativeToMax(range_db=60))
     assert loud.min() == 0.0
     assert loud.max() == 1.0
     np.testing.assert_allclose(quiet, loud, atol=1e-6)

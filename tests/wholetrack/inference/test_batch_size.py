@@ -8,12 +8,11 @@ import sys
 import weakref
 from dataclasses import replace
 
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 
+from wholetrack.contracts import Rows
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference import session as session_module
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
@@ -53,7 +52,7 @@ class Gpu:
         self.limits.append(memory_limit_bytes)
 
         class Limited(Session):
-            def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+            def run(self, windows: Rows) -> Rows:
                 sizes.append(len(windows))
                 if len(windows) > gpu.capacity:
                     raise RuntimeError(gpu.message)

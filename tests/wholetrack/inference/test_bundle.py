@@ -40,7 +40,7 @@ def test_the_built_in_models_satisfy_the_contract() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda card: card.update(schema_version=2), "schema_version: Input should be 1"),
+        (lambda card: card.update(schema_version=3), "schema_version is 3, and this service reads 1 and 2: update the"),
         (lambda card: card.pop("labels"), "labels: Field required"),
         (lambda card: card.update(labels=["rock", "rock"]), "labels must be distinct"),
         (lambda card: card.update(surprise=1), "surprise: Extra inputs are not permitted"),
@@ -78,8 +78,14 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")), "model.json says"),
-        (lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")), "model.json says"),
+        (
+            lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(input="x")),
+            "input 'windows' that model",
+        ),
+        (
+            lambda bundle: rewrite(bundle, lambda card: card["onnx"].update(output="x")),
+            "output 'logits' that model",
+        ),
         (
             lambda bundle: replace_file(bundle, "model.onnx", b"junk"),
             "wholetrack-crnn: model.onnx is not a valid network",

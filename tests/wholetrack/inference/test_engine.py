@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from tests.harness.devices import FakeDevice, numbered
+from tests.harness.devices import FakeDevice, numbered, numbers_of
+from wholetrack.contracts import Rows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 
@@ -36,12 +36,12 @@ def test_outputs_are_in_the_order_of_the_windows(device: FakeDevice, engine: Eng
         track.put(numbered(1, 2, 3))
         track.put(numbered())
         track.put(numbered(4, 5, 6, 7))
-        assert track.finish()[:, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+        assert numbers_of(track) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_track_without_windows_has_no_outputs(engine: Engine) -> None:
     with engine.open_track() as track:
-        assert len(track.finish()) == 0
+        assert track.finish() is None
 
 
 def test_a_short_track_does_not_wait_behind_a_long_one(device: FakeDevice, engine: Engine) -> None:
@@ -51,8 +51,8 @@ def test_a_short_track_does_not_wait_behind_a_long_one(device: FakeDevice, engin
         long.put(numbered(1, 2, 3, 4, 5, 6))
         short.put(numbered(100, 101))
         device.permits.release(10)
-        assert short.finish()[:, 0].tolist() == [100, 101]
-        assert long.finish()[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6]
+        assert numbers_of(short) == [100, 101]
+        assert numbers_of(long) == [0, 1, 2, 3, 4, 5, 6]
     assert device.batches == [[0], [1, 2, 100, 101], [3, 4, 5, 6]]
 
 
@@ -64,9 +64,9 @@ def test_a_tracks_share_of_a_batch_is_proportional_to_its_weight(device: FakeDev
         heavy.put(numbered(101, 102, 103, 104, 105, 106, 107))
         third.put(numbered(201))
         device.permits.release(10)
-        assert heavy.finish()[:, 0].tolist() == [101, 102, 103, 104, 105, 106, 107]
-        assert light.finish()[:, 0].tolist() == [0, 1, 2, 3, 4]
-        assert third.finish()[:, 0].tolist() == [201]
+        assert numbers_of(heavy) == [101, 102, 103, 104, 105, 106, 107]
+        assert numbers_of(light) == [0, 1, 2, 3, 4]
+        assert numbers_of(third) == [201]
     # Of four windows, one is for weight 1 and three are for weight 3. A track left out of a full batch is first in the
     # next one.
     assert device.batches == [[0], [1, 101, 102, 103], [201, 2, 104, 105], [3, 106, 107, 4]]
@@ -83,7 +83,7 @@ def test_put_blocks_while_too_many_windows_of_a_track_wait(device: FakeDevice, e
         device.permits.release()
         putting.result(timeout=60)
         device.permits.release(10)
-        assert track.finish()[:, 0].tolist() == list(range(10))
+        assert numbers_of(track) == list(range(10))
 
 
 def test_wait_settled_returns_when_all_windows_are_classified_or_the_time_is_up(
@@ -96,7 +96,7 @@ def test_wait_settled_returns_when_all_windows_are_classified_or_the_time_is_up(
         settling = thread.submit(track.wait_settled, 600.0)
         device.permits.release()
         settling.result(timeout=60)
-        assert track.finish()[:, 0].tolist() == [1, 2]
+        assert numbers_of(track) == [1, 2]
 
 
 def test_the_windows_of_an_abandoned_track_do_not_reach_the_device(device: FakeDevice, engine: Engine) -> None:
@@ -113,7 +113,7 @@ def test_the_windows_of_an_abandoned_track_do_not_reach_the_device(device: FakeD
                 track.put(numbered(4))
         other.put(numbered(100))
         device.permits.release(10)
-        assert other.finish()[:, 0].tolist() == [100]
+        assert numbers_of(other) == [100]
     assert device.batches == [[0], [100]]
 
 
@@ -130,17 +130,20 @@ def test_abandoning_a_track_wakes_the_thread_that_waits_for_it(device: FakeDevic
 @pytest.mark.parametrize(
     "output",
     [
-        np.zeros((3, 2), dtype=np.float32),
-        np.zeros(2, dtype=np.float32),
-        np.zeros((2, 3), dtype=np.float32),
-        np.zeros((2, 2, 2), dtype=np.float32),
-        np.full((1, 2), np.nan, dtype=np.float32),
+        Rows.zeros(3, ((2,), (1,))),
+        Rows.zeros(2, ((), (1,))),
+        Rows.zeros(2, ((3,), (1,))),
+        Rows.zeros(2, ((2, 2), (1,))),
+        Rows.zeros(2, ((2,),)),
+        Rows.zeros(2, ((2,), (2,))),
+        Rows.of(np.full((2, 2), np.nan, dtype=np.float32), np.zeros((2, 1), dtype=np.float32)),
+        Rows.of(np.zeros((2, 2), dtype=np.float32), np.full((2, 1), np.inf, dtype=np.float32)),
         None,
     ],
 )
-def test_outputs_of_the_wrong_shape_or_value_fail_their_tracks(output: NDArray[np.float32] | None) -> None:
+def test_outputs_of_the_wrong_shape_or_value_fail_their_tracks(output: Rows | None) -> None:
     class Odd(FakeDevice):
-        def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
+        def run(self, windows: Rows) -> Rows:  # noqa: ARG002
             return output  # type: ignore[return-value]
 
     engine = Engine(Odd())
@@ -161,8 +164,8 @@ def test_a_track_that_makes_batches_fail_fails_alone(device: FakeDevice, engine:
         poisoned.put(numbered(12, 13, 14))
         last.put(numbered(3))
         device.permits.release(100)
-        assert first.finish()[:, 0].tolist() == [0, 1, 2]
-        assert last.finish()[:, 0].tolist() == [3]
+        assert numbers_of(first) == [0, 1, 2]
+        assert numbers_of(last) == [3]
         with pytest.raises(ServiceError) as caught:
             poisoned.finish()
     assert caught.value.kind is ErrorKind.DEVICE_FAILED
@@ -181,7 +184,7 @@ def test_a_single_track_that_fails_does_not_make_the_device_unhealthy(device: Fa
             track.finish()
     with engine.open_track() as track:
         track.put(numbered(5))
-        assert track.finish()[:, 0].tolist() == [5]
+        assert numbers_of(track) == [5]
     # Between the two, the worker ran a silent window to find out whether the device or the track was at fault.
     assert device.batches == [[13], [0], [5]]
     assert engine.healthy
@@ -193,7 +196,7 @@ def test_a_batch_too_large_for_the_device_is_split(device: FakeDevice, engine: E
     device.permits.release(20)
     with engine.open_track() as track:
         track.put(numbered(1, 2, 3, 4))
-        assert track.finish()[:, 0].tolist() == [1, 2, 3, 4]
+        assert numbers_of(track) == [1, 2, 3, 4]
     assert engine.healthy
 
 
@@ -206,7 +209,7 @@ def test_several_workers_keep_the_order_of_a_track(device: FakeDevice) -> None:
             device.entered.acquire()
         # Three batches are on the device at once, and may finish in any order.
         device.permits.release(100)
-        assert track.finish()[:, 0].tolist() == list(range(40))
+        assert numbers_of(track) == list(range(40))
     assert engine.counts().devices["fake"].batches == {4: 10}
     engine.close()
 
@@ -221,7 +224,7 @@ def test_closing_classifies_what_is_waiting(device: FakeDevice, n_workers: int) 
         with pytest.raises(TimeoutError):
             closed.result(timeout=0.2)
         device.permits.release(100)
-        assert track.finish()[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+        assert numbers_of(track) == [1, 2, 3, 4, 5, 6]
         closed.result(timeout=60)
 
 

@@ -14,6 +14,8 @@ import onnx
 import psutil
 import pytest
 
+from tests.harness.bundles import resized
+from wholetrack.contracts import Rows
 from wholetrack.errors import StartupError
 from wholetrack.inference import session as session_module
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
@@ -32,19 +34,19 @@ def session(bundle: Bundle) -> Session:
 
 
 def test_a_session_reproduces_the_golden_outputs(bundle: Bundle, session: Session) -> None:
-    found = session.run(bundle.golden.windows[: session.max_batch])
-    np.testing.assert_allclose(found, bundle.golden.probabilities[: session.max_batch], atol=1e-5)
+    (found,) = session.run(bundle.golden.windows[: session.max_batch]).arrays
+    np.testing.assert_allclose(found, bundle.golden.outputs.arrays[0][: session.max_batch], atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-6)
 
 
 def test_a_device_with_wrong_outputs_is_refused(bundle: Bundle) -> None:
-    golden = replace(bundle.golden, probabilities=np.roll(bundle.golden.probabilities, 1, axis=1))
+    golden = replace(bundle.golden, outputs=Rows.of(np.roll(bundle.golden.outputs.arrays[0], 1, axis=1)))
     with pytest.raises(StartupError, match="gives wrong outputs on cpu"):
         open_session(replace(bundle, golden=golden), Settings())
 
 
 def test_a_device_that_returns_nan_is_refused(bundle: Bundle) -> None:
-    golden = replace(bundle.golden, probabilities=np.full_like(bundle.golden.probabilities, np.nan))
+    golden = replace(bundle.golden, outputs=Rows.of(np.full_like(bundle.golden.outputs.arrays[0], np.nan)))
     with pytest.raises(StartupError, match="gives wrong outputs"):
         open_session(replace(bundle, golden=golden), Settings())
 
@@ -57,16 +59,16 @@ def int8_session(bundle: Bundle) -> Session:
 def test_int8_is_used_if_configured(bundle: Bundle, session: Session, int8_session: Session) -> None:
     assert (session.precision, int8_session.precision) == ("float32", "int8")
     windows = bundle.golden.windows
-    off = np.abs(int8_session.run(windows) - session.run(windows)).max()
+    off = np.abs(int8_session.run(windows).arrays[0] - session.run(windows).arrays[0]).max()
     assert bundle.card.int8
     assert 1e-5 < off <= bundle.card.int8.tolerance
 
 
 def test_int8_outputs_do_not_depend_on_the_rest_of_the_batch(bundle: Bundle, int8_session: Session) -> None:
-    windows = np.resize(bundle.golden.windows, (16, *bundle.golden.windows.shape[1:]))
-    together = int8_session.run(windows)
+    windows = resized(bundle.golden.windows, 16)
+    (together,) = int8_session.run(windows).arrays
     for i in range(0, len(windows), 3):
-        np.testing.assert_allclose(int8_session.run(windows[i : i + 1])[0], together[i], atol=1e-5)
+        np.testing.assert_allclose(int8_session.run(windows[i : i + 1]).arrays[0][0], together[i], atol=1e-5)
 
 
 def test_a_bundle_without_int8_runs_in_float32(bundle: Bundle) -> None:
@@ -94,21 +96,19 @@ def test_an_idle_model_releases_its_batch_memory() -> None:
     session.self_test(bundle)
 
 
-def test_outputs_do_not_depend_on_the_rest_of_the_batch(
-    bundle: Bundle, session: Session, rng: np.random.Generator
-) -> None:
-    windows = rng.random((session.max_batch, *bundle.card.onnx.shape[1:]), dtype=np.float32)
-    together = session.run(windows)
+def test_outputs_do_not_depend_on_the_rest_of_the_batch(session: Session, rng: np.random.Generator) -> None:
+    windows = Rows.of(rng.random((session.max_batch, *session.window_shapes[0]), dtype=np.float32))
+    (together,) = session.run(windows).arrays
     for i in range(0, len(windows), 3):
-        np.testing.assert_allclose(session.run(windows[i : i + 1])[0], together[i], atol=1e-5)
+        np.testing.assert_allclose(session.run(windows[i : i + 1]).arrays[0][0], together[i], atol=1e-5)
 
 
 @pytest.mark.gpu
 def test_cuda_agrees_with_the_cpu(bundle: Bundle, session: Session, rng: np.random.Generator) -> None:
     on_gpu = open_session(bundle, Settings(), "cuda:0")
     assert on_gpu.device == "cuda:0"
-    windows = rng.random((13, *bundle.card.onnx.shape[1:]), dtype=np.float32)
-    np.testing.assert_allclose(on_gpu.run(windows), session.run(windows), atol=1e-3)
+    windows = Rows.of(rng.random((13, *session.window_shapes[0]), dtype=np.float32))
+    np.testing.assert_allclose(on_gpu.run(windows).arrays[0], session.run(windows).arrays[0], atol=1e-3)
     assert on_gpu.memory
     assert 0 < on_gpu.memory.used < on_gpu.memory.size
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.harness.devices import FakeClock, FakeDevice, numbered
+from tests.harness.devices import FakeClock, FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
 from wholetrack.api.metrics import Metrics
 from wholetrack.errors import ServiceError
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timing
 def classify(engine: Engine, *numbers: float) -> list[float]:
     with engine.open_track() as track:
         track.put(numbered(*numbers))
-        outputs: list[float] = track.finish()[:, 0].tolist()
+        outputs: list[float] = numbers_of(track)
     return outputs
 
 
@@ -48,7 +48,7 @@ def test_devices_share_a_track_and_keep_its_order(devices: list[FakeDevice]) -> 
         devices[1].permits.release(100)
         until(lambda: len(devices[1].batches) == 4)
         devices[0].permits.release(100)
-        assert track.finish()[:, 0].tolist() == list(range(1, 11))
+        assert numbers_of(track) == list(range(1, 11))
     counts = engine.counts()
     assert {name: done.batches.total() for name, done in counts.devices.items()} == {"cuda:0": 1, "cuda:1": 4}
     engine.close()
@@ -94,7 +94,7 @@ def test_a_device_that_hangs_fails_only_the_tracks_whose_windows_it_had(devices:
         waiting.put(numbered(5))
         result = threads.submit(lost.finish)
         devices[0].permits.release(1000)
-        assert waiting.finish()[:, 0].tolist() == [5]
+        assert numbers_of(waiting) == [5]
         clock.now += 61
         engine._supervisor._wake.set()
         with pytest.raises(ServiceError):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.harness.devices import FakeClock, FakeDevice, numbered
+from tests.harness.devices import FakeClock, FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
@@ -53,7 +53,7 @@ class EngineUnderTest:
     def classify(self, *numbers: float) -> list[float]:
         with self.engine.open_track() as track:
             track.put(numbered(*numbers))
-            outputs: list[float] = track.finish()[:, 0].tolist()
+            outputs: list[float] = numbers_of(track)
         return outputs
 
     def fail(self, *numbers: float) -> ErrorKind:
@@ -210,7 +210,7 @@ def test_a_run_in_a_suspended_process_does_not_count_as_hung() -> None:
         clock.now += 1000
         until(lambda: engine._supervisor.workers[0]._excused_s > 900)
         device.permits.release()
-        assert track.finish()[:, 0].tolist() == [1]
+        assert numbers_of(track) == [1]
     assert engine.counts().devices["fake"].replacements == 0
     engine.close()
 
@@ -218,24 +218,25 @@ def test_a_run_in_a_suspended_process_does_not_count_as_hung() -> None:
 def test_a_process_that_is_stopped_and_continued_has_no_hung_worker() -> None:
     program = """
 import time
-import numpy as np
+from wholetrack.contracts import Rows
 from wholetrack.inference.engine import Engine
 
 class Slow:
-    max_batch, device, precision, window_shape, output_shape, memory = 4, "slow", "float32", (1, 1), (2,), None
+    max_batch, device, precision, memory = 4, "slow", "float32", None
+    window_shapes, output_shapes = ((1, 1),), ((2,),)
 
     def run(self, windows):
         print("running", flush=True)
         for _ in range(10):
             time.sleep(0.05)
-        return np.zeros((len(windows), 2), dtype=np.float32)
+        return Rows.zeros(len(windows), self.output_shapes)
 
 engine = Engine(Slow(), run_timeout_s=4)
 with engine.open_track() as track:
-    track.put(np.zeros((1, 1, 1), dtype=np.float32))
+    track.put(Rows.zeros(1, Slow.window_shapes))
     outputs = track.finish()
 engine.close()
-print(len(outputs), engine.counts().devices["slow"].replacements)
+print(len(outputs.rows[0]), engine.counts().devices["slow"].replacements)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -15,6 +15,7 @@ from tests.harness.waiting import until
 from wholetrack.cancellation import Cancellation
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.inference.outputs import TrackOutputs
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.pipeline import Pipeline
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
@@ -204,7 +205,7 @@ def test_the_last_block_yields_no_slot_and_waiting_for_the_device_holds_none(
     monkeypatch.setattr(Slot, "yield_slot", yield_slot_never_stalled)
     free, finish = [], TrackQueue.finish
 
-    def recording_finish(queue: TrackQueue) -> NDArray[np.float32]:
+    def recording_finish(queue: TrackQueue) -> TrackOutputs | None:
         free.append(under_test._n_free)
         return finish(queue)
 

@@ -57,7 +57,7 @@ def test_a_system_is_trained_on_precomputed_spectrograms_and_served(
     np.testing.assert_allclose(found.windows.probabilities.sum(axis=1), 1.0, atol=1e-5)
     if name == "deepsound-crnn":
         # A window of 29 s has 47 steps. The second window begins at 11 s and adds the steps after the first one.
-        assert found.card.onnx.steps == 47
+        assert found.card.outputs.scores.steps == 47
         np.testing.assert_allclose(starts[:47], np.arange(47) * 29 / 47, atol=1e-9)
         assert 40 - 29 / 47 - 0.1 < starts[-1] < 40
         assert np.all(np.diff(starts) > 29 / 47 / 2 - 1e-9)

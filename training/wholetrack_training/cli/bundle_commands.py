@@ -77,6 +77,6 @@ def quantise(
     from wholetrack_training.publishing.quantisation import add_int8
 
     card = load_bundle(bundle).card
-    tracks = load_tracks(data, card.audio, card.features)
+    tracks = load_tracks(data, card.audio, card.single_input.features)
     evaluated = [path.parent for path in sorted(folds.glob(f"*/*/{CARD_FILE}"))] if folds else [bundle]
     typer.echo(json.dumps(add_int8(bundle, evaluated, tracks).metrics, indent=2))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from wholetrack.contracts import GoldenSpec, ModelCard, OnnxSpec
+from wholetrack.contracts import GoldenSpec, InputSpec, ModelCard, OutputsSpec, ScoresSpec, WindowingSpec
 from wholetrack.inference.bundle import CARD_FILE, MODEL_FILE, load_bundle
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.data.windows import cut_windows
@@ -57,7 +57,9 @@ def publish(
         PublishingError: If ONNX and PyTorch disagree, or a record belongs to another recipe.
     """
     recipe, spec = run.recipe(), run.spec()
-    if any((record.system, record.recipe) != (recipe.system, recipe.as_dict()) for record in records):
+    # Records of earlier versions lack fields that have a default.
+    recipes = [type(recipe).from_dict(record.recipe) for record in records if record.system == recipe.system]
+    if len(recipes) < len(records) or any(other != recipe for other in recipes):
         raise PublishingError("the figures of a card must come from runs of the published recipe")
     network = run.network()
     onnx = export_onnx(network, frames=recipe.windows.frames, n_mels=recipe.features.n_mels)
@@ -69,6 +71,7 @@ def publish(
     golden = npz_bytes({"windows": windows, "probabilities": probabilities})
     training = run.figures()
     card = ModelCard(
+        schema_version=2,
         name=name,
         version=version,
         summary=summary_of(recipe, len(spec.labels)),
@@ -92,16 +95,21 @@ def publish(
         },
         sha256=hashlib.sha256(onnx).hexdigest(),
         audio=recipe.audio,
-        features=recipe.features,
-        windows=recipe.windows,
-        onnx=OnnxSpec(
-            input=INPUT,
-            shape=("N", recipe.windows.frames, recipe.features.n_mels),
-            output=OUTPUT,
-            yields="logits",
-            opset=OPSET,
-            steps=probabilities.shape[1] if probabilities.ndim == 3 else None,
+        windows=WindowingSpec(**recipe.windows.model_dump(exclude={"frames"})),
+        inputs=(
+            InputSpec(
+                name=INPUT,
+                shape=("N", recipe.windows.frames, recipe.features.n_mels),
+                frames=recipe.windows.frames,
+                features=recipe.features,
+            ),
         ),
+        outputs=OutputsSpec(
+            scores=ScoresSpec(
+                name=OUTPUT, yields="logits", steps=probabilities.shape[1] if probabilities.ndim == 3 else None
+            )
+        ),
+        opset=OPSET,
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
     )
     card = with_figures(card, records, recipe)
@@ -116,7 +124,7 @@ def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
     unfinished.mkdir(parents=True)
     for name, content in files.items():
         (unfinished / name).write_bytes(content)
-    write_json(unfinished / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
+    write_json(unfinished / CARD_FILE, card.document())
     load_bundle(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(exist_ok=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.features.grid import WindowGrid
+from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.logmel import LogMel
 from wholetrack.features.normalise import normalise
-from wholetrack.features.windows import WindowCutter
+from wholetrack.features.windows import FrameBuffer, WindowCutter
 from wholetrack_training.systems.recipe import Recipe
 
 _SECONDS = 10.0
@@ -29,10 +29,10 @@ def golden_windows(recipe: Recipe) -> NDArray[np.float32]:
     sound = (0.1 * arpeggio + 0.2 * beat + 0.05 * sweep * (time > 5)).astype(np.float32)
     features = LogMel(recipe.features, rate)
     stream = features.stream()
-    cutter = WindowCutter(
-        WindowGrid.of(recipe.windows, features.grid), n_mels=recipe.features.n_mels, silence=features.silence
-    )
+    windows = WindowGrid.of(recipe.windows, features.grid)
+    grid = InputGrid.of(features.grid, windows, n_frames=recipe.windows.frames)
+    cutter = WindowCutter(windows, [FrameBuffer(grid, n_mels=recipe.features.n_mels, silence=features.silence)])
     frames = np.concatenate((stream.push(sound), stream.finish()))
-    block = cutter.finish(frames, n_samples=len(sound))
+    (cut,) = cutter.finish([frames], n_samples=len(sound)).inputs
     # Half precision is sufficient here and halves the file.
-    return normalise(block.frames, recipe.features.normalisation).astype(np.float16).astype(np.float32)
+    return normalise(cut, recipe.features.normalisation).astype(np.float16).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from wholetrack.contracts import FeatureSpec, Int8Spec, MinMax, ModelCard, RelativeToMax, Unchanged
+from wholetrack.contracts import Affine, FeatureSpec, Int8Spec, MinMax, ModelCard, RelativeToMax, Unchanged
 from wholetrack_training.data.splits import Protocol
 from wholetrack_training.results.markdown import markdown_table
 from wholetrack_training.results.records import Record
@@ -88,7 +88,8 @@ def with_int8(text: str, spec: Int8Spec) -> str:
 
 
 def _facts(card: ModelCard) -> list[str]:
-    features, windows, trained = card.features, card.windows, card.trained_on
+    entry, windows, trained = card.single_input, card.windows, card.trained_on
+    features = entry.features
     grid = (
         f"{features.frames_per_second} frames per second"
         if features.frames_per_second
@@ -96,7 +97,7 @@ def _facts(card: ModelCard) -> list[str]:
     )
     unlicensed = " GTZAN, the training data, is a research data set of commercial recordings and has no licence."
     return [
-        f"- Input: windows of {windows.window_s:g} s every {windows.hop_s:g} s, {windows.frames} frames of "
+        f"- Input: windows of {windows.window_s:g} s every {windows.hop_s:g} s, {entry.frames} frames of "
         f"{features.n_mels} mel bands ({card.audio.sample_rate} Hz, n_fft {features.n_fft}, {grid}, "
         f"{_level(features)}).",
         f"- Network: {card.metrics['parameters']:,} parameters, {card.metrics['mflop_per_window']:g} MFLOP per window "
@@ -110,12 +111,14 @@ def _facts(card: ModelCard) -> list[str]:
 
 
 def _level(features: FeatureSpec) -> str:
-    unit = "dB" if features.log == "db" else "natural logarithm"
+    unit = {"db": "dB", "ln": "natural logarithm", "log10": "logarithm to base 10"}[features.log]
     match features.normalisation:
         case RelativeToMax(range_db=range_db):
             return f"{unit} relative to the window's maximum, range {range_db:g} dB"
         case MinMax(range_db=range_db, low=low, high=high):
             return f"{unit}, the window's range of at most {range_db:g} dB scaled to {low:g} to {high:g}"
+        case Affine(add=add, divide_by=divide_by):
+            return f"{unit}, (level + {add:g}) / {divide_by:g}"
         case Unchanged():
             return f"{unit}, not normalised"
         case _:

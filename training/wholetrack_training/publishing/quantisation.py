@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from wholetrack.contracts import Int8Spec
+from wholetrack.contracts import Int8Spec, Rows
 from wholetrack.inference.bundle import CARD_FILE, Bundle, load_bundle
 from wholetrack.inference.session import open_session
 from wholetrack.settings import DeviceChoice, Precision, Settings
@@ -67,7 +67,8 @@ def add_int8(folder: Path, evaluated: Sequence[Path], tracks: TrackSet) -> Int8S
             raise PublishingError(f"int8 loses {100 * loss:.1f} points of {name}; the bundle was not changed")
     bundle = _quantised(published, tracks)
     golden = bundle.golden
-    deviation = float(np.abs(_classifier(bundle, Precision.INT8)(golden.windows) - golden.probabilities).max())
+    found, expected = _classifier(bundle, Precision.INT8)(golden.windows.arrays[0]), golden.outputs.arrays[0]
+    deviation = float(np.abs(found - expected).max())
     assert bundle.int8
     spec = Int8Spec(
         sha256=hashlib.sha256(bundle.int8).hexdigest(), tolerance=round(deviation + _GOLDEN_MARGIN, 4), metrics=compared
@@ -77,7 +78,7 @@ def add_int8(folder: Path, evaluated: Sequence[Path], tracks: TrackSet) -> Int8S
     text = folder / CARD_TEXT_FILE
     text.write_text(with_int8(text.read_text(), spec))
     # Written last: until then the bundle is one without int8.
-    write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
+    write_json(folder / CARD_FILE, card.document())
     load_bundle(folder)
     return spec
 
@@ -169,7 +170,7 @@ def _quantised(bundle: Bundle, tracks: TrackSet) -> Bundle:
     unseen = set(bundle.card.trained_on["never_seen"])
     training = [_windows(bundle, track) for track in tracks.tracks if track.name not in unseen]
     middles = np.stack([windows[len(windows) // 2] for windows in training])
-    int8 = quantise(bundle.onnx, middles, input_name=bundle.card.onnx.input)
+    int8 = quantise(bundle.onnx, middles, input_name=bundle.card.single_input.name)
     # The deviation from the golden outputs is yet to be measured, so any deviation passes the session's self-test.
     spec = Int8Spec(sha256=hashlib.sha256(int8).hexdigest(), tolerance=1.0, metrics={})
     return replace(bundle, int8=int8, card=bundle.card.model_copy(update={"int8": spec}))
@@ -180,13 +181,15 @@ def _classifier(bundle: Bundle, precision: Precision) -> Classify:
 
     def classify(windows: NDArray[np.float32]) -> NDArray[np.float32]:
         size = session.max_batch
-        return np.concatenate([session.run(windows[i : i + size]) for i in range(0, len(windows), size)])
+        parts = [session.run(Rows.of(windows[i : i + size])) for i in range(0, len(windows), size)]
+        return Rows.joined(parts).arrays[0]
 
     return classify
 
 
 def _windows(bundle: Bundle, track: Track) -> NDArray[np.float32]:
-    return cut_windows(track, bundle.card.features, bundle.card.windows, bundle.card.audio)
+    card = bundle.card
+    return cut_windows(track, card.single_input.features, card.windows_of(card.single_input), card.audio)
 
 
 def _rows(classify: Classify, windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,4 +200,4 @@ def _rows(classify: Classify, windows: NDArray[np.float32]) -> NDArray[np.float3
 
 def _contract(bundle: Bundle) -> tuple[object, ...]:
     card = bundle.card
-    return card.labels, card.audio, card.features, card.windows, card.onnx, card.metrics["parameters"]
+    return card.labels, card.audio, card.inputs, card.windows, card.outputs, card.opset, card.metrics["parameters"]

@@ -35,13 +35,14 @@ def refresh_card(folder: Path, records: Sequence[Record]) -> ModelCard:
     sizes = {(record.parameters, record.labels) for record in records}
     if (
         recipe is None
-        or (recipe.audio, recipe.features, recipe.windows) != (card.audio, card.features, card.windows)
+        or (recipe.audio, recipe.features, recipe.windows)
+        != (card.audio, card.single_input.features, card.windows_of(card.single_input))
         or sizes != {(card.metrics["parameters"], card.labels)}
     ):
         raise PublishingError(f"the records do not belong to the recipe of {folder}")
     card = with_figures(card, records, recipe).model_copy(update={"summary": summary_of(recipe, len(card.labels))})
     (folder / CARD_TEXT_FILE).write_text(card_text(card, records))
-    write_json(folder / CARD_FILE, card.model_dump(mode="json", exclude_none=True))
+    write_json(folder / CARD_FILE, card.document())
     return load_bundle(folder).card
 
 

@@ -1,0 +1,96 @@
+"""Value types shared by all stages: the contents of ``model.json``, and the result of a prediction.
+
+Types read from ``model.json`` are frozen pydantic models, which validate it. Types that stay inside the process are
+frozen dataclasses. Nothing here does I/O.
+"""
+
+from wholetrack.contracts.features import (
+    Affine,
+    AudioSpec,
+    FeatureSpec,
+    MinMax,
+    Normalisation,
+    RelativeToMax,
+    Spec,
+    Unchanged,
+)
+from wholetrack.contracts.model_card import (
+    CalibrationSpec,
+    DomainSpec,
+    GoldenSpec,
+    Int8Spec,
+    ModelCard,
+    WindowingSpec,
+    WindowSpec,
+)
+from wholetrack.contracts.outputs import (
+    EmbeddingSpec,
+    InputSpec,
+    OutputsSpec,
+    ScoresSpec,
+    TagCalibrationSpec,
+    TagSpec,
+    TagsSpec,
+)
+from wholetrack.contracts.prediction import (
+    Detail,
+    Embeddings,
+    RankedGenre,
+    Ranking,
+    Section,
+    StageTimes,
+    StreamInfo,
+    TagScores,
+    TrackPrediction,
+    TrackWarning,
+    WarningCode,
+    WindowScores,
+    WindowTimes,
+)
+from wholetrack.contracts.rows import Rows, unit_length
+from wholetrack.contracts.taxonomy import TaxonomySpec
+from wholetrack.contracts.versions import ModelCardV1, OnnxSpec, read_model_card
+
+__all__ = [
+    "Affine",
+    "AudioSpec",
+    "CalibrationSpec",
+    "Detail",
+    "DomainSpec",
+    "EmbeddingSpec",
+    "Embeddings",
+    "FeatureSpec",
+    "GoldenSpec",
+    "InputSpec",
+    "Int8Spec",
+    "MinMax",
+    "ModelCard",
+    "ModelCardV1",
+    "Normalisation",
+    "OnnxSpec",
+    "OutputsSpec",
+    "RankedGenre",
+    "Ranking",
+    "RelativeToMax",
+    "Rows",
+    "ScoresSpec",
+    "Section",
+    "Spec",
+    "StageTimes",
+    "StreamInfo",
+    "TagCalibrationSpec",
+    "TagScores",
+    "TagSpec",
+    "TagsSpec",
+    "TaxonomySpec",
+    "TrackPrediction",
+    "TrackWarning",
+    "Unchanged",
+    "WarningCode",
+    "WindowScores",
+    "WindowSpec",
+    "WindowTimes",
+    "WindowingSpec",
+    "read_model_card",
+    "unit_length",
+]

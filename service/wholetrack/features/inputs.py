@@ -1,0 +1,92 @@
+"""All inputs of a network, computed from one stream of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wholetrack.contracts import ModelCard, Rows
+from wholetrack.features.grid import InputGrid, WindowGrid
+from wholetrack.features.logmel import LogMel
+from wholetrack.features.normalise import normalise
+from wholetrack.features.windows import FrameBuffer, WindowBlock, WindowCutter
+
+
+class InputFeatures:
+    """The features of all inputs of one bundle. Stateless, and shared by all tracks.
+
+    Args:
+        card: Contents of ``model.json``.
+
+    Raises:
+        ValueError: If the features are impossible, or frames do not fit into the windows.
+    """
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+        self._log_mels = [_log_mel(card, i) for i in range(len(card.inputs))]
+        rates = [log_mel.grid.rate for log_mel in self._log_mels]
+        self._reference = rates.index(min(rates))
+        self._input_grids = self._grids_of(self.grid(None))
+
+    def grid(self, hop_s: float | None) -> WindowGrid:
+        """Return the grid of windows for a hop in seconds; None for the bundle's default.
+
+        Raises:
+            ValueError: If the bundle does not support that hop.
+        """
+        entry, log_mel = self._card.inputs[self._reference], self._log_mels[self._reference]
+        return WindowGrid.of(self._card.windows_of(entry), log_mel.grid, hop_s)
+
+    def stream(self, grid: WindowGrid) -> WindowStream:
+        """Return a new stream of windows for one track."""
+        return WindowStream(self._log_mels, self._input_grids, grid)
+
+    def normalised(self, block: WindowBlock, rows: NDArray[np.bool_] | slice = slice(None)) -> Rows:
+        """Return the normalised inputs of some windows of a block; of all by default."""
+        specs = (entry.features.normalisation for entry in self._card.inputs)
+        return Rows(tuple(normalise(frames[rows], spec) for frames, spec in zip(block.inputs, specs, strict=True)))
+
+    def _grids_of(self, windows: WindowGrid) -> list[InputGrid]:
+        grids = []
+        for entry, log_mel in zip(self._card.inputs, self._log_mels, strict=True):
+            try:
+                grids.append(InputGrid.of(log_mel.grid, windows, n_frames=entry.frames))
+            except ValueError as error:
+                raise ValueError(f"input {entry.name!r}: {error}") from error
+        return grids
+
+
+class WindowStream:
+    """Turns the samples of one track into windows, as they arrive."""
+
+    def __init__(self, log_mels: list[LogMel], grids: list[InputGrid], windows: WindowGrid) -> None:
+        self._frames = [log_mel.stream() for log_mel in log_mels]
+        buffers = [
+            FrameBuffer(grid, n_mels=log_mel.spec.n_mels, silence=log_mel.silence)
+            for log_mel, grid in zip(log_mels, grids, strict=True)
+        ]
+        self._cutter = WindowCutter(windows, buffers)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples received so far."""
+        return self._frames[0].n_samples
+
+    def push(self, samples: NDArray[np.float32]) -> WindowBlock:
+        """Add samples, ``[n_samples]``, and return the windows that are complete."""
+        frames = [stream.push(samples) for stream in self._frames]
+        return self._cutter.push(frames, n_samples=self.n_samples)
+
+    def finish(self) -> WindowBlock:
+        """Return the remaining windows. At least one sample must have been added."""
+        frames = [stream.finish() for stream in self._frames]
+        return self._cutter.finish(frames, n_samples=self.n_samples)
+
+
+def _log_mel(card: ModelCard, index: int) -> LogMel:
+    entry = card.inputs[index]
+    try:
+        return LogMel(entry.features, card.audio.sample_rate)
+    except ValueError as error:
+        raise ValueError(f"input {entry.name!r}: {error}") from error
