@@ -8,8 +8,8 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-memory bench-peers bench-containers \
-    performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
+.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
+    page page-check performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -44,6 +44,16 @@ unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) -n 2 --dist loadfile)
 
+page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
+	cd page && npm run --silent build
+
+page-check: page/node_modules/.package-lock.json ## Check that the committed page is what page/ builds (needs Node 20)
+	cd page && npx tsc --noEmit && npm run --silent check
+
+page/node_modules/.package-lock.json: page/package.json page/package-lock.json
+	cd page && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
 memory: $(VENV)/.test ## Decode 32 files with a huge index at once in a control group of 2 GiB (as root; about 4 minutes)
 	$(BIN)/python -m pytest $(LONG)
 
@@ -56,6 +66,9 @@ pythons: ## Run the unit tests of the service on every supported Python that is 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (about 7 minutes); writes docs/bench and docs/PERFORMANCE.md
 	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 	$(BIN)/python -m bench.performance
+
+bench-page: $(VENV)/.test ## Measure the time until the page shows something, in Chromium (about a minute); writes docs/bench
+	$(BIN)/python -m bench.page --record
 
 bench-memory: $(VENV)/.test ## Measure memory for 3 minutes and for 10 hours of audio (about 5 minutes)
 	$(BIN)/python -m bench.memory --record

@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from tests.harness.paths import SHARED
+from tests.browser.chromium import find_chromium
+from tests.harness.paths import PROJECT, SHARED
 from tests.harness.recordings import Recorder, generate_tune
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, find_ffmpeg
@@ -28,6 +29,8 @@ _REQUIREMENTS = {
     "torch": (importlib.util.find_spec("torch") is not None, "PyTorch is not installed: pip install -e '.[train]'"),
     "curl": (shutil.which("curl") is not None, "curl is not installed"),
     "espeak": (shutil.which("espeak-ng") is not None, "espeak-ng is not installed"),
+    "browser": (find_chromium() is not None, "Chromium is not installed"),
+    "node": ((PROJECT / "page" / "node_modules").is_dir(), "page/node_modules is missing: run `make page-check`"),
     "gpu": (_HAS_GPU, "no GPU with onnxruntime-gpu"),
     "no_gpu": (not _HAS_GPU, "there is a GPU"),
     "docker": (bool(os.environ.get("WHOLETRACK_CONTAINERS")), "tests of containers run with `make containers`"),

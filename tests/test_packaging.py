@@ -66,8 +66,10 @@ def test_the_wheel_holds_the_package_and_the_default_bundle(wheel: Path) -> None
     bundle = "wholetrack/models/wholetrack-crnn/1"
     assert {f"{bundle}/{file}" for file in ("model.onnx", "model.json", "golden.npz", "CARD.md")} <= names
     assert "wholetrack/py.typed" in names
+    page = "wholetrack/api/page"
+    assert {f"{page}/{file}" for file in ("index.html", "LICENCES.txt", "SHA256SUMS")} <= names
     others = [name for name in names if not name.endswith((".py", ".typed")) and ".dist-info/" not in name]
-    assert all(name.startswith(f"{bundle}/") for name in others)
+    assert all(name.startswith((f"{bundle}/", f"{page}/")) or name == "wholetrack/api/palette.json" for name in others)
 
 
 def test_a_wheel_built_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:

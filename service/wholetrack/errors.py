@@ -13,6 +13,7 @@ class ErrorKind(Enum):
     UNKNOWN_MODEL = 404, "There is no such model"
     NOT_FOUND = 404, "There is nothing at this path"
     METHOD_NOT_ALLOWED = 405, "This path does not support that method"
+    NOT_ACCEPTABLE = 406, "The response is not available in that format"
     REQUEST_TOO_SLOW = 408, "The request arrived too slowly"
     UPLOAD_TOO_LARGE = 413, "The upload is too large"
     AUDIO_TOO_LONG = 413, "The recording is too long"

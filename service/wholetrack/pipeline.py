@@ -38,6 +38,7 @@ from wholetrack.features.grid import WindowGrid
 from wholetrack.features.windows import WindowBlock
 from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
+from wholetrack.observer import Observer
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 from wholetrack.served_model import ServedModel, model_key
 
@@ -149,6 +150,7 @@ class Pipeline:
         max_duration_s: float,
         weight: int = 1,
         cancellation: Cancellation | None = None,
+        observer: Observer | None = None,
     ) -> TrackPrediction:
         """Predict the genre of a whole recording.
 
@@ -162,6 +164,7 @@ class Pipeline:
             max_duration_s: Limit on the length of the recording, in seconds.
             weight: Share of decoding and inference relative to a track of weight 1.
             cancellation: Stops the work from another thread.
+            observer: Follows the track; its methods are called in this thread and in those of the engine.
 
         Raises:
             ServiceError: Any error that concerns a recording, its parameters or the device.
@@ -175,7 +178,7 @@ class Pipeline:
         plan = QUICK
         while True:
             try:
-                track = _Track(path, served, grid, max_duration_s, cancellation, plan)
+                track = _Track(path, served, grid, max_duration_s, cancellation, plan, observer or Observer())
                 return self._predict(track, request, weight=weight)
             except DecodeAgainError as again:
                 _log.info("decoding a recording again: %s", again)
@@ -184,7 +187,9 @@ class Pipeline:
     def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
         with served.engine.open_track(weight=weight, keep=request.keep) as queue, cancellation.calling(queue.abandon):
+            queue.on_output = track.observer.classified
             with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
+                track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
                 # keeps a hung device from blocking the tracks of other models.
@@ -207,7 +212,7 @@ class Pipeline:
             ServiceError: As for :meth:`predict`.
         """
         served = self.model(model)
-        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH)
+        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
         with self._open(track) as decoding:
             blocks = list(track.blocks(decoding))
             decoding.summary()
@@ -223,6 +228,7 @@ class Pipeline:
             for block in track.blocks(decoding):
                 track.cancellation.check()
                 track.windows.add(block.start_s, block.silent)
+                track.observer.cut(block.start_s, block.silent)
                 self._check_length(track)
                 windows = track.normalised(block)
                 with track.timer.measure("inference"):
@@ -252,6 +258,7 @@ class _Track:
         max_duration_s: float,
         cancellation: Cancellation,
         plan: DecodingPlan,
+        observer: Observer,
     ) -> None:
         self.path = path
         self.served = served
@@ -259,6 +266,7 @@ class _Track:
         self.max_duration_s = max_duration_s
         self.cancellation = cancellation
         self.plan = plan
+        self.observer = observer
         self.timer = _StageTimer()
         self.windows = WindowLog()
 
@@ -271,6 +279,7 @@ class _Track:
                 samples = next(pcm, None)
             if samples is None:
                 break
+            self.observer.decoded(samples)
             with self.timer.measure("features"):
                 block = stream.push(samples)
             yield block

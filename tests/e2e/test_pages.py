@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,10 @@ import pytest
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
+from wholetrack.api.formats import ResponseFormat
 from wholetrack.errors import ErrorKind
 
 pytestmark = pytest.mark.timing
@@ -191,8 +194,9 @@ def test_predictions_and_their_example_match_the_schema(
     schema = {"$ref": "#/components/schemas/PredictionResponse", "components": openapi["components"]}
     for detail in ("none", "top", "full"):
         jsonschema.validate(server.post(wav_bytes(tune, 22050), windows=detail).json(), schema)
-    (content,) = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"].values()
-    jsonschema.validate(content["example"], schema)
+    contents = openapi["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]
+    assert set(contents) == {offered.media_type for offered in ResponseFormat}
+    jsonschema.validate(contents["application/json"]["example"], schema)
 
 
 def test_a_request_id_is_kept_or_generated(server: Server) -> None:
@@ -229,9 +233,37 @@ def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-def test_the_start_page_leads_to_the_documentation(named: Server) -> None:
+def test_the_start_page_loads_nothing_from_other_hosts(named: Server) -> None:
     response = httpx.get(named.url, headers={"Host": "music.example"})
-    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+    assert response.status_code == 200
+    policy = response.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    (nonce,) = re.findall(r'name="csp-nonce" content="([^"]+)"', response.text)
+    assert f"'nonce-{nonce}'" in policy
+    assert nonce not in httpx.get(named.url, headers={"Host": "music.example"}).text
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", response.text)
+    assert [link for link in links if not link.startswith(("/", "#", "data:,"))] == []
+    files = [link for link in links if link.startswith("/page/")]
+    assert len(files) == 2
+    for link in files:
+        found = httpx.get(named.url + link)
+        assert found.status_code == 200
+        assert "immutable" in found.headers["cache-control"]
+        assert found.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/page/", "/page/nothing.js", "/page/index.html", "/page/..%2fpredict.py"])
+def test_only_the_files_of_the_page_are_served(server: Server, path: str) -> None:
+    assert server.get(path).json()["code"] == "not_found"
+
+
+def test_the_files_of_the_page_have_the_listed_checksums() -> None:
+    folder = PROJECT / "service" / "wholetrack" / "api" / "page"
+    listed = [line.split() for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    assert {path.name for path in folder.iterdir()} == {"SHA256SUMS", *(name for _, name in listed)}
+    for digest, name in listed:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(
@@ -259,11 +291,11 @@ def test_the_service_may_have_a_path_prefix(prefixed: Server, prefix: str) -> No
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert httpx.get(f"{url}/v1/models/").status_code == 200
     assert httpx.get(f"{url}/nowhere").json()["code"] == "not_found"
-    assert httpx.get(f"{url}/").headers["location"] == "/music/docs"
     page = httpx.get(f"{url}/docs").text
     links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
     assert len(links) >= 3
-    for link in [*links, *re.findall(r"url: '([^']+)'", page)]:
+    start = re.findall(r"""(?:src|href)=["'](/[^"']+)""", httpx.get(f"{url}/").text)
+    for link in [*links, *start, *re.findall(r"url: '([^']+)'", page)]:
         assert link.startswith("/music/")
         assert httpx.get(prefixed.url + prefix + link.removeprefix("/music")).status_code == 200
     document = httpx.get(f"{url}/openapi.json").json()
@@ -285,13 +317,13 @@ def test_only_clients_that_accept_gzip_get_it(server: Server, tune: NDArray[np.f
     for accepted in ("gzip", "br;q=1.0, gzip;q=0.5"):
         response = post(accepted)
         assert response.headers["content-encoding"] == "gzip"
-        assert response.headers["vary"] == "Accept-Encoding"
+        assert response.headers["vary"] == "Accept, Accept-Encoding"
         assert response.num_bytes_downloaded < len(response.content)
         assert response.json()["windows"]["count"] == 8
     for accepted in ("identity", "br", "gzip;q=0", "gzip; q=0.0, identity"):
         response = post(accepted)
         assert "content-encoding" not in response.headers
-        assert response.headers["vary"] == "Accept-Encoding"
+        assert response.headers["vary"] == "Accept, Accept-Encoding"
     assert "content-encoding" not in server.get("/healthz").headers
 
 
@@ -300,3 +332,25 @@ def test_only_requests_other_than_probes_are_logged(tmp_path: Path) -> None:
         for path in ("/healthz", "/readyz", "/readyz/", "/v1/models"):
             server.get(path)
     assert re.findall(r'"message": "(GET [^"]+)"', server.log.read_text()) == ["GET /v1/models 200"]
+
+
+def test_metrics_count_what_is_predicted(server: Server, tune: NDArray[np.float32]) -> None:
+    def samples() -> dict[str, float]:
+        families = text_string_to_metric_families(server.get("/metrics").text)
+        names = ("wholetrack_predicted_genres_total", "wholetrack_domain_total", "wholetrack_confidence_sum")
+        return {
+            f"{s.name} {s.labels.get('genre') or s.labels.get('domain')}": s.value
+            for family in families
+            for s in family.samples
+            if s.name in names and s.labels["model"] == "wholetrack-crnn"
+        }
+
+    content = server.post(wav_bytes(tune, 22050)).json()["prediction"]
+    before = samples()
+    server.post(wav_bytes(tune, 22050))
+    grown = {name: value - before[name] for name, value in samples().items() if value != before[name]}
+    assert grown == {
+        f"wholetrack_predicted_genres_total {content['summed_score']['genre']}": 1,
+        "wholetrack_domain_total outside": 1,
+        "wholetrack_confidence_sum None": pytest.approx(content["confidence"]),
+    }

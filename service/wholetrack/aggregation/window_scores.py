@@ -43,7 +43,12 @@ def track_scores(times: WindowTimes, outputs: NDArray[np.float32] | None, card: 
 
 
 def window_scores(
-    start_s: NDArray[np.float64], outputs: NDArray[np.float32], silent: NDArray[np.bool_], card: ModelCard
+    start_s: NDArray[np.float64],
+    outputs: NDArray[np.float32],
+    silent: NDArray[np.bool_],
+    card: ModelCard,
+    *,
+    covered_until: float = -np.inf,
 ) -> WindowScores:
     """Return the scores of every window, or of every step if the network yields several per window.
 
@@ -55,13 +60,13 @@ def window_scores(
         outputs: ``[n_windows, *card.output_shape]``.
         silent: Whether each window is silent and has no vote, ``[n_windows]``.
         card: Contents of the model's ``model.json``.
+        covered_until: End of the steps of earlier windows, in seconds.
     """
     if card.outputs.scores.steps is None:
         return WindowScores(start_s, outputs, silent)
     n_steps, step_s = card.outputs.scores.steps, card.step_s
     step_start_s = start_s[:, None] + np.arange(n_steps) * step_s
     kept = np.zeros(step_start_s.shape, dtype=np.bool_)
-    covered_until = -np.inf
     for i in range(len(start_s)):
         # Half a step of tolerance, because windows lie on the grid of frames, not on the grid of steps.
         kept[i] = step_start_s[i] > covered_until - step_s / 2

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi_offline import FastAPIOffline
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from wholetrack import __version__
+from wholetrack.api.start_page import ROUTES
 
 _DESCRIPTION = """Predicts the music genre of a whole recording, where the genre changes, and how sure the model is.
 
@@ -22,7 +23,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
 
 def documented_app(*, root_path: str, **arguments: Any) -> FastAPI:  # noqa: ANN401 - FastAPI's types
-    """Create an application that documents itself; ``/`` leads to the page.
+    """Create an application that documents itself, with the page for people at ``/``.
 
     Args:
         root_path: Path prefix of the service, without a trailing slash.
@@ -39,7 +40,7 @@ def documented_app(*, root_path: str, **arguments: Any) -> FastAPI:  # noqa: ANN
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         root_path=root_path,
         # The first of several routes with the same path is used, so this one replaces FastAPI's.
-        routes=[Route("/openapi.json", _openapi), Route("/", _start)],
+        routes=[Route("/openapi.json", _openapi), *ROUTES],
         **arguments,
     )
 
@@ -51,11 +52,6 @@ async def _openapi(request: Request) -> JSONResponse:
     info = document["info"] | {"description": _DESCRIPTION.format(address=_address(request))}
     root_path = request.scope["root_path"]
     return JSONResponse(document | {"info": info} | ({"servers": [{"url": root_path}]} if root_path else {}))
-
-
-async def _start(request: Request) -> RedirectResponse:
-    # The location is a path, so it cannot lead to another host.
-    return RedirectResponse(f"{request.scope['root_path']}/docs")
 
 
 def _address(request: Request) -> str:

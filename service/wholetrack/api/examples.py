@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from wholetrack.api.formats import ResponseFormat
+
 _LABELS = ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"]
 
 PREDICTION: dict[str, Any] = {
@@ -69,6 +71,14 @@ PREDICTION: dict[str, Any] = {
         "total": 31.8,
     },
     "warnings": [],
+}
+
+EXAMPLES_OF_FORMATS = {
+    ResponseFormat.SSE: 'event: progress\ndata: {"decoded_s":12.0,"windows":9,"peaks":[0.31,0.42]}\n\n',
+    ResponseFormat.NDJSON: '{"event":"progress","data":{"decoded_s":12.0,"windows":9,"peaks":[0.31,0.42]}}\n',
+    ResponseFormat.JSONL: '{"kind": "section", "start_s": 0.0, "end_s": 4.0, "genre": "jazz", "share": 0.71}\n',
+    ResponseFormat.CSV: "kind,start_s,end_s,genre,share,silent,p_blues,p_jazz\r\nsection,0.0,4.0,jazz,0.71,,,\r\n",
+    ResponseFormat.SVG: '<svg xmlns="http://www.w3.org/2000/svg"></svg>\n',
 }
 
 _SUMMARY: dict[str, Any] = {

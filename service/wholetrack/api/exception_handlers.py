@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Request
@@ -13,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wholetrack.api.failures import from_os_error, internal_error
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import route_path
 from wholetrack.api.predict import PREDICT_PATH
@@ -20,9 +19,6 @@ from wholetrack.api.problems import problem_response
 from wholetrack.errors import ErrorKind, ServiceError
 
 _log = logging.getLogger(__name__)
-
-# The machine is temporarily out of disk space, file descriptors, memory or processes.
-_OUT_OF_RESOURCES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
 def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
@@ -55,16 +51,10 @@ def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(OSError)
     async def _os_error(request: Request, error: OSError) -> Response:
-        return respond(request, _from_os_error(error))
+        return respond(request, from_os_error(error))
 
     def unexpected_error(request: Request) -> Response:
-        return respond(
-            request,
-            ServiceError(
-                ErrorKind.INTERNAL_ERROR,
-                "The request failed because of an error in the service. Report the request id to its operator.",
-            ),
-        )
+        return respond(request, internal_error())
 
     app.add_middleware(_UnexpectedErrors, respond=unexpected_error)
 
@@ -104,15 +94,3 @@ def _from_http_exception(error: HTTPException) -> ServiceError:
     if error.status_code == ErrorKind.NOT_FOUND.status:
         return ServiceError(ErrorKind.NOT_FOUND, "See /docs for the paths of this service.")
     return ServiceError(ErrorKind.MALFORMED_REQUEST, "The request could not be parsed.")
-
-
-def _from_os_error(error: OSError) -> ServiceError:
-    """Return the error to respond with if the machine is out of a resource; re-raise any other error."""
-    if error.errno not in _OUT_OF_RESOURCES:
-        raise error
-    _log.error("out of resources: %s", os.strerror(error.errno))
-    return ServiceError(
-        ErrorKind.OVERLOADED,
-        "The service is out of resources. Try again after the time in the Retry-After header.",
-        retry_after_s=5,
-    )

@@ -16,6 +16,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from wholetrack.api.engine_metrics import EngineCollector
+from wholetrack.api.result_metrics import ResultMetrics
 from wholetrack.api.schemas import Timing
 from wholetrack.served_model import ServedModel
 
@@ -32,6 +33,7 @@ class Metrics:
     Attributes:
         in_progress: Predictions admitted and not yet answered.
         predictions: Counter of predictions by outcome, ``ok`` or an error code.
+        results: Counts what was predicted.
     """
 
     media_type = CONTENT_TYPE_LATEST
@@ -52,6 +54,7 @@ class Metrics:
             ["code"],
             registry=self._registry,
         )
+        self.results = ResultMetrics(self._registry)
         self._windows = Counter(
             "wholetrack_windows", "Windows of successful predictions.", ["model"], registry=self._registry
         )

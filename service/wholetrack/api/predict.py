@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from wholetrack.api.examples import PREDICTION, success_response
+from wholetrack.api.examples import EXAMPLES_OF_FORMATS, PREDICTION, success_response
+from wholetrack.api.formats import ResponseFormat
 from wholetrack.api.predictions import Predictions
 from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import PredictionResponse, PredictParameters
@@ -18,6 +19,7 @@ PREDICT_PATH = "/v1/predict"
 _ERRORS = (
     ErrorKind.MALFORMED_REQUEST,
     ErrorKind.UNKNOWN_MODEL,
+    ErrorKind.NOT_ACCEPTABLE,
     ErrorKind.REQUEST_TOO_SLOW,
     ErrorKind.UPLOAD_TOO_LARGE,
     ErrorKind.AUDIO_TOO_LONG,
@@ -37,6 +39,13 @@ _ERRORS = (
     ErrorKind.DEADLINE_EXCEEDED,
 )
 
+_SUCCESS = success_response(PREDICTION)
+_SUCCESS[200]["content"] |= {
+    offered.media_type: {"schema": {"type": "string"}, "example": EXAMPLES_OF_FORMATS[offered]}
+    for offered in ResponseFormat
+    if offered is not ResponseFormat.JSON
+}
+
 router = APIRouter(tags=["prediction"])
 
 
@@ -44,7 +53,7 @@ router = APIRouter(tags=["prediction"])
     PREDICT_PATH,
     summary="Predict the genre of a recording",
     response_model=PredictionResponse,
-    responses=success_response(PREDICTION) | error_responses(*_ERRORS),
+    responses=_SUCCESS | error_responses(*_ERRORS),
     openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def predict(request: Request, parameters: Annotated[PredictParameters, Query()]) -> Response:
@@ -53,6 +62,16 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     The recording is decoded and divided into overlapping windows, and each window is classified. The response ranks the
     genres by summed score and by majority vote, divides the track into sections, and lists the probabilities of every
     window.
+
+    With `Accept: text/event-stream` or `application/x-ndjson`, events report the windows as they are classified. They
+    are called `start` (the model and its labels), `progress` (`decoded_s`, and the peaks of the waveform), `windows`
+    (some windows in chronological order; `first` is the index of the first one), and finally `result` (the response as
+    JSON) or `error` (a problem). After `restart`, which has the data of `start`, the recording is decoded again, and
+    everything before it is void. An error before the first event has its own status, as without events.
+
+    Rows of CSV and JSON Lines have the columns `kind` (`summed_score`, `majority_vote`, `section` or `window`),
+    `start_s` and `end_s` in seconds, `genre`, `share` from 0 to 1, `silent`, and for windows `p_` followed by a label:
+    its probability.
     """
     predictions: Predictions = request.app.state.predictions
-    return await predictions.predict(request, parameters)
+    return await predictions.respond(request, parameters)

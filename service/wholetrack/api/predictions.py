@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
@@ -12,18 +14,25 @@ from fastapi import Request, Response
 from wholetrack.api.admission import Admission
 from wholetrack.api.cache import CacheKey, PredictionCache
 from wholetrack.api.deadline import Deadline
+from wholetrack.api.event_stream import EventStream, first_event
+from wholetrack.api.exports import RENDERERS
+from wholetrack.api.formats import ResponseFormat, negotiate
 from wholetrack.api.keys import Key, key_of
+from wholetrack.api.live_events import LiveEvents
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.responses import SourceFile, prediction_response
-from wholetrack.api.schemas import PredictionResponse, PredictParameters
+from wholetrack.api.schemas import PredictionResponse, PredictParameters, WindowDetail
 from wholetrack.api.threads import PredictionThreads
 from wholetrack.api.tracing import Attributes, Tracing
 from wholetrack.api.upload import Upload, UploadLimits, receive_upload
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import TrackPrediction
 from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.observer import Observer
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 class Predictions:
@@ -66,14 +75,35 @@ class Predictions:
         """Wait for the predictions in progress and end their threads."""
         self._threads.close()
 
-    async def predict(self, request: Request, parameters: PredictParameters) -> Response:
-        """Receive the recording of a request and predict it.
+    async def respond(self, request: Request, parameters: PredictParameters) -> Response:
+        """Predict the recording of a request, and respond in the format that the client prefers.
 
         Returns:
-            The prediction as JSON, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
+            The prediction, or a stream of events that ends with it as JSON.
 
         Raises:
             ServiceError: Any error that the route documents.
+        """
+        response_format = parameters.format or negotiate(request.headers.get("accept", ""))
+        if not response_format.is_live:
+            return await self._predict(request, parameters, response_format)
+        live = LiveEvents(parameters.windows)
+        prediction = asyncio.create_task(self._predict(request, parameters, ResponseFormat.JSON, live))
+        prediction.add_done_callback(lambda _: live.wake())
+        await first_event(prediction, live)
+        return EventStream(prediction, live, response_format, on_error=self._count_error)
+
+    async def _predict(
+        self,
+        request: Request,
+        parameters: PredictParameters,
+        response_format: ResponseFormat,
+        live: LiveEvents | None = None,
+    ) -> Response:
+        """Receive the recording of a request and predict it.
+
+        Returns:
+            The prediction, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
         """
         deadline = Deadline(self._settings.request_timeout_s)
         self._check(parameters)
@@ -82,10 +112,13 @@ class Predictions:
             await self._admit(key, stack)
             stack.enter_context(self._metrics.in_progress.track_inprogress())
             upload = await self._receive(request, deadline, stack)
+            if live:
+                live.uploaded.set()
             cancellation = Cancellation()
-            work = partial(
-                self._respond, upload, parameters, deadline.began, cancellation, weight=key.weight if key else 1
+            run = partial(
+                self._run_pipeline, upload, parameters, cancellation, weight=key.weight if key else 1, observer=live
             )
+            work = partial(self._render, run, upload, parameters, response_format, began=deadline.began)
             return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
 
     async def _admit(self, key: Key | None, stack: AsyncExitStack) -> None:
@@ -122,15 +155,23 @@ class Predictions:
         except TimeoutError as error:
             raise deadline.error() from error
 
-    def _respond(
-        self, upload: Upload, parameters: PredictParameters, began: float, cancellation: Cancellation, *, weight: int
+    def _render(
+        self,
+        predict: Callable[[], TrackPrediction],
+        upload: Upload,
+        parameters: PredictParameters,
+        response_format: ResponseFormat,
+        *,
+        began: float,
     ) -> Response:
         """Predict a received recording and build its response; runs in a thread."""
         with self._tracing.span("predict") as attributes:
-            prediction = self._predict(upload, parameters, cancellation, weight=weight)
+            prediction = predict()
             source = SourceFile(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s)
-            content = prediction_response(prediction, source, top_k=parameters.top_k, detail=parameters.windows)
-            body = content.model_dump_json(exclude_unset=True).encode()
+            # All formats but JSON say the same about every window.
+            detail = parameters.windows if response_format is ResponseFormat.JSON else WindowDetail.FULL
+            content = prediction_response(prediction, source, top_k=parameters.top_k, detail=detail)
+            body = RENDERERS[response_format](content).encode()
             attributes.update(_span_attributes(prediction, content))
         self._metrics.count_prediction(
             model=self._pipeline.key(parameters.model),
@@ -138,10 +179,18 @@ class Predictions:
             duration_s=prediction.duration_s,
             timing=content.timing_ms,
         )
-        return Response(body, media_type="application/json", headers={"Server-Timing": _server_timing(content)})
+        self._metrics.results.count(content)
+        headers = {"Server-Timing": _server_timing(content), "Vary": "Accept"}
+        return Response(body, media_type=response_format.media_type, headers=headers)
 
-    def _predict(
-        self, upload: Upload, parameters: PredictParameters, cancellation: Cancellation, *, weight: int
+    def _run_pipeline(
+        self,
+        upload: Upload,
+        parameters: PredictParameters,
+        cancellation: Cancellation,
+        *,
+        weight: int,
+        observer: Observer | None,
     ) -> TrackPrediction:
         """Return the cached prediction of a recording, or run the pipeline."""
         card = self._pipeline.model(parameters.model).card
@@ -167,9 +216,16 @@ class Predictions:
                 max_duration_s=self._settings.max_duration_s,
                 weight=weight,
                 cancellation=cancellation,
+                observer=observer,
             )
             self._cache.put(key, prediction)
         return prediction
+
+    def _count_error(self, error: ServiceError) -> None:
+        """Log and count an error that is reported in a stream of events."""
+        if error.kind is ErrorKind.CLIENT_GONE:
+            _log.info("the client disconnected")
+        self._metrics.predictions.labels(error.kind.code).inc()
 
 
 def _span_attributes(prediction: TrackPrediction, content: PredictionResponse) -> Attributes:

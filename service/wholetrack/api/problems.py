@@ -23,6 +23,8 @@ _EXAMPLES = {
     ErrorKind.UNKNOWN_MODEL: "Choose one of the models served: wholetrack-crnn.",
     ErrorKind.NOT_FOUND: "See /docs for the paths of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
+    ErrorKind.NOT_ACCEPTABLE: "The header Accept allows none of these: application/json, application/x-ndjson, "
+    "application/jsonl, text/event-stream, text/csv, image/svg+xml.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
@@ -86,8 +88,13 @@ def problem_response(
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
         all_headers["Retry-After"] = str(error.retry_after_s)
-    problem = Problem.of(error.kind, error.detail, request_id=request_id or correlation_id.get())
+    problem = problem_of(error, request_id=request_id)
     return JSONResponse(problem.model_dump(), error.kind.status, headers=all_headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(error: ServiceError, *, request_id: str | None = None) -> Problem:
+    """Return the problem for an error; ``request_id`` is None for the id of the current request."""
+    return Problem.of(error.kind, error.detail, request_id=request_id or correlation_id.get())
 
 
 def error_responses(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:

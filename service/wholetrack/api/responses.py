@@ -137,7 +137,8 @@ def _rounded(value: float) -> float:
     return round(value, _DECIMALS)
 
 
-def _windows(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail) -> Windows:
+def window_fields(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail) -> dict[str, Any]:
+    """Return the requested fields of :class:`Windows`."""
     fields: dict[str, Any] = {"count": len(scores.start_s), "silent": scores.silent.nonzero()[0].tolist()}
     if detail is not WindowDetail.NONE:
         leading = scores.probabilities.argmax(axis=1).tolist()
@@ -147,6 +148,11 @@ def _windows(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail
         ]
     if detail is WindowDetail.FULL:
         fields["probabilities"] = scores.probabilities.astype("f8").round(_WINDOW_DECIMALS).tolist()
+    return fields
+
+
+def _windows(scores: WindowScores, labels: tuple[str, ...], detail: WindowDetail) -> Windows:
+    fields = window_fields(scores, labels, detail)
     return Windows.model_construct(**fields, _fields_set=set(fields))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wholetrack.api.formats import ResponseFormat
 from wholetrack.contracts import Detail, WarningCode
 
 
@@ -48,6 +49,13 @@ class PredictParameters(BaseModel):
         description="Detail about each window: none (only their number), top (start and leading genre) or full (also "
         "the probabilities).",
         examples=["full"],
+    )
+    format: ResponseFormat | None = Field(
+        default=None,
+        description="Format of the response, instead of that in the header Accept: json; sse or ndjson, which send "
+        "events as the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg, a "
+        "picture of the timeline.",
+        examples=["json"],
     )
     taxonomy: str | None = Field(
         default=None,

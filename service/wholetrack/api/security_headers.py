@@ -1,6 +1,7 @@
 """Response headers that restrict what browsers do with responses.
 
-Browsers may only display them. The documentation page may also run the scripts that belong to it.
+Browsers may only display them. The documentation page may also run the scripts that belong to it, and the start page
+states its own policy.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ class SecurityHeaders:
                 headers.update(_FIXED_HEADERS)
                 headers["Cross-Origin-Resource-Policy"] = self._resource_policy
                 headers.setdefault("Cache-Control", "no-store")
-                if headers.get("content-type", "").startswith("text/html"):
+                is_page = headers.get("content-type", "").startswith("text/html")
+                if is_page and "content-security-policy" not in headers:
                     page_start.append(message)
                     return
-                headers["Content-Security-Policy"] = _DATA_POLICY
+                headers.setdefault("Content-Security-Policy", _DATA_POLICY)
             elif page_start:
                 # Hold back the headers until the scripts of the page are known. Pages are small: one body message each.
                 MutableHeaders(scope=page_start[0])["Content-Security-Policy"] = page_policy(message["body"])

@@ -19,6 +19,7 @@ from wholetrack import __version__
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
+from wholetrack.cli.plot import plotted
 from wholetrack.cli.render import Format, deliver, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
@@ -105,6 +106,9 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file for --format parquet.", show_default=False)
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG file.")
+    ] = None,
 ) -> None:
     """Predict the genre of recordings without a server.
 
@@ -121,6 +125,8 @@ def predict(
         typer.echo(f"wholetrack: {problem}", err=True)
     if not recordings:
         raise typer.Exit(1)
+    if plot and (plot.suffix.lower() != ".svg" or len(recordings) > 1):
+        _fail("--plot needs the name of an SVG file, and a single recording")
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)
@@ -143,7 +149,13 @@ def predict(
         )
         with closing(predictions) as results:
             if output is None:
-                all_succeeded = print_predictions(results, output_format, files=recordings, labels=labels, top_k=top_k)
+                all_succeeded = print_predictions(
+                    plotted(results, plot) if plot else results,
+                    output_format,
+                    files=recordings,
+                    labels=labels,
+                    top_k=top_k,
+                )
             else:
                 all_succeeded = _write_library(results, output, served, n_files=len(recordings))
     if problems or not all_succeeded:

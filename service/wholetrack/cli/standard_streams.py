@@ -14,7 +14,7 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 class OutputError(Exception):
-    """Standard output cannot be written, for example because a disk is full."""
+    """Standard output, or the file of an option, cannot be written, for example because a disk is full."""
 
 
 def prepare_standard_streams() -> None:

@@ -42,6 +42,8 @@ class TrackQueue:
 
     Attributes:
         weight: Share of each batch relative to the other open tracks.
+        on_output: Called with the position and the outputs of each slice that is classified before the track is closed,
+            with the lock held.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TrackQueue:
         self._outputs = OutputStore(keep)
         self._failure: ServiceError | None = None
         self.weight = weight
+        self.on_output: Callable[[int, Rows], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -157,4 +160,6 @@ class TrackQueue:
         """Store the outputs for the windows that start at ``position``. Slices may be delivered in any order."""
         self._outputs.add(position, outputs)
         self._n_unfinished -= len(outputs)
+        if self.on_output and self._failure is None:
+            self.on_output(position, outputs)
         self._changed.notify_all()

@@ -108,22 +108,30 @@ def write_sounds(found: dict[Filter, list[Moment]], folder: Path, decoder: Ffmpe
     AudioSegment.converter = str(decoder.ffmpeg.path)
     folder.mkdir(parents=True, exist_ok=True)
     cut = _cut({moment for moments in found.values() for moment in moments}, decoder)
-    rows = []
+    tiles: dict[str, list[str]] = defaultdict(list)
     for (layer, number), moments in sorted(found.items()):
         sound = AudioSegment.empty()
         for moment in moments:
             sound += cut[moment]
         name = f"{layer.replace('.', '-')}-{number:03}.ogg"
         sound.export(folder / name, format="ogg", codec="libvorbis").close()
-        where = "; ".join(f"{moment.recording.name} {moment.at_s:.1f} s" for moment in moments)
-        rows.append(
-            f"<tr><td>{html.escape(layer)}</td><td>{number}</td>"
-            f'<td><audio controls preload="none" src="{html.escape(name)}"></audio></td>'
-            f"<td>{html.escape(where)}</td></tr>"
-        )
+        tiles[layer].append(_tile(layer, number, name, moments))
+    sections = (f"<h2>{html.escape(layer)}</h2>\n<ol>\n{''.join(of_layer)}</ol>" for layer, of_layer in tiles.items())
     page = folder / "index.html"
-    page.write_text(_PAGE.format(rows="\n".join(rows)))
+    page.write_text(_PAGE.format(sections="\n".join(sections)))
     return page
+
+
+def _tile(layer: str, number: int, sound: str, moments: list[Moment]) -> str:
+    where = "".join(
+        f"<li><span>{html.escape(moment.recording.name)}</span> {int(moment.at_s // 60)}:{moment.at_s % 60:04.1f}</li>"
+        for moment in moments
+    )
+    return (
+        f"<li><h3>Filter {number}</h3>"
+        f'<audio controls preload="none" src="{html.escape(sound)}" aria-label="{html.escape(layer)}, filter {number}">'
+        f"</audio><details><summary>{len(moments)} moments</summary><ul>{where}</ul></details></li>\n"
+    )
 
 
 def _frames(recording: Path, recipe: Recipe, decoder: FfmpegDecoder) -> NDArray[np.float32]:
@@ -188,13 +196,32 @@ def _cut(moments: Iterable[Moment], decoder: FfmpegDecoder) -> dict[Moment, Audi
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
-<title>Convolution filters</title>
-<style>body {{ font-family: sans-serif }} td {{ padding: 0 1em }}</style>
-<h1>Convolution filters</h1>
-<p>For every filter, the moments of music that activate it most, the strongest first.</p>
-<table>
-<tr><th>layer</th><th>filter</th><th>sound</th><th>moments</th></tr>
-{rows}
-</table>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Filter sounds</title>
+<style>
+:root {{ --paper: #faf8f4; --ink: #1d1a16; --soft: #625d55; --line: #e4dfd5; color-scheme: light dark }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --paper: #16141a; --ink: #f2eee7; --soft: #a8a2ae; --line: #2e2a35 }}
+}}
+body {{ margin: 0; padding: clamp(20px, 5vw, 72px); background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif }}
+h1, h2 {{ font-family: Georgia, serif; font-weight: 400; letter-spacing: -.02em; line-height: 1 }}
+h1 {{ font-size: clamp(48px, 8vw, 112px); margin: 0 }}
+h2 {{ font-size: 32px; margin: 64px 0 20px }}
+h3 {{ font-size: 16px; margin: 0 0 10px }}
+p, summary, details {{ color: var(--soft) }}
+p {{ max-width: 38em; font-size: 19px }}
+ol, ul {{ list-style: none; margin: 0; padding: 0 }}
+ol {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(260px, 1fr)); gap: 16px }}
+ol > li {{ border: 1.5px solid var(--line); border-radius: 14px; padding: 16px; min-width: 0 }}
+audio {{ width: 100%; height: 40px; display: block; margin-bottom: 10px }}
+summary {{ cursor: pointer; padding: 4px 0 }}
+li li {{ font-size: 14px; overflow-wrap: anywhere }}
+</style>
+<h1>Filter sounds</h1>
+<p>What each convolution filter of the network responds to: the moments of music that activate it most, the strongest
+first.</p>
+{sections}
 </html>
 """

@@ -1,0 +1,94 @@
+"""A prediction in formats for other programs: rows for tables, and a picture of the timeline."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from wholetrack.api.formats import ResponseFormat
+from wholetrack.api.schemas import PredictionResponse
+from wholetrack.api.timeline import timeline_svg
+
+PROBABILITY_PREFIX = "p_"
+"""What the columns with probabilities begin with; the rest is the label."""
+
+_COLUMNS = ("kind", "start_s", "end_s", "genre", "share", "silent")
+
+
+def json_text(content: PredictionResponse) -> str:
+    """Return a prediction as JSON."""
+    return content.model_dump_json(exclude_unset=True)
+
+
+def csv_text(content: PredictionResponse) -> str:
+    """Return the verdicts, sections and windows of a prediction as CSV (RFC 4180), one per line.
+
+    Columns that do not apply to a line are empty.
+    """
+    columns = [*_COLUMNS, *(PROBABILITY_PREFIX + label for label in content.model.labels)]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    for row in rows(content):
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+def json_lines_text(content: PredictionResponse) -> str:
+    """Return the verdicts, sections and windows of a prediction as JSON objects, one per line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(content))
+
+
+def rows(content: PredictionResponse) -> Iterator[dict[str, Any]]:
+    """Yield the verdicts, sections and windows of a prediction, all windows with their probabilities.
+
+    Each has the fields ``kind`` (``summed_score``, ``majority_vote``, ``section`` or ``window``), ``start_s`` and
+    ``end_s`` in seconds, ``genre`` (None if silent), and ``share`` in [0, 1]: of the summed score or of the votes, or
+    the mean probability in a section, or the probability in a window. Windows also have ``silent``, and for each label
+    its probability.
+    """
+    labels, windows = content.model.labels, content.windows
+    for kind, ranking in (
+        ("summed_score", content.prediction.summed_score),
+        ("majority_vote", content.prediction.majority_vote),
+    ):
+        yield {
+            "kind": kind,
+            "start_s": 0.0,
+            "end_s": content.track.duration_s,
+            "genre": ranking.genre,
+            "share": ranking.share,
+        }
+    for section in content.sections:
+        yield {"kind": "section"} | section.model_dump(include={"start_s", "end_s", "genre", "share"})
+    length_s = content.model.step_s or content.model.window_s
+    silent = set(windows.silent)
+    for i, (start_s, genre, probabilities) in enumerate(
+        zip(windows.start_s, windows.genre, windows.probabilities, strict=True)
+    ):
+        yield {
+            "kind": "window",
+            "start_s": start_s,
+            "end_s": round(start_s + length_s, 6),
+            "genre": genre,
+            "share": max(probabilities),
+            "silent": i in silent,
+        } | {PROBABILITY_PREFIX + label: p for label, p in zip(labels, probabilities, strict=True)}
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+RENDERERS: dict[ResponseFormat, Callable[[PredictionResponse], str]] = {
+    ResponseFormat.JSON: json_text,
+    ResponseFormat.JSONL: json_lines_text,
+    ResponseFormat.CSV: csv_text,
+    ResponseFormat.SVG: timeline_svg,
+}
+"""How to write each format that is not a stream of events."""

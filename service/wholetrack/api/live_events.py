@@ -1,0 +1,203 @@
+"""The events of a live prediction, from the threads that work on the track to the response that sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wholetrack.aggregation.live_scores import LiveScores
+from wholetrack.aggregation.taxonomy import folded
+from wholetrack.api.responses import window_fields
+from wholetrack.api.schemas import WindowDetail
+from wholetrack.contracts import ModelCard, Rows, TaxonomySpec
+from wholetrack.observer import Observer
+
+PEAKS_PER_S = 10
+"""Number of peaks per second of audio in ``progress`` events."""
+
+_PEAK_DECIMALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: its name, and its data for JSON."""
+
+    name: str
+    data: dict[str, Any]
+
+
+class LiveEvents(Observer):
+    """Collects what happens to a track until it is sent.
+
+    The threads of the track and of the engine only append to a queue, without a lock, because the engine must not wait
+    for a response. :meth:`take` processes the queue. A client that reads slowly gets fewer and larger events. What
+    waits for it is at most about as large as the response.
+
+    Args:
+        detail: How much the events say about each window.
+
+    Attributes:
+        uploaded: Set on the event loop once the recording was received.
+    """
+
+    def __init__(self, detail: WindowDetail) -> None:
+        self.uploaded = asyncio.Event()
+        self._detail = detail
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._queue: deque[Callable[[], None]] = deque()
+        # Used by the thread of the track.
+        self._waveform = _Waveform(1)
+        # Used by take.
+        self._attempt: _Attempt | None = None
+
+    # The methods of an observer.
+
+    def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
+        """Begin an attempt to decode the track."""
+        self._waveform = _Waveform(card.audio.sample_rate)
+        self._queue.append(partial(self._begin, card, hop_s, taxonomy))
+
+    def decoded(self, samples: NDArray[np.float32]) -> None:
+        """Add the peaks of the waveform."""
+        if len(samples):
+            self._waveform.add(samples)
+            self._append(partial(self._add_peaks, self._waveform.decoded_s, self._waveform.take()))
+
+    def cut(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
+        """Add the times of windows, which wait until they are classified."""
+        # A file without audio has no windows and is no reason to begin a response.
+        self._queue.append(partial(self._add_windows, start_s, silent))
+
+    def classified(self, position: int, outputs: Rows) -> None:
+        """Add scores."""
+        self._append(partial(self._add_outputs, position, outputs.arrays[0]))
+
+    def _append(self, change: Callable[[], None]) -> None:
+        self._queue.append(change)
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    # For the response.
+
+    def wake(self) -> None:
+        """Make :meth:`wait` return. For use on the event loop."""
+        self._changed.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until something has changed; return whether it has."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def take(self) -> list[Event]:
+        """Return the events since the last call, with the windows in as few events as possible.
+
+        Only one thread at a time may call this.
+        """
+        while self._queue:
+            self._queue.popleft()()
+        return self._attempt.take(self._detail) if self._attempt else []
+
+    def _begin(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
+        # What was not sent of an earlier attempt is dropped.
+        is_first = self._attempt is None or not self._attempt.is_announced
+        self._attempt = _Attempt(card, hop_s, taxonomy, is_first=is_first)
+
+    def _add_peaks(self, decoded_s: float, peaks: list[float]) -> None:
+        assert self._attempt
+        self._attempt.decoded_s = decoded_s
+        self._attempt.peaks += peaks
+
+    def _add_windows(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
+        assert self._attempt
+        self._attempt.scores.add_windows(start_s, silent)
+
+    def _add_outputs(self, position: int, outputs: NDArray[np.float32]) -> None:
+        assert self._attempt
+        self._attempt.scores.add_outputs(position, outputs)
+
+
+class _Attempt:
+    """What is known about one attempt to decode the track, and was not sent."""
+
+    def __init__(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None, *, is_first: bool) -> None:
+        self.decoded_s = 0.0
+        self.peaks: list[float] = []
+        self.scores = LiveScores(card)
+        self.is_announced = False
+        self._card = card
+        self._hop_s = hop_s
+        self._taxonomy = taxonomy
+        self._labels = card.labels if taxonomy is None else tuple(taxonomy.genres)
+        self._is_first = is_first
+        self._n_sent = 0
+
+    def take(self, detail: WindowDetail) -> list[Event]:
+        events = []
+        if not self.is_announced:
+            self.is_announced = True
+            events.append(Event("start" if self._is_first else "restart", self._description()))
+        scores = self.scores.take()
+        if self._taxonomy:
+            scores = folded(scores, self._card.labels, self._taxonomy)
+        first, self._n_sent = self._n_sent, self._n_sent + len(scores.start_s)
+        if self.peaks:
+            events.append(
+                Event("progress", {"decoded_s": self.decoded_s, "windows": self._n_sent, "peaks": self.peaks})
+            )
+            self.peaks = []
+        if len(scores.start_s) and detail is not WindowDetail.NONE:
+            events.append(Event("windows", {"first": first} | window_fields(scores, self._labels, detail)))
+        return events
+
+    def _description(self) -> dict[str, Any]:
+        card = self._card
+        return {
+            "model": {
+                "name": card.name,
+                "version": card.version,
+                "window_s": card.windows.window_s,
+                "hop_s": self._hop_s,
+                "step_s": None if card.outputs.scores.steps is None else card.step_s,
+                "labels": self._labels,
+            },
+            "peaks_per_s": PEAKS_PER_S,
+        }
+
+
+class _Waveform:
+    """The largest absolute value of each tenth of a second."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._n_per_peak = max(1, sample_rate // PEAKS_PER_S)
+        self._rest = np.zeros(0, dtype=np.float32)
+        self._peaks: list[float] = []
+        self._n_samples = 0
+
+    @property
+    def decoded_s(self) -> float:
+        return round(self._n_samples / self._sample_rate, 3)
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        self._n_samples += len(samples)
+        samples = np.concatenate([self._rest, samples])
+        n_peaks = len(samples) // self._n_per_peak
+        whole, self._rest = np.split(samples, [n_peaks * self._n_per_peak])
+        peaks = np.abs(whole).reshape(n_peaks, self._n_per_peak).max(axis=1)
+        self._peaks += np.minimum(peaks, 1.0).astype("f8").round(_PEAK_DECIMALS).tolist()
+
+    def take(self) -> list[float]:
+        peaks, self._peaks = self._peaks, []
+        return peaks

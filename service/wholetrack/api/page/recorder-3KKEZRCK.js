@@ -1,0 +1,1 @@
+var o=class extends AudioWorkletProcessor{block=new Float32Array(2048);n=0;process(t){let e=t[0]??[],n=e[0]?.length??0;for(let s=0;s<n;s++){let r=0;for(let c of e)r+=c[s];this.block[this.n++]=r/e.length,this.n===2048&&(this.port.postMessage(this.block.slice()),this.n=0)}return!0}};registerProcessor("recorder",o);
