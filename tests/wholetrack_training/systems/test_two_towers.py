@@ -1,4 +1,4 @@
-"""wholetrack-crnn 2: export with two inputs, the parts of a genre's score, and what stays fixed while the head is fitted."""
+"""wholetrack-crnn 2: export with two inputs, the parts of a score, and what stays fixed while the head is fitted."""
 
 from __future__ import annotations
 
