@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wholetrack_training.systems.taxonomy import GENRES
+from wholetrack_training.systems.taxonomy import GTZAN
 from wholetrack_training.systems.two_towers import TowerOutputs, TwoTowerCrnn
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class TowerWindows:
     Attributes:
         spectrum: Outputs of the spectrum tower, ``[N, 19, 128]``.
         music: Outputs of the music tower, ``[N, 9, 384]``.
-        genre: Index into the genres, or :data:`UNLABELLED`, ``[N]``.
+        genre: Index into GTZAN's genres, or :data:`UNLABELLED`, ``[N]``.
         msd: What the taggers of the Million Song Dataset say of each genre, in deviations,
             ``[N, len(MSD_GENRES)]``; NaN if they were not asked.
         weight: How often a window is drawn, relative to the others, ``[N]``. The windows of a track share the weight of
@@ -54,7 +54,7 @@ class JointPlan:
         batch: Windows per batch.
         learning_rate: After a warm-up of twenty batches, falling to zero as a cosine.
         weight_decay: Decoupled weight decay; none for the weights of the score's parts.
-        label_smoothing: Share of the target that is spread over all genres.
+        label_smoothing: Share of the target that is spread over GTZAN's genres.
         msd_weight: Weight of the difference from the taggers of the Million Song Dataset.
         seed: Seed of all randomness.
     """
@@ -106,23 +106,20 @@ def fit_joint_head(network: TwoTowerCrnn, windows: TowerWindows, plan: JointPlan
 
 def _loss(network: TwoTowerCrnn, windows: TowerWindows, drawn: NDArray[np.intp], plan: JointPlan) -> Tensor:
     towers = TowerOutputs(torch.from_numpy(windows.spectrum[drawn]), torch.from_numpy(windows.music[drawn]))
-    said = torch.from_numpy(windows.msd[drawn])
+    genre, said = torch.from_numpy(windows.genre[drawn]), torch.from_numpy(windows.msd[drawn])
     found = network.predict(towers)
-    targets = _targets(network, found.tags.detach(), torch.from_numpy(windows.genre[drawn]), said, plan)
-    known = ~said.isnan()
-    loss = -(targets * torch.log_softmax(found.scores, dim=1)).sum(1).mean()
-    if known.any():
-        loss = loss + plan.msd_weight * (found.msd - said)[known].square().mean()
+    labelled, asked = genre != UNLABELLED, ~said.isnan()
+    unlabelled = ~labelled & asked.all(1)
+    loss = found.scores.new_zeros(())
+    if labelled.any():
+        # A label of GTZAN distinguishes its ten genres only. As a statement about the others it would suppress them.
+        scores = found.scores[labelled, : len(GTZAN)]
+        of_labels = nn.functional.cross_entropy(scores, genre[labelled], label_smoothing=plan.label_smoothing)
+        loss = loss + of_labels * labelled.float().mean()
+    if unlabelled.any():
+        evidence = network.head.tag_map(found.tags[unlabelled].detach(), said[unlabelled])
+        taught = nn.functional.cross_entropy(found.scores[unlabelled], torch.softmax(evidence, dim=1))
+        loss = loss + taught * unlabelled.float().mean()
+    if asked.any():
+        loss = loss + plan.msd_weight * (found.msd - said)[asked].square().mean()
     return loss
-
-
-def _targets(network: TwoTowerCrnn, tags: Tensor, genre: Tensor, msd: Tensor, plan: JointPlan) -> Tensor:
-    """Return the target share of each genre: the label, or for a window without one what the teachers say."""
-    targets = torch.full((len(genre), len(GENRES)), plan.label_smoothing / len(GENRES))
-    labelled = genre != UNLABELLED
-    targets[labelled, genre[labelled]] += 1 - plan.label_smoothing
-    asked = ~labelled & ~msd.isnan().any(1)
-    targets[asked] = torch.softmax(network.head.tag_map(tags[asked], msd[asked]), dim=1)
-    # Nobody said anything about the others.
-    targets[~labelled & ~asked] = 0.0
-    return targets
