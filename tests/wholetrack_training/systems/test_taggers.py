@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,26 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
-import soundfile
-import soxr
-
+from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack_training.errors import DataError
 from wholetrack_training.systems.taggers.tagger import TAGGERS, TaggerOutputs, open_tagger
 from wholetrack_training.systems.taggers.weights import read_weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.data]
 
-_RATE = 22050
-
 
 def ask(music: Path, name: str, track: str, seconds: int = 12) -> tuple[tuple[str, ...], TaggerOutputs]:
     tagger = open_tagger(name, music / "pretrained")
     path = music / "audio" / "gtzan" / track.split(".", maxsplit=1)[0] / f"{track}.flac"
-    samples, rate = soundfile.read(path, dtype="float32", frames=seconds * _RATE)
-    assert rate == _RATE
+    with (
+        closing(FfmpegDecoder(find_ffmpeg())) as decoder,
+        decoder.open(path, sample_rate=tagger.sample_rate, max_duration_s=60) as decoding,
+    ):
+        samples = np.concatenate(list(decoding.blocks()))[: seconds * tagger.sample_rate]
+        decoding.summary()
     centres = np.arange(1.5, seconds - 1, 1.0).tolist()
-    return tagger.labels, tagger.outputs(soxr.resample(samples, _RATE, tagger.sample_rate), centres)
+    return tagger.labels, tagger.outputs(samples, centres)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,8 @@ class TaughtWindows:
         starts = np.array([grid.start(frame) for frame in range(MUSIC_FRAMES)], dtype=np.intp)
         samples = self._recordings[recording].samples(begin, int(starts[-1]) + spec.n_fft)
         samples[1:] -= np.float32(spec.pre_emphasis or 0.0) * samples[:-1].copy()
-        return normalise(self._log_mel.frames(samples, starts)[None], spec.normalisation)[0]
+        frames: NDArray[np.float32] = normalise(self._log_mel.frames(samples, starts)[None], spec.normalisation)[0]
+        return frames
 
 
 def distil(recordings: Sequence[TaughtRecording], plan: DistillationPlan, *, mn04: Path, folder: Path) -> MusicStudent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,9 +84,8 @@ def fit_joint_head(network: TwoTowerCrnn, windows: TowerWindows, plan: JointPlan
         parameter.requires_grad = False
     parts = [head.map_weight, head.prior_weight]
     layers = [p for p in head.parameters() if p.requires_grad and all(p is not part for part in parts)]
-    optimiser = torch.optim.AdamW(
-        [{"params": layers}, {"params": parts, "weight_decay": 0.0}], weight_decay=plan.weight_decay
-    )
+    groups: list[dict[str, Any]] = [{"params": layers}, {"params": parts, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
     steps = plan.epochs * math.ceil(len(windows) / plan.batch)
     share = windows.weight / windows.weight.sum()
     network.eval()

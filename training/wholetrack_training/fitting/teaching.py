@@ -74,12 +74,13 @@ def _teach(
     name: str, samples: NDArray[np.float32], taggers: Sequence[Tagger], store: TeachingStore, plan: TeachingPlan
 ) -> None:
     length_s = len(samples) / _DECODED_RATE
-    start_s = np.arange(max(1, int((length_s - _WINDOW_S) // plan.hop_s) + 1)) * plan.hop_s
+    n_windows = max(1, int((length_s - _WINDOW_S) // plan.hop_s) + 1)
+    start_s = np.arange(n_windows, dtype=np.float64) * plan.hop_s
     targets = {}
     for tagger in taggers:
         windows = np.arange(len(start_s))[:: plan.every.get(tagger.name, 1)]
         at_its_rate = soxr.resample(samples, _DECODED_RATE, tagger.sample_rate)
-        found = tagger.outputs(at_its_rate, start_s[windows] + _WINDOW_S / 2)
+        found = tagger.outputs(at_its_rate, (start_s[windows] + _WINDOW_S / 2).tolist())
         targets[tagger.name] = Targets(windows, found.logits, found.embedding)
     store.add(name, soxr.resample(samples, _DECODED_RATE, plan.sample_rate), start_s, targets)
 

@@ -138,7 +138,8 @@ class SqueezeExciteBySecond(nn.Module):
         # [N, channels, parts, frames of a part] -> [N, parts, channels]
         mean = x.mean(2).reshape(-1, channels, parts, frames // parts).mean(3).transpose(1, 2)
         gate = self.fc2(nn.functional.relu(self.fc1(mean))).sigmoid().transpose(1, 2)
-        return x * gate[..., None].expand(-1, -1, -1, frames // parts).reshape(-1, channels, 1, frames)
+        out: Tensor = x * gate[..., None].expand(-1, -1, -1, frames // parts).reshape(-1, channels, 1, frames)
+        return out
 
 
 def _convolution(

@@ -30,7 +30,9 @@ class Musicnn(nn.Module):
             if name.startswith("batch_normalization_")
         )
         self.norms = nn.ModuleList([_batch_norm(weights, i) for i in range(norms)])
-        self.convolutions = nn.ModuleList([_convolution(weights, i) for i in range(8)])
+        convolutions = [_convolution(weights, i) for i in range(8)]
+        self.convolutions = nn.ModuleList(convolutions)
+        self.kernels = [convolution.kernel_size[0] for convolution in convolutions]
         self.penultimate, self.tags = _dense(weights, "dense"), _dense(weights, "dense_1")
 
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,13 +51,14 @@ class Musicnn(nn.Module):
 
     def _front(self, x: Tensor, index: int) -> Tensor:
         convolution = self.convolutions[index]
-        kernel = int(convolution.kernel_size[0])
+        kernel = self.kernels[index]
         # Timbre filters get three frames of padding; the rhythm filters have even lengths, padded as TensorFlow does.
         before, after = (3, 3) if index < _N_TIMBRE else ((kernel - 1) // 2, kernel // 2)
-        out = torch.relu(convolution(nn.functional.pad(x, (0, 0, before, after))))
+        out: Tensor = torch.relu(convolution(nn.functional.pad(x, (0, 0, before, after))))
         n, channels, frames, bands = out.shape
         # The normalisation precedes the maximum: its gain may be negative.
-        return self.norms[index + 1](out.flatten(2)).reshape(n, channels, frames, bands).amax(3)
+        normalised: Tensor = self.norms[index + 1](out.flatten(2))
+        return normalised.reshape(n, channels, frames, bands).amax(3)
 
     def _middle(self, x: Tensor, index: int) -> Tensor:
         padded = nn.functional.pad(x, (3, 3)).transpose(1, 2).unsqueeze(1)
