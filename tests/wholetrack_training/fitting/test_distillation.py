@@ -73,6 +73,14 @@ def test_an_interrupted_run_ends_with_the_same_weights(
         torch.testing.assert_close(one, other)
 
 
+def test_the_statistics_of_mn04_are_kept(weights: Path, recordings: list[TaughtRecording], tmp_path: Path) -> None:
+    student = distil(recordings, PLAN, mn04=weights, folder=tmp_path)
+    with np.load(weights) as published:
+        for name, value in student.mn04.state_dict().items():
+            unchanged = np.array_equal(value.numpy(), published[name])
+            assert unchanged == ("running" in name or "num_batches" in name), name
+
+
 def test_another_plan_does_not_continue_a_run(weights: Path, recordings: list[TaughtRecording], tmp_path: Path) -> None:
     distil(recordings, DistillationPlan(steps=1, batch=2), mn04=weights, folder=tmp_path)
     with pytest.raises(DifferentRunError, match="another plan"):

@@ -51,7 +51,7 @@ class DistillationPlan:
 
     steps: int = 2000
     batch: int = 24
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warm_up: int = 60
     weight_decay: float = 0.01
     seed: int = 1
@@ -177,7 +177,7 @@ def distil(recordings: Sequence[TaughtRecording], plan: DistillationPlan, *, mn0
         student.load_state_dict(state["student"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
-    student.train()
+    _set_training(student)
     began, losses = time.monotonic(), []
     while step < plan.steps:
         factor = min(1.0, (step + 1) / plan.warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))
@@ -190,6 +190,14 @@ def distil(recordings: Sequence[TaughtRecording], plan: DistillationPlan, *, mn0
             _log.info("Step %d/%d: loss %.3f, %.0f s", step, plan.steps, np.mean(losses), time.monotonic() - began)
             losses = []
     return student.eval()
+
+
+def _set_training(student: MusicStudent) -> None:
+    """Switch to training, but keep mn04's batch statistics: those of a small batch undo what the tower knows."""
+    student.train()
+    for module in student.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def _step(
