@@ -16,7 +16,8 @@ def mflop_per_window(content: bytes) -> float:
         content: The ONNX file.
     """
     model = onnx.load_from_string(content)
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for entry in model.graph.input:
+        entry.type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model).graph
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]

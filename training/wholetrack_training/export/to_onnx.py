@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 import torch
@@ -42,18 +42,36 @@ def export_onnx(network: nn.Module, *, frames: int, n_mels: int) -> bytes:
     Raises:
         ExportError: If the graph has a node that the CUDA provider would run on the CPU.
     """
+    return export_onnx_graph(network, inputs={INPUT: (frames, n_mels)}, outputs=[OUTPUT])
+
+
+def export_onnx_graph(network: nn.Module, *, inputs: Mapping[str, tuple[int, int]], outputs: Sequence[str]) -> bytes:
+    """Export a network with any number of inputs and outputs, and a dynamic batch size.
+
+    Args:
+        network: Maps one tensor ``[N, frames, n_mels]`` per input to one tensor ``[N, ...]`` per output, in float32.
+        inputs: Frames and mel bands of each input, by name, in the order of the network's arguments.
+        outputs: Names of the outputs, in order.
+
+    Returns:
+        The ONNX file, without the exporter's metadata, which contains source paths of this machine.
+
+    Raises:
+        ExportError: If the graph has a node that the CUDA provider would run on the CPU.
+    """
     network = with_single_nodes(network).eval()
-    example = torch.zeros((2, frames, n_mels))
+    examples = tuple(torch.zeros((2, *shape)) for shape in inputs.values())
+    batch = torch.export.Dim("N", min=1)
     with _quiet():
         program = torch.onnx.export(
             network,
-            (example,),
+            examples,
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("N", min=1)},),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
             custom_translation_table=RECURRENT_TRANSLATIONS,
         )
     assert program is not None

@@ -85,16 +85,23 @@ class Crnn(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return the logits of each window."""
+        logits: Tensor = self.classify(self.dropout(self.pool(self.sequence(windows))))
+        return logits
+
+    def sequence(self, windows: Tensor) -> Tensor:
+        """Return the outputs of the GRU, ``[N, steps, 2 * hidden]``."""
         x = as_image(windows)
         if self.masked_top_bands:
             kept = x[:, :, : -self.masked_top_bands]
             x = torch.cat((kept, kept[:, :, -1:].expand(-1, -1, self.masked_top_bands, -1)), dim=2)
         if self.centred:
             x = torch.cat((x, x - x.mean(3, keepdim=True)), dim=1)
-        x, _ = self.gru(as_sequence(self.blocks(x)))
-        x = torch.cat((self.attention(x), x.mean(1)), dim=1)
-        logits: Tensor = self.classify(self.dropout(x))
-        return logits
+        out: Tensor = self.gru(as_sequence(self.blocks(x)))[0]
+        return out
+
+    def pool(self, sequence: Tensor) -> Tensor:
+        """Pool the outputs of the GRU over time, ``[N, 4 * hidden]``."""
+        return torch.cat((self.attention(sequence), sequence.mean(1)), dim=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,141 @@
+"""wholetrack-crnn 2: export with two inputs, the parts of a score, and what stays fixed while the head is fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
+
+import torch
+
+from wholetrack.features.logmel import LogMel
+from wholetrack_training.export.to_onnx import export_onnx_graph
+from wholetrack_training.fitting.joint import UNLABELLED, JointPlan, TowerWindows, fit_joint_head
+from wholetrack_training.systems.mobilenet import MusicTrunk, SqueezeExciteBySecond, TrunkShape
+from wholetrack_training.systems.taxonomy import AUDIOSET, GENRES, GTZAN, MSD, MSD_GENRES, PARENTS, UNVERIFIED, TagMap
+from wholetrack_training.systems.two_towers import (
+    AUDIO,
+    MUSIC_FEATURES,
+    MUSIC_FRAMES,
+    JointHead,
+    JointShape,
+    TaggerHead,
+    TwoTowerCrnn,
+)
+
+pytestmark = pytest.mark.torch
+
+TAGS = tuple(dict.fromkeys(tag for tags in AUDIOSET.values() for tag in tags))
+
+
+def new_network() -> TwoTowerCrnn:
+    torch.manual_seed(0)
+    return TwoTowerCrnn(JointHead(JointShape(), TaggerHead(32, len(TAGS)), TagMap(TAGS))).eval()
+
+
+def test_the_exported_graph_has_two_inputs_and_three_outputs() -> None:
+    network = new_network()
+    content = export_onnx_graph(
+        network,
+        inputs={"spectrum": (39, 128), "music": (MUSIC_FRAMES, 112)},
+        outputs=["scores", "tags", "embedding"],
+    )
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for n_windows in (1, 5):
+        rng = np.random.default_rng(n_windows)
+        windows = {
+            "spectrum": rng.random((n_windows, 39, 128), dtype=np.float32),
+            "music": rng.random((n_windows, MUSIC_FRAMES, 112), dtype=np.float32),
+        }
+        with torch.inference_mode():
+            expected = network(*(torch.from_numpy(window) for window in windows.values()))
+        found = session.run(["scores", "tags", "embedding"], windows)
+        assert [output.shape[1] for output in found] == [len(GENRES), len(TAGS), expected[2].shape[1]]
+        for output, reference in zip(found, expected, strict=True):
+            np.testing.assert_allclose(output, reference.numpy(), atol=1e-4)
+
+
+def test_a_hop_of_one_second_is_a_whole_number_of_steps_of_the_trunk() -> None:
+    rate = MUSIC_FEATURES.frame_rate(AUDIO.sample_rate)
+    trunk = MusicTrunk(TrunkShape()).eval()
+    with torch.inference_mode():
+        steps = trunk(torch.zeros(1, 1, 112, MUSIC_FRAMES)).shape[3]
+    assert steps == 9
+    assert rate % (MUSIC_FRAMES // steps) == 0
+    assert rate * 3 == MUSIC_FRAMES
+
+
+def test_no_band_of_the_music_tower_is_empty_and_none_reaches_the_range_in_which_encoders_differ() -> None:
+    LogMel(MUSIC_FEATURES, AUDIO.sample_rate)
+    assert MUSIC_FEATURES.empty_bands == "refuse"
+    assert 9900 < MUSIC_FEATURES.fmax < 10000
+
+
+def test_squeeze_and_excitation_by_second_does_not_mix_seconds() -> None:
+    torch.manual_seed(0)
+    layer = SqueezeExciteBySecond(16, 8, seconds=3)
+    x = torch.rand(2, 16, 4, 36)
+    changed = x.clone()
+    changed[..., 24:] = 5.0
+    with torch.inference_mode():
+        before, after = layer(x), layer(changed)
+    torch.testing.assert_close(after[..., :24], before[..., :24])
+    whole = SqueezeExciteBySecond(16, 8, seconds=0)
+    whole.load_state_dict(layer.state_dict())
+    with torch.inference_mode():
+        assert not torch.allclose(whole(changed)[..., :24], whole(x)[..., :24])
+
+
+def test_every_genre_is_mapped_and_every_parent_is_a_genre() -> None:
+    known = {*GENRES, *UNVERIFIED}
+    assert set(AUDIOSET) == known
+    assert set(MSD) <= known
+    assert set(PARENTS) <= known
+    assert set(PARENTS.values()) <= set(GENRES)
+    assert GENRES[: len(GTZAN)] == GTZAN
+
+
+def test_the_map_gives_the_strongest_tag_in_deviations() -> None:
+    tag_map = TagMap(TAGS)
+    logits = torch.zeros(2, len(TAGS))
+    logits[0, TAGS.index("Bluegrass")] = 3.0
+    tag_map.mean.fill_(1.0)
+    tag_map.deviation.fill_(2.0)
+    msd = torch.zeros(2, len(MSD_GENRES))
+    msd[1, MSD_GENRES.index("country")] = 3.0
+    evidence = tag_map(logits, msd)
+    country, disco = GENRES.index("country"), GENRES.index("disco")
+    assert evidence[0, country] == pytest.approx(1 / 3)
+    assert evidence[1, country] == pytest.approx(-1 / 6 + 2.0)
+    # There is no tag for disco in the Million Song Dataset.
+    assert evidence[1, disco] == pytest.approx(-0.5)
+
+
+def test_fitting_the_head_learns_labels_and_leaves_the_towers_unchanged() -> None:
+    network = new_network()
+    rng = np.random.default_rng(0)
+    genre = np.arange(64) % 4
+    music = rng.normal(size=(64, 9, 384)).astype(np.float32)
+    music[np.arange(64), :, genre] += 20.0
+    msd = np.full((64, len(MSD_GENRES)), np.nan, dtype=np.float32)
+    msd[:8] = 0.0
+    windows = TowerWindows(
+        spectrum=rng.normal(size=(64, 19, 128)).astype(np.float32),
+        music=music,
+        genre=np.where(np.arange(64) < 4, UNLABELLED, genre),
+        msd=msd,
+        weight=np.ones(64),
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fit_joint_head(network, windows, JointPlan(epochs=40))
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("head.") and not name.startswith("head.music.") for name in changed)
+    from wholetrack_training.systems.two_towers import TowerOutputs
+
+    with torch.inference_mode():
+        scores = network.predict(TowerOutputs(torch.from_numpy(windows.spectrum), torch.from_numpy(music))).scores
+    assert (scores.argmax(1).numpy() == genre).mean() > 0.9
