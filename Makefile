@@ -8,7 +8,7 @@ RUNS ?= runs
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
     page page-check performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -37,12 +37,14 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests that need the whole machine or a fixed port run alone. The others run in two processes.
+# Tests that need the whole machine or a fixed port run alone. Those in LONG and BROWSER have targets of their own. The
+# others run in two processes.
 ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_readme.py
 LONG := tests/e2e/test_memory.py
+BROWSER := tests/browser
 unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) $(BROWSER:%=--ignore=%) -n 2 --dist loadfile)
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
 	cd page && npm run --silent build
@@ -53,6 +55,9 @@ page-check: page/node_modules/.package-lock.json ## Check that the committed pag
 page/node_modules/.package-lock.json: page/package.json page/package-lock.json
 	cd page && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
+
+browser: $(VENV)/.test page/node_modules/.package-lock.json ## Test the page in Chromium (needs Chromium and Node 20; about 3 minutes)
+	$(BIN)/python -m pytest $(BROWSER)
 
 memory: $(VENV)/.test ## Decode 32 files with a huge index at once in a control group of 2 GiB (as root; about 4 minutes)
 	$(BIN)/python -m pytest $(LONG)
