@@ -204,8 +204,9 @@ def test_a_link_shows_the_result_again_without_the_service(
     other.screenshot(path=screenshots / "link.png")
     page.check("#share-name")
     page.click("#share")
-    until(lambda: page.url != link)
-    expect(open_page(page.url).locator("#filename")).to_have_text("tune.wav")
+    # Not page.url, which is updated only while Playwright waits for something.
+    page.wait_for_function("link => location.href !== link", arg=link)
+    expect(open_page(page.evaluate("location.href")).locator("#filename")).to_have_text("tune.wav")
 
 
 @pytest.mark.parametrize("fragment", ["#r=", "#r=xyz", "#r=q1YqU7JSMlTSUcpTslIqSCxJTVGqBQA"])
