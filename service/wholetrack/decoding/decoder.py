@@ -234,11 +234,15 @@ class Decoding:
             for samples in self._run.blocks():
                 self._check_format()
                 yield samples
-            self._check_format()
-            self._outcomes.append(self._run.outcome())
+            outcome = self._run.outcome()
+            self._outcomes.append(outcome)
             self._peak = max(self._peak, self._run.peak)
             if self._was_killed:
                 return
+            # Only now the log has been read to its end.
+            self._check_format()
+            if outcome.duration_s > 0 and not self._run.log.n_formats and not self._plan.exact:
+                self._decode_exactly("ffmpeg does not log its filters")
 
     def _start(self, part: AudioPart) -> FfmpegRun:
         return FfmpegRun(
@@ -265,12 +269,11 @@ class Decoding:
         Raises:
             DecodeAgainError: If samples were lost where the format changed, or the channels may cancel each other.
         """
-        log = self._run.log
-        if self._plan.exact or not log.started:
+        if self._plan.exact:
             return
-        if log.n_formats != 1:
+        if self._run.log.n_formats > 1:
             self._decode_exactly("the format changes")
-        if log.out_of_phase:
+        if self._run.log.out_of_phase:
             self._decode_exactly("the channels are out of phase")
 
     def _check_silence(self) -> None:
