@@ -21,6 +21,7 @@ from tests.harness.waiting import until
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import Decoding, FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg
+from wholetrack.decoding.plan import QUICK, THOROUGH, DecodingPlan
 from wholetrack.errors import StartupError
 
 pytestmark = pytest.mark.timing
@@ -40,9 +41,12 @@ def wav(tmp_path: Path, tune: NDArray[np.float32]) -> Path:
     return path
 
 
-def test_a_stopped_ffmpeg_yields_empty_blocks_until_it_continues(decoder: FfmpegDecoder, long_song: Path) -> None:
-    whole, _ = decode(decoder, long_song, limit_s=3600)
-    with decoder.open(long_song, sample_rate=RATE, max_duration_s=3600) as decoding:
+@pytest.mark.parametrize("plan", [QUICK, THOROUGH], ids=["quick", "thorough"])
+def test_a_stopped_ffmpeg_yields_empty_blocks_until_it_continues(
+    decoder: FfmpegDecoder, long_song: Path, plan: DecodingPlan
+) -> None:
+    whole, _ = decode(decoder, long_song, limit_s=3600, plan=plan)
+    with decoder.open(long_song, sample_rate=RATE, max_duration_s=3600, plan=plan) as decoding:
         blocks, decoded = decoding.blocks(), list[NDArray[np.float32]]()
         child = psutil.Process(decoding._run.process.pid)
         child.suspend()
