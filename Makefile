@@ -42,7 +42,7 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_readme.py
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
-unit: $(VENV)/.test ## Run all tests, or those in PYTEST, such as PYTEST='tests/e2e -k health'
+unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) $(BROWSER:%=--ignore=%) -n 2 --dist loadfile)
 

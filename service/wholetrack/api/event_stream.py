@@ -62,6 +62,9 @@ class EventStream(Response):
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast shutdown_timeout_s. The client still gets an event that says why.
             self._prediction.cancel()
+        except BaseException:
+            self._prediction.cancel()
+            raise
         finally:
             outcome = await finished(self._prediction)
         if not isinstance(outcome, Response):

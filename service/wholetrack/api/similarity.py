@@ -18,15 +18,17 @@ from wholetrack.api.upload import UploadLimits, body_chunks
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.settings import Settings
 
-# About 1,500 vectors of 512 numbers. Parsing as much takes a tenth of a second, during which no other thread runs.
+# About 1,500 vectors of 512 numbers. Parsing that much takes a tenth of a second, during which no other thread runs.
 _MAX_BODY_BYTES = 8 << 20
 _MAX_ITEMS = 10_000
 _MAX_LENGTH = 4096
+# Far beyond a vector of unit length, and the squares of 4,096 of them fit into float32.
+_MAX_COMPONENT = 1e6
 # Each request may hold a multiple of its body in memory.
 _AT_ONCE = CapacityLimiter(2)
 
 _Vector = Annotated[
-    list[Annotated[float, Field(allow_inf_nan=False)]],
+    list[Annotated[float, Field(ge=-_MAX_COMPONENT, le=_MAX_COMPONENT, allow_inf_nan=False)]],
     Field(
         min_length=2,
         max_length=_MAX_LENGTH,
@@ -40,7 +42,7 @@ class SimilarityItem(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    id: str = Field(max_length=1024, description="What the client calls it; returned as it is.")
+    id: str = Field(max_length=1024, description="The client's identifier; returned as it is.")
     embedding: _Vector
 
 
@@ -61,7 +63,7 @@ class SimilarityRequest(BaseModel):
 class SimilarItem(BaseModel):
     """One embedding of the ranking."""
 
-    id: str = Field(description="What the client calls it.")
+    id: str = Field(description="The client's identifier.")
     similarity: float = Field(description="Cosine of the angle to the query, from -1 to 1; 1 for the same direction.")
 
 
@@ -110,7 +112,7 @@ async def similarity(request: Request) -> SimilarityResponse:
     """Ranks embeddings, which predictions with `embedding=track` or `embedding=windows` return.
 
     Nothing is stored: the client sends all embeddings that it wants to compare. Only embeddings of the same model and
-    version are comparable. The body may have 8 MiB; for larger libraries use the command `wholetrack similar`.
+    version are comparable. The body may be up to 8 MiB; for larger libraries use the command `wholetrack similar`.
     """
     settings: Settings = request.app.state.settings
     limits = UploadLimits(_MAX_BODY_BYTES, settings.min_upload_bytes_per_s, settings.client_timeout_s)

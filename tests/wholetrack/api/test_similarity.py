@@ -72,6 +72,8 @@ def test_embeddings_are_ranked_by_the_cosine(client: AppClient) -> None:
         ),
         ({"query": ["1", 0], "items": items([1, 0])}, "invalid_parameter", "query.0: input should be a valid number."),
         (b'{"query": [NaN, 0], "items": []}', "invalid_parameter", "query.0: input should be a finite number."),
+        ({"query": [1e39, 0], "items": items([1, 0])}, "invalid_parameter", "query.0: input should be less than or"),
+        ({"query": [1, 0], "items": items([-1e39, 0])}, "invalid_parameter", "items.0.embedding.0: input should be"),
         ({"query": [1, 0], "items": items([1, 0]), "k": 1}, "invalid_parameter", "k: extra inputs are not permitted."),
         ({"query": [1.0] * 4097, "items": items([1, 0])}, "invalid_parameter", "query: list should have at most 4096"),
         (

@@ -124,7 +124,7 @@ class TaughtWindows:
         """Draw windows.
 
         Returns:
-            Augmented windows ``[N, 144, 112]``; and for each tagger the rows that it was asked about and its values.
+            Augmented windows ``[N, 288, 112]``; and for each tagger the rows that it was asked about and its values.
         """
         drawn = self._windows[rng.choice(len(self._windows), plan.batch, p=self._probability)]
         windows = np.stack([self._frames(i, j) for i, j in drawn])

@@ -33,7 +33,7 @@ class MusicStudent(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(EMBEDDING, length) for name, length in lengths.items()})
 
     def forward(self, windows: Tensor) -> dict[str, Tensor]:
-        """Return what each tagger is expected to say of windows ``[N, 144, 112]``: ``[N, values]`` by name."""
+        """Return what each tagger is expected to say of windows ``[N, 288, 112]``: ``[N, values]`` by name."""
         logits, embedding = self.mn04(windows)
         return {"mn04": torch.cat((logits, embedding), dim=1)} | {
             name: head(embedding) for name, head in self.heads.items()
