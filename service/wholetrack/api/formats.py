@@ -12,11 +12,12 @@ class ResponseFormat(StrEnum):
     """A format of a prediction, by its name in the parameter ``format``."""
 
     JSON = "json"
-    SSE = "sse"
-    NDJSON = "ndjson"
     JSONL = "jsonl"
     CSV = "csv"
     SVG = "svg"
+    # Last, so that a wildcard does not choose them: not every client can read a stream of events.
+    SSE = "sse"
+    NDJSON = "ndjson"
 
     @property
     def media_type(self) -> str:

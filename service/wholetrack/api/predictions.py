@@ -84,7 +84,7 @@ class Predictions:
         Raises:
             ServiceError: Any error that the route documents.
         """
-        response_format = parameters.format or negotiate(request.headers.get("accept", ""))
+        response_format = parameters.format or negotiate(", ".join(request.headers.getlist("accept")))
         if not response_format.is_live:
             return await self._predict(request, parameters, response_format)
         live = LiveEvents(parameters.windows)
@@ -173,13 +173,14 @@ class Predictions:
             content = prediction_response(prediction, source, top_k=parameters.top_k, detail=detail)
             body = RENDERERS[response_format](content).encode()
             attributes.update(_span_attributes(prediction, content))
+        model = self._pipeline.key(parameters.model)
         self._metrics.count_prediction(
-            model=self._pipeline.key(parameters.model),
+            model=model,
             n_windows=content.windows.count,
             duration_s=prediction.duration_s,
             timing=content.timing_ms,
         )
-        self._metrics.results.count(content)
+        self._metrics.results.count(model, content)
         headers = {"Server-Timing": _server_timing(content), "Vary": "Accept"}
         return Response(body, media_type=response_format.media_type, headers=headers)
 

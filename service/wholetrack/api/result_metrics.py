@@ -38,9 +38,9 @@ class ResultMetrics:
             registry=registry,
         )
 
-    def count(self, content: PredictionResponse) -> None:
-        """Count one successful prediction."""
-        model, prediction = content.model.name, content.prediction
+    def count(self, model: str, content: PredictionResponse) -> None:
+        """Count one successful prediction of a model, by the key that all metrics use."""
+        prediction = content.prediction
         self._genres.labels(model, prediction.summed_score.genre or "silent").inc()
         self._confidence.labels(model).observe(prediction.confidence)
         self._domain.labels(model, _DOMAINS[prediction.in_domain]).inc()
