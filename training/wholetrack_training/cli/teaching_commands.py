@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,8 @@ def teach(
     plan = TeachingPlan(sample_rate=AUDIO.sample_rate, max_s=max_s, every={"msd_musicnn": musicnn_every})
     taggers = [open_tagger(name, weights) for name in TAGGERS]
     filled = TeachingStore(store)
-    teach_recordings(files, taggers, filled, plan, FfmpegDecoder(find_ffmpeg()))
+    with closing(FfmpegDecoder(find_ffmpeg())) as decoder:
+        teach_recordings(files, taggers, filled, plan, decoder)
     recordings = filled.recordings()
     windows = sum(len(recording.start_s) for recording in recordings)
     typer.echo(f"{len(recordings)} recordings, {windows} windows")

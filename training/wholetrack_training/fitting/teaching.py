@@ -50,7 +50,7 @@ def teach_recordings(
 ) -> None:
     """Decode the recordings that are not in the store yet, and ask the taggers about them.
 
-    Recordings that cannot be decoded are logged and left out. An interrupted call can be repeated.
+    Recordings that cannot be decoded, or are shorter than a window, are logged and left out. An interrupted call can be repeated.
 
     Args:
         files: Name and path of each recording.
@@ -63,8 +63,12 @@ def teach_recordings(
     for done, (name, path) in enumerate(missing, start=1):
         try:
             decoded = _decode(path, decoder)
-        except ServiceError as error:
-            _log.warning("Left out %s: %s", name, error.detail)
+        except (ServiceError, OSError) as error:
+            _log.warning("Left out %s: %s", name, error)
+            continue
+        if len(decoded) < _WINDOW_S * _DECODED_RATE:
+            # The taggers would repeat it to fill a window, and the student would not.
+            _log.warning("Left out %s: it is shorter than a window", name)
             continue
         _teach(name, _middle(decoded, plan.max_s), taggers, store, plan)
         _log.info("%d/%d %s", done, len(missing), name)
@@ -74,7 +78,7 @@ def _teach(
     name: str, samples: NDArray[np.float32], taggers: Sequence[Tagger], store: TeachingStore, plan: TeachingPlan
 ) -> None:
     length_s = len(samples) / _DECODED_RATE
-    n_windows = max(1, int((length_s - _WINDOW_S) // plan.hop_s) + 1)
+    n_windows = int((length_s - _WINDOW_S) // plan.hop_s) + 1
     start_s = np.arange(n_windows, dtype=np.float64) * plan.hop_s
     targets = {}
     for tagger in taggers:
