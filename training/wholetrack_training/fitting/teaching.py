@@ -50,7 +50,8 @@ def teach_recordings(
 ) -> None:
     """Decode the recordings that are not in the store yet, and ask the taggers about them.
 
-    Recordings that cannot be decoded, or are shorter than a window, are logged and left out. An interrupted call can be repeated.
+    Recordings that cannot be decoded, or are shorter than a window, are logged and left out. An interrupted call can be
+    repeated.
 
     Args:
         files: Name and path of each recording.
