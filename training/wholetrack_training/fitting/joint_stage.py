@@ -13,20 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wholetrack.contracts import RelativeToMax
 from wholetrack_training.fitting.fold_data import FoldData
 from wholetrack_training.fitting.frame_changes import FrameChanges, changed_levels, masked, mixed
 from wholetrack_training.fitting.loop import Checkpoint, Progress, averaged_copy, keep_statistics, set_rates
 from wholetrack_training.fitting.music_stage import draw, window_samples
 from wholetrack_training.fitting.teachers import LONG_TAGGER, TaggerTargets, TargetScale, Teachers
 from wholetrack_training.fitting.waveforms import UNCHANGED, SoundChanges, Stretches, Waveforms
-from wholetrack_training.systems.gtzan import gtzan_features
-from wholetrack_training.systems.spectrograms import Spectrogram
+from wholetrack_training.systems.network_inputs import RANGE_DB, NetworkInputs
 from wholetrack_training.systems.taxonomy import GTZAN, MSD, MSD_GENRES, strongest
 from wholetrack_training.systems.two_towers import (
-    AUDIO,
-    MUSIC_FEATURES,
-    MUSIC_FRAMES,
     SPECTRUM_FRAMES,
     WINDOW_S,
     Predictions,
@@ -37,7 +32,6 @@ from wholetrack_training.systems.two_towers import (
 MSD_TAGGERS = ("msd_musicnn", LONG_TAGGER)
 """The taggers that were trained on the Million Song Dataset."""
 
-_RANGE_DB = 60.0
 # Frames per second of gtzan-mel.npz: 387 frames sampled from 30 s.
 _FRAME_RATE = 387 / 30
 _JITTER = 2
@@ -84,7 +78,7 @@ class JointStudent(nn.Module):
     def __init__(self, network: TwoTowerCrnn, lengths: dict[str, int], n_msd_tags: int) -> None:
         super().__init__()
         self.network = network
-        joined = network.head.classify.in_features
+        joined = network.head.msd.in_features
         self.heads = nn.ModuleDict({name: nn.Linear(joined, length) for name, length in lengths.items()})
         self.spectrum_tags = nn.Linear(network.spectrum_msd.in_features, n_msd_tags)
 
@@ -118,11 +112,7 @@ class JointTraining:
         self._genres = data.audio_genres.to(device)
         self._frames, self._frame_genres = data.frames.to(device), data.genres.to(device)
         self._tags = data.tags.to(device)
-        self._spectrum = Spectrogram(
-            gtzan_features(RelativeToMax(range_db=_RANGE_DB)), AUDIO.sample_rate, SPECTRUM_FRAMES
-        )
-        self._music = Spectrogram(MUSIC_FEATURES, AUDIO.sample_rate, MUSIC_FRAMES)
-        self._spectrum.to(device), self._music.to(device)
+        self._inputs = NetworkInputs().to(device)
         labels = teachers.taggers["mn04"].labels
         self._tag_rows = torch.tensor([labels.index(tag) for tag in network.head.tag_map.labels], device=device)
         self._reference = self._of_every_recording()
@@ -224,7 +214,7 @@ class JointTraining:
         frames = self._frames[track[:, None], first[:, None] + torch.arange(SPECTRUM_FRAMES, device=device)]
         changed = changed_levels(frames, plan.frame_changes)
         relative = changed - changed.amax((1, 2), keepdim=True)
-        windows = masked((relative / _RANGE_DB + 1).clamp(min=0), plan.frame_changes)
+        windows = masked((relative / RANGE_DB + 1).clamp(min=0), plan.frame_changes)
         labels = nn.functional.one_hot(self._frame_genres[track], len(GTZAN)).float()
         windows, labels, said = mixed(plan.frame_changes, windows, labels, self._tags[track, second])
         pooled = network.spectrum.dropout(network.spectrum.pool(network.spectrum.sequence(windows)))
@@ -241,7 +231,7 @@ class JointTraining:
     def _predict(self, samples: Tensor) -> tuple[TowerOutputs, Predictions, tuple[Tensor, Tensor]]:
         network = self.student.network
         with torch.no_grad():
-            spectrum, music = self._spectrum(samples), self._music(samples)
+            spectrum, music = self._inputs(samples)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             towers = network.towers(spectrum, music)
         towers = TowerOutputs(towers.spectrum.float(), towers.music.float())
