@@ -232,9 +232,7 @@ class JointTraining:
         network = self.student.network
         with torch.no_grad():
             spectrum, music = self._inputs(samples)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            towers = network.towers(spectrum, music)
-        towers = TowerOutputs(towers.spectrum.float(), towers.music.float())
+        towers = network.towers(spectrum, music)
         pooled = network.spectrum.pool(towers.spectrum)
         return towers, network.predict(towers), (network.spectrum.classify(pooled), network.spectrum_msd(pooled))
 

@@ -77,7 +77,7 @@ def teach_music_tower(
     spectrogram = Spectrogram(MUSIC_FEATURES, AUDIO.sample_rate, MUSIC_FRAMES).to(device)
     scales = _scales(waveforms, teachers, plan)
     lengths = {name: len(scale.mean) for name, scale in scales.items() if name != "mn04"}
-    student = MusicStudent(mn04, lengths).to(device, memory_format=torch.channels_last)
+    student = MusicStudent(mn04, lengths).to(device)
     keep_statistics(student)
     averaged = averaged_copy(student, plan.averaging)
     optimiser = torch.optim.AdamW(
@@ -97,10 +97,9 @@ def teach_music_tower(
         set_rates(optimiser, rates, step=step, steps=plan.steps, warm_up=plan.warm_up)
         stretches = draw(waveforms, plan.stretches, plan.changes)
         targets = teachers.targets(stretches)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            found = student(spectrogram(window_samples(stretches)))
+        found = student(spectrogram(window_samples(stretches)))
         found["mn04"] = scales["mn04"].standardised(found["mn04"])
-        losses = {name: scale.loss(found[name].float(), targets[name].joined()) for name, scale in scales.items()}
+        losses = {name: scale.loss(found[name], targets[name].joined()) for name, scale in scales.items()}
         optimiser.zero_grad(set_to_none=True)
         (torch.stack([*losses.values()]) * weights).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 5.0)

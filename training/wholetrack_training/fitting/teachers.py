@@ -20,6 +20,8 @@ LONG_TAGGER = "msd_fcn"
 """The tagger that is asked about each stretch as a whole, because its window has 29 s."""
 
 _OUTLIER = 8.0
+# A batch of the FCN takes 90 MB of memory per window.
+_BATCH = 64
 _MIN_DEVIATION = 1e-3
 
 
@@ -79,8 +81,9 @@ class Teachers(nn.Module):
         return found
 
     def _of(self, name: str, samples: Tensor) -> TaggerTargets:
-        logits, embedding = self.networks[name](self.spectrograms[name](samples))
-        return TaggerTargets(logits.float(), embedding.float())
+        found = [self.networks[name](self.spectrograms[name](part)) for part in samples.split(_BATCH)]
+        logits, embedding = (torch.cat(parts).float() for parts in zip(*found, strict=True))
+        return TaggerTargets(logits, embedding)
 
 
 class TargetScale(nn.Module):

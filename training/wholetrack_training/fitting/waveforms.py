@@ -79,8 +79,9 @@ class Waveforms:
         cut = round(length * speed / _LENGTH_STEP) * _LENGTH_STEP if changes.speed else length
         first, whole = self._offsets[recordings], self._offsets[recordings + 1] - self._offsets[recordings]
         start = (self._uniform(len(recordings)) * (whole - cut + 1).clamp(min=1)).long()
-        at = first[:, None] + (start[:, None] + torch.arange(cut)) % whole[:, None]
-        audio = self._samples[at.to(self._device)].float() / FULL_SCALE
+        first, whole, start = (value.to(self._device)[:, None] for value in (first, whole, start))
+        at = first + (start + torch.arange(cut, device=self._device)) % whole
+        audio = self._samples[at].float() / FULL_SCALE
         if changes.mixed:
             audio = self._mixed(audio, changes)
         return Stretches(self._filtered(audio, length, changes), seconds)
