@@ -45,8 +45,9 @@ for _command in (
     result_commands.robustness,
     result_commands.filters,
     bundle_commands.publish,
-    teaching_commands.teach,
-    teaching_commands.distil,
+    teaching_commands.collect,
+    teaching_commands.teach_music,
+    teaching_commands.teach_folds,
 ):
     app.command()(_command)
 app.command("refresh-card")(bundle_commands.refresh)
