@@ -16,8 +16,8 @@ from wholetrack.contracts import (
     OutputsSpec,
     RelativeToMax,
     ScoresSpec,
-    TagsSpec,
     TagSpec,
+    TagsSpec,
     TaxonomySpec,
     WindowingSpec,
 )

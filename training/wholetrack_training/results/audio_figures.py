@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from wholetrack.aggregation.confidence import tempered
+from wholetrack_training.errors import DataError
 from wholetrack_training.results.audio_sets import BEYOND, CLIPS, WINDOWS
 from wholetrack_training.results.beyond import GROUPS, BeyondFigures, BeyondRecording, genre_ranks, judge_beyond
 from wholetrack_training.results.calibration import fit_temperature
@@ -95,6 +99,21 @@ def audio_figures(judged: Judged) -> AudioFigures:
         domain=domain_figures(judged, bias=chosen.bias),
         failures=tuple(worst(_failures(judged, clip_shares, shares, confidence))),
     )
+
+
+def read_figures(path: Path) -> AudioFigures:
+    """Return the figures in a record.
+
+    Args:
+        path: The JSON file.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    try:
+        return TypeAdapter(AudioFigures).validate_python(json.loads(path.read_text())["figures"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a record of a judged model: {error}") from error
 
 
 def as_document(figures: AudioFigures) -> dict[str, Any]:
@@ -192,9 +211,7 @@ def _beyond_without_bias(found: ClassifiedSet, labels: Sequence[str]) -> BeyondF
     return _beyond(found, shares_of(probabilities, found), probabilities, labels)
 
 
-def _by_group(
-    found: ClassifiedSet, shares: NDArray[np.float64], labels: Sequence[str]
-) -> dict[str, tuple[int, ...]]:
+def _by_group(found: ClassifiedSet, shares: NDArray[np.float64], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
     leading, groups = shares.argmax(axis=1), np.array(found.groups)
     return {
         group: tuple(np.bincount(leading[groups == group], minlength=len(labels)).tolist())
@@ -208,9 +225,7 @@ def _failures(
     clips, found = judged.sets[CLIPS], judged.sets[BEYOND]
     return [
         *failures(clips.names, clips.groups, clip_shares, confidence.clips, judged.labels),
-        *failures(
-            found.names, [GROUPS.get(group) for group in found.groups], shares, confidence.beyond, judged.labels
-        ),
+        *failures(found.names, [GROUPS.get(group) for group in found.groups], shares, confidence.beyond, judged.labels),
     ]
 
 
@@ -223,7 +238,12 @@ def _bounded(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any part of the figures
     if isinstance(value, Share):
         low, high = value.interval
-        return {"right": value.right, "n": value.n, "share": _plain(value.value), "interval": [_plain(low), _plain(high)]}
+        return {
+            "right": value.right,
+            "n": value.n,
+            "share": _plain(value.value),
+            "interval": [_plain(low), _plain(high)],
+        }
     if isinstance(value, float):
         return round(value, 4)
     if isinstance(value, Mapping):

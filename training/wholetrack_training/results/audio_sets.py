@@ -6,7 +6,7 @@ import csv
 import shutil
 import subprocess
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 

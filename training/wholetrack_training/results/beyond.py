@@ -133,7 +133,10 @@ def genre_ranks(groups: Sequence[str], shares: NDArray[np.float64], labels: Sequ
         labels: Names of the labels.
     """
     return np.array(
-        [_rank(GROUPS[group], row, labels) if group in GROUPS else -1 for group, row in zip(groups, shares, strict=True)]
+        [
+            _rank(GROUPS[group], row, labels) if group in GROUPS else -1
+            for group, row in zip(groups, shares, strict=True)
+        ]
     )
 
 

@@ -40,9 +40,7 @@ def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_
         correct: Whether each recording is right, ``[n]``.
     """
     rng = np.random.default_rng(_SEED)
-    simulated = [
-        equal_mass_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(_SIMULATIONS)
-    ]
+    simulated = [equal_mass_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(_SIMULATIONS)]
     low, high = np.quantile(simulated, (0.025, 0.975))
     return CalibrationError(equal_mass_error(confidence, correct), len(confidence), (float(low), float(high)))
 

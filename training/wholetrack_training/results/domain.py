@@ -17,8 +17,8 @@ from wholetrack_training.export.two_towers import KNOWN_GENRE, KnownGenre
 from wholetrack_training.results.audio_sets import CLIPS, NO_MUSIC, WINDOWS
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
-from wholetrack_training.systems.taxonomy import GTZAN
 from wholetrack_training.systems.tag_kinds import KINDS
+from wholetrack_training.systems.taxonomy import GTZAN
 
 DOMAIN_TAGS = (KNOWN_GENRE, "Music", *(tag for tag, kind in KINDS.items() if kind == "not_music"))
 """The tags whose logits the regression needs for each window."""

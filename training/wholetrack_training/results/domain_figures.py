@@ -75,7 +75,9 @@ def _of_regression(judged: Judged, *, bias: float) -> DomainFigures:
 
     def held_out(found: ClassifiedSet, left_out: NDArray[np.int_] | None) -> NDArray[np.float64]:
         folds = domain_fold(found)
-        of_fold = {k: known_probability(found, judged, each, bias=bias, left_out=left_out) for k, each in by_fold.items()}
+        of_fold = {
+            k: known_probability(found, judged, each, bias=bias, left_out=left_out) for k, each in by_fold.items()
+        }
         return np.array([of_fold[int(fold)][i] for i, fold in enumerate(folds)])
 
     def published(found: ClassifiedSet, left_out: NDArray[np.int_] | None) -> NDArray[np.float64]:
@@ -99,7 +101,9 @@ def _of_peaks(judged: Judged, least_peak: float) -> DomainFigures:
     return _figures(judged, mean_peak, mean_peak, least_peak, None)
 
 
-def _figures(judged: Judged, held_out: _Score, published: _Score, threshold: float, fit: KnownGenre | None) -> DomainFigures:
+def _figures(
+    judged: Judged, held_out: _Score, published: _Score, threshold: float, fit: KnownGenre | None
+) -> DomainFigures:
     clips, beyond, no_music = judged.sets[CLIPS], judged.sets[BEYOND], judged.sets[NO_MUSIC]
     own = _genre_labels(beyond, judged.labels)
     labelled = own != NOTHING_LEFT_OUT

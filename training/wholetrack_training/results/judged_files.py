@@ -104,11 +104,6 @@ def read_judged(path: Path) -> Judged:
         raise DataError(f"{path} is not a record of judged networks: {error}") from error
 
 
-def read_all_judged(folder: Path) -> list[Judged]:
-    """Return the outputs of all models in a folder, by name; none if there is no such folder."""
-    return [read_judged(path) for path in sorted(folder.glob("*.json"))]
-
-
 def _read_set(arrays: Mapping[str, NDArray[Any]], name: str) -> ClassifiedSet:
     return ClassifiedSet(
         names=tuple(arrays[f"{name}.names"].tolist()),

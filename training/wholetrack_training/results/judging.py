@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +118,9 @@ class JudgedPipeline:
         logs, tags, chosen = [], [], []
         columns = [i for i, tag in enumerate(self.tags) if tag in window_tags]
         for i, recording in enumerate(recordings, start=1):
-            found = self._pipeline.predict(recording.path, model=str(recording.fold), tags=self._detail, max_duration_s=_MAX_DURATION_S)
+            found = self._pipeline.predict(
+                recording.path, model=str(recording.fold), tags=self._detail, max_duration_s=_MAX_DURATION_S
+            )
             probabilities = found.windows.probabilities[~found.windows.silent]
             logs.append(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
             if found.tags and found.tags.track is not None and found.tags.windows is not None:

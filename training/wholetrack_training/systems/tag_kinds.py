@@ -1,7 +1,7 @@
 """The tags of wholetrack-crnn 2: which of AudioSet's labels are published, and what each of them describes.
 
-The names are AudioSet's (Gemmeke et al. 2017, https://research.google.com/audioset). Labels that a network knows and that
-are not listed here are left out, because they say nothing about music.
+The names are AudioSet's (Gemmeke et al. 2017, https://research.google.com/audioset). Labels that a network knows
+and that are not listed here are left out, because they say nothing about music.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _GENRES = (
     *("Independent music", "Theme music", "Soundtrack music", "Lullaby", "Video game music", "Christmas music"),
     *("Dance music", "Wedding music"),
 )
-_MOODS = (
-    *("Happy music", "Funny music", "Sad music", "Tender music", "Exciting music", "Angry music", "Scary music"),
-)
+_MOODS = (*("Happy music", "Funny music", "Sad music", "Tender music", "Exciting music", "Angry music", "Scary music"),)
 _INSTRUMENTS = (
     *("Plucked string instrument", "Guitar", "Electric guitar", "Bass guitar", "Acoustic guitar"),
     *("Steel guitar, slide guitar", "Tapping (guitar technique)", "Strum", "Banjo", "Sitar", "Mandolin", "Zither"),
