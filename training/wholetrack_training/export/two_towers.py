@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from wholetrack.contracts import (
     TaxonomySpec,
     WindowingSpec,
 )
-from wholetrack_training.export.to_onnx import OPSET, export_onnx_graph
+from wholetrack_training.export.to_onnx import OPSET, ExportedGraph
+from wholetrack_training.systems.checkpoints import new_network
 from wholetrack_training.systems.gtzan import gtzan_features
 from wholetrack_training.systems.tag_kinds import KINDS, published_tags
 from wholetrack_training.systems.taxonomy import AUDIOSET, GENRES, GTZAN, PARENTS, UNVERIFIED
@@ -82,11 +84,14 @@ class PublishedTwoTowers(nn.Module):
         known: The logit of the last tag.
     """
 
+    known: Tensor
+
     def __init__(self, network: TwoTowerCrnn, bias: Mapping[str, float], known: KnownGenre) -> None:
         super().__init__()
-        self.known = known
+        factors = (known.energy, known.peak, known.not_music, known.music, known.constant)
+        self.register_buffer("known", torch.tensor(factors))
         self.network = copy.deepcopy(network).eval()
-        labels = network.head.tag_map.labels
+        self.labels = labels = network.head.tag_map.labels
         self.tags = published_tags(labels)
         self._rows = [labels.index(tag) for tag in self.tags]
         self._groups = [[labels.index(tag) for tag in AUDIOSET[genre]] for genre in UNVERIFIED]
@@ -108,14 +113,8 @@ class PublishedTwoTowers(nn.Module):
         energy = largest + (scores - largest).exp().sum(1, keepdim=True).log()
         not_music = tags[:, self._not_music].amax(1, keepdim=True)
         music = tags[:, self._music : self._music + 1]
-        known = self.known
-        return (
-            known.energy * energy
-            + known.peak * (largest - energy)
-            + known.not_music * not_music
-            + known.music * music
-            + known.constant
-        )
+        values = torch.cat((energy, largest - energy, not_music, music, torch.ones_like(music)), dim=1)
+        return (values * self.known).sum(1, keepdim=True)
 
 
 def export_two_towers(network: PublishedTwoTowers) -> bytes:
@@ -124,8 +123,15 @@ def export_two_towers(network: PublishedTwoTowers) -> bytes:
     Raises:
         ExportError: If the graph has a node that the CUDA provider would run on the CPU.
     """
+    return _graph_for(network.labels).with_weights_of(network)
+
+
+@cache
+def _graph_for(labels: tuple[str, ...]) -> ExportedGraph:
+    """Return the graph of networks with these tags; the networks of all folds share it."""
     shapes = {SPECTRUM: (SPECTRUM_FRAMES, SPECTRUM_BANDS), MUSIC: (MUSIC_FRAMES, MUSIC_BANDS)}
-    return export_onnx_graph(network, inputs=shapes, outputs=(SCORES, TAGS, EMBEDDING))
+    network = PublishedTwoTowers(new_network(labels), {}, KnownGenre())
+    return ExportedGraph(network, inputs=shapes, outputs=(SCORES, TAGS, EMBEDDING))
 
 
 def interface_of(network: PublishedTwoTowers) -> dict[str, Any]:
