@@ -32,13 +32,15 @@ class LogMel:
     Attributes:
         spec: The input's features.
         grid: Positions of the frames.
+        window: The window function, ``[n_fft]``.
+        filters: Weight of each frequency in each band, ``[n_fft // 2 + 1, n_mels]``.
         silence: Threshold of silence in the unit of the frames, just above the last bit of 16-bit PCM.
     """
 
     def __init__(self, spec: FeatureSpec, sample_rate: int) -> None:
         self.spec = spec
         self.grid = FrameGrid.of(spec, sample_rate)
-        self._window = _window(spec).astype(np.float32)
+        self.window = _window(spec).astype(np.float32)
         filters = mel_filters(
             sample_rate=sample_rate,
             n_fft=spec.n_fft,
@@ -49,9 +51,9 @@ class LogMel:
             norm=spec.mel_norm,
             empty_bands=spec.empty_bands,
         )
-        self._filters = filters.astype(np.float32)
+        self.filters = filters.astype(np.float32)
         variance = _LAST_BIT_VARIANCE * (1.0 + (spec.pre_emphasis or 0.0) ** 2)
-        noise = filters.sum(axis=0).max() * (variance * (self._window.astype(np.float64) ** 2).sum()) ** (
+        noise = filters.sum(axis=0).max() * (variance * (self.window.astype(np.float64) ** 2).sum()) ** (
             spec.power / 2
         )
         self.silence = float(self._log(np.array([_PEAK_OVER_MEAN * noise], dtype=np.float32))[0])
@@ -74,7 +76,7 @@ class LogMel:
         for begin in range(0, len(starts), _BLOCK):
             block = starts[begin : begin + _BLOCK]
             cut = np.zeros((_BLOCK, self.spec.n_fft), dtype=np.float32)
-            np.multiply(frame_at[block], self._window, out=cut[: len(block)])
+            np.multiply(frame_at[block], self.window, out=cut[: len(block)])
             out[begin : begin + len(block)] = self._log_mel(cut)[: len(block)]
         return out
 
@@ -84,7 +86,7 @@ class LogMel:
         magnitude += spectrum.imag**2
         if self.spec.power == 1:
             np.sqrt(magnitude, out=magnitude)
-        mel = magnitude @ self._filters
+        mel = magnitude @ self.filters
         return self._log(mel)
 
     def _log(self, mel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -123,6 +123,10 @@ class TagMap(nn.Module):
         self.mean.copy_(logits.mean(0))
         self.deviation.copy_(logits.std(0) + 1e-3)
 
+    def standardised(self, logits: Tensor) -> Tensor:
+        """Return tags in deviations from their mean, ``[N, len(labels)]``."""
+        return (logits - self.mean) / self.deviation
+
     def forward(self, logits: Tensor, msd: Tensor) -> Tensor:
         """Return the evidence for each genre, ``[N, len(GENRES)]``.
 
@@ -130,5 +134,5 @@ class TagMap(nn.Module):
             logits: Logits of the tags of AudioSet, ``[N, len(labels)]``.
             msd: Evidence from the tags of the Million Song Dataset, ``[N, len(MSD_GENRES)]``.
         """
-        audioset = strongest((logits - self.mean) / self.deviation, self.labels, AUDIOSET, GENRES)
+        audioset = strongest(self.standardised(logits), self.labels, AUDIOSET, GENRES)
         return audioset * (1 - self.msd_share) + msd[:, self.msd_columns] * self.msd_share

@@ -1,9 +1,9 @@
 """wholetrack-crnn 2: two convolutional towers over the same audio, whose sequences a GRU joins.
 
 The spectrum tower is wholetrack-crnn 1 (128 bands, 13 frames per second), which all of GTZAN's spectrograms train. The
-music tower starts from mn04, which was trained on AudioSet. A genre's score is the sum of three parts: how strongly the
+music tower starts from mn04, which was trained on AudioSet. A genre's score is a sum of three parts: how strongly the
 taggers' tags for the genre apply (:mod:`.taxonomy`), the spectrum tower's own prediction, and a linear function of the
-joined sequences. The first part knows genres without labelled recordings; the others are learned from labels.
+joined sequences and the tags. The first part knows genres without labelled recordings; the others learn from labels.
 """
 
 from __future__ import annotations
@@ -142,7 +142,16 @@ class TwoTowerCrnn(nn.Module):
 
 
 class JointHead(nn.Module):
-    """Joins the towers. It is small, so that it can be fitted on stored outputs of the towers."""
+    """Joins the towers.
+
+    A genre's score is a weighted sum of three parts and a bias: the evidence from tags (:class:`.TagMap`), and the log
+    probabilities of two classifiers of GTZAN's genres, that of the spectrum tower and a linear one.
+    """
+
+    map_weight: Tensor
+    prior_weight: Tensor
+    label_weight: Tensor
+    bias: Tensor
 
     def __init__(self, shape: JointShape, music: TaggerHead, tag_map: TagMap) -> None:
         """Build the head.
@@ -163,12 +172,14 @@ class JointHead(nn.Module):
         self.music = music
         self.tag_map = tag_map
         self.msd = nn.Linear(length, len(MSD_GENRES))
-        self.classify = nn.Linear(length, len(GENRES))
-        # Both start with what is known without them: the spectrum tower's predictions and the map of tags.
-        for layer in (self.msd, self.classify):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        self.map_weight, self.prior_weight = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(0.5))
+        # Starts with what is known without it: the spectrum tower's predictions.
+        nn.init.zeros_(self.msd.weight)
+        nn.init.zeros_(self.msd.bias)
+        self.classify = nn.Linear(length + len(tag_map.labels), len(GTZAN))
+        self.register_buffer("map_weight", torch.tensor(1.0))
+        self.register_buffer("prior_weight", torch.tensor(0.5))
+        self.register_buffer("label_weight", torch.tensor(0.0))
+        self.register_buffer("bias", torch.zeros(len(GENRES)))
 
     def forward(self, towers: TowerOutputs, prior: Prior) -> Predictions:
         """Return the predictions."""
@@ -178,14 +189,19 @@ class JointHead(nn.Module):
         x, _ = self.gru(torch.cat((paired, torch.relu(self.narrow(music))), dim=2))
         pooled = (self.attention(x), x.mean(1), spectrum.mean(1), spectrum.amax(1), music.mean(1))
         joined = torch.cat(pooled, dim=1)
-        dropped = self.dropout(joined)
-        tags, msd = self.music(towers.music.mean(1)), prior.msd + self.msd(dropped)
+        tags, msd = self.music(towers.music.mean(1)), prior.msd + self.msd(self.dropout(joined))
         mapped = self.tag_map(tags, msd)
-        known = torch.log_softmax(prior.genres, dim=1)
-        # Genres that the spectrum tower does not know neither gain nor lose: they get the mean of the others.
+        labelled = self.classify(self.labelled_features(joined, tags))
+        known = self.prior_weight * torch.log_softmax(prior.genres, dim=1)
+        known = known + self.label_weight * torch.log_softmax(labelled, dim=1)
+        # Genres without labels neither gain nor lose: they get the mean of the others.
         unknown = known.mean(1, keepdim=True).expand(-1, len(GENRES) - len(GTZAN))
-        scores = self.map_weight * mapped + self.prior_weight * torch.cat((known, unknown), dim=1)
-        return Predictions(scores + self.classify(dropped), tags, joined, msd)
+        scores = self.map_weight * mapped + torch.cat((known, unknown), dim=1) + self.bias
+        return Predictions(scores, tags, joined, msd)
+
+    def labelled_features(self, joined: Tensor, tags: Tensor) -> Tensor:
+        """Return the features that labels classify: the embedding and the standardised tags."""
+        return torch.cat((joined, self.tag_map.standardised(tags)), dim=1)
 
 
 class TaggerHead(nn.Module):
