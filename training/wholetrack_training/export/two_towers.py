@@ -98,7 +98,7 @@ class PublishedTwoTowers(nn.Module):
         self._not_music = [labels.index(tag) for tag in self.tags if KINDS[tag] == "not_music"]
         self._music = labels.index("Music")
         with torch.no_grad():
-            self.network.head.classify.bias += torch.tensor([bias.get(genre, 0.0) for genre in GENRES])
+            self.network.head.bias += torch.tensor([bias.get(genre, 0.0) for genre in GENRES])
 
     def forward(self, spectrum: Tensor, music: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of genres and tags, and the embedding, of a batch of windows."""
@@ -113,8 +113,8 @@ class PublishedTwoTowers(nn.Module):
         energy = largest + (scores - largest).exp().sum(1, keepdim=True).log()
         not_music = tags[:, self._not_music].amax(1, keepdim=True)
         music = tags[:, self._music : self._music + 1]
-        values = torch.cat((energy, largest - energy, not_music, music, torch.ones_like(music)), dim=1)
-        return (values * self.known).sum(1, keepdim=True)
+        values = torch.cat((energy, largest - energy, not_music, music), dim=1)
+        return (values * self.known[:4]).sum(1, keepdim=True) + self.known[4]
 
 
 def export_two_towers(network: PublishedTwoTowers) -> bytes:
@@ -172,7 +172,7 @@ def interface_of(network: PublishedTwoTowers) -> dict[str, Any]:
                     TagSpec(name=KNOWN_GENRE, kind="other"),
                 ),
             ),
-            embedding=EmbeddingSpec(name=EMBEDDING, length=network.network.head.classify.in_features),
+            embedding=EmbeddingSpec(name=EMBEDDING, length=network.network.head.msd.in_features),
         ),
         "opset": OPSET,
     }
