@@ -152,7 +152,7 @@ def test_failures_are_wrong_and_sure() -> None:
 def test_the_figures_of_a_record() -> None:
     figures = audio_figures(made_up())
     assert figures.windows.right == Share(20, 30)
-    assert figures.windows.by_fold == (Share(0, 10), Share(10, 10), Share(10, 10))
+    assert figures.windows.by_fold == {1: Share(0, 10), 2: Share(10, 10), 3: Share(10, 10)}
     assert sum(map(sum, figures.windows.confusion)) == 30
     assert figures.windows.confusion[GTZAN.index("blues")][GTZAN.index("rock")] == 1
     assert figures.clips.right == Share(10, 10)

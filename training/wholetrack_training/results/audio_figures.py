@@ -26,7 +26,6 @@ from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
 from wholetrack_training.systems.taxonomy import GTZAN
 
-_FOLDS = (1, 2, 3)
 _MIN_SHARE = 1e-6
 
 
@@ -36,13 +35,13 @@ class FoldFigures:
 
     Attributes:
         right: In GTZAN's taxonomy.
-        by_fold: The same for each fold.
+        by_fold: The same for each fold that any of them belongs to.
         all_labels: Among all labels of the model.
         confusion: Number of recordings by true and predicted genre of GTZAN, ``[10, 10]``.
     """
 
     right: Share
-    by_fold: tuple[Share, ...]
+    by_fold: Mapping[int, Share]
     all_labels: Share
     confusion: tuple[tuple[int, ...], ...]
 
@@ -182,7 +181,10 @@ def _fold_figures(judged: Judged, found: ClassifiedSet, chosen: ChosenBias) -> F
     of_all = [judged.labels[i] == group for i, group in zip(leading, found.groups, strict=True)]
     return FoldFigures(
         right=Share(int(right.sum()), len(right)),
-        by_fold=tuple(Share(int(right[found.folds == k].sum()), int((found.folds == k).sum())) for k in _FOLDS),
+        by_fold={
+            int(k): Share(int(right[found.folds == k].sum()), int((found.folds == k).sum()))
+            for k in np.unique(found.folds)
+        },
         all_labels=Share(sum(of_all), len(of_all)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )

@@ -93,7 +93,7 @@ def audio_section(models: Mapping[str, JudgedModel]) -> list[str]:
 def figure_lines(figures: AudioFigures) -> list[str]:
     """Return the figures of one model as lines of text."""
     lines = [f"{title}: {value(figures)}" for title, value in _ROWS]
-    lines += [f"  fold {k}: {share}" for k, share in enumerate(figures.windows.by_fold, start=1)]
+    lines += [f"  fold {k}: {share}" for k, share in figures.windows.by_fold.items()]
     error = figures.calibration
     low, high = error.by_chance
     lines += [
