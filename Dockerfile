@@ -77,7 +77,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 
 FROM tools AS code
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
 COPY models/wholetrack-crnn models/wholetrack-crnn
 RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \

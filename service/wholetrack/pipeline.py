@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.aggregation.genres import track_genres
-from wholetrack.aggregation.tags import track_embedding, track_tags
+from wholetrack.aggregation.tags import calibrated, track_embedding, track_tags
 from wholetrack.aggregation.window_scores import WindowLog, track_scores
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import (
@@ -54,11 +54,20 @@ class _Request:
 
     Attributes:
         taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
-        keep: What to keep of each output of the network.
+        keep: What the prediction contains of each output of the network.
     """
 
     taxonomy: str | None
     keep: tuple[Keep, ...]
+
+    def kept_by_engine(self, served: ServedModel) -> tuple[Keep, ...]:
+        """Return what the engine must keep: also the tags that decide whether the track is in domain."""
+        if not served.domain_needs_tags:
+            return self.keep
+        return tuple(
+            Keep.MEAN if kind == "tags" and keep is Keep.NOTHING else keep
+            for kind, keep in zip(served.card.outputs.kinds, self.keep, strict=True)
+        )
 
 
 @dataclass(slots=True)
@@ -186,7 +195,8 @@ class Pipeline:
 
     def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
-        with served.engine.open_track(weight=weight, keep=request.keep) as queue, cancellation.calling(queue.abandon):
+        keep = request.kept_by_engine(served)
+        with served.engine.open_track(weight=weight, keep=keep) as queue, cancellation.calling(queue.abandon):
             queue.on_output = track.observer.classified
             with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
                 track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))
@@ -305,7 +315,8 @@ def _prediction(
     served, card = track.served, track.served.card
     windows = track.windows.times()
     scores = track_scores(windows, outputs.rows[0] if outputs else None, card)
-    genres = track_genres(scores, card, served.taxonomy(request.taxonomy), duration_s=audio.duration_s)
+    taxonomy = served.taxonomy(request.taxonomy)
+    genres = track_genres(scores, card, taxonomy, duration_s=audio.duration_s, tags=_domain_tags(served, outputs))
     found = {
         kind: (outputs.mean(i), outputs.rows[i]) if outputs else (None, _no_rows(card, i, keep))
         for i, (kind, keep) in enumerate(zip(card.outputs.kinds, request.keep, strict=True))
@@ -331,6 +342,15 @@ def _prediction(
         warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
+
+
+def _domain_tags(served: ServedModel, outputs: TrackOutputs | None) -> dict[str, float] | None:
+    """Return the calibrated probabilities of the tags if they decide whether the track is in domain."""
+    spec = served.card.outputs.tags
+    if outputs is None or spec is None or not served.domain_needs_tags:
+        return None
+    mean = outputs.mean(served.card.outputs.kinds.index("tags"))
+    return None if mean is None else dict(zip(spec.names, calibrated(mean, spec).tolist(), strict=True))
 
 
 def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | None:

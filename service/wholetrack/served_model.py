@@ -104,6 +104,11 @@ class ServedModel:
         spec = self.taxonomy(taxonomy)
         return tuple(spec.genres) if spec else self.card.labels
 
+    @property
+    def domain_needs_tags(self) -> bool:
+        """Whether the tags of the track decide if it is in domain, even if a request does not ask for them."""
+        return self.card.domain is not None and self.card.domain.tag is not None
+
     def keep(self, *, tags: Detail | None, embedding: Detail) -> tuple[Keep, ...]:
         """Return what to keep of each output of the network for a request.
 

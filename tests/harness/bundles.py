@@ -29,7 +29,7 @@ CARD: dict[str, Any] = {
     "version": "1",
     "summary": "A made-up network with two inputs, for tests",
     "labels": list(LABELS),
-    "parents": {"house": "electronic"},
+    "parents": {"house": "electronic", "latin": "jazz"},
     "taxonomies": {
         "coarse": {
             "summary": "Two genres, without jazz.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +22,15 @@ def confidence(ranking: Ranking, calibration: CalibrationSpec | None) -> float:
     return float(tempered(shares, calibration.temperature)[0, 0])
 
 
-def in_domain(scores: WindowScores, domain: DomainSpec | None) -> bool | None:
+def in_domain(
+    scores: WindowScores, domain: DomainSpec | None, *, tags: Mapping[str, float] | None = None
+) -> bool | None:
     """Return whether a recording resembles the music that the model was trained on. A silent track does not.
+
+    Args:
+        scores: Scores of the labels of the model, for all windows.
+        domain: The criterion.
+        tags: Calibrated probability of each tag for the track; None for a silent track or a model without tags.
 
     Returns:
         None if the model was not trained to recognise recordings that are out of domain.
@@ -29,7 +38,14 @@ def in_domain(scores: WindowScores, domain: DomainSpec | None) -> bool | None:
     if domain is None:
         return None
     probabilities = scores.probabilities[~scores.silent]
-    return bool(len(probabilities)) and mean_peak(probabilities) >= domain.least_peak
+    if not len(probabilities):
+        return False
+    if domain.least_peak is not None:
+        return mean_peak(probabilities) >= domain.least_peak
+    assert tags
+    assert domain.tag
+    assert domain.least_probability
+    return tags[domain.tag] >= domain.least_probability
 
 
 def mean_peak(probabilities: NDArray[np.float32]) -> float:

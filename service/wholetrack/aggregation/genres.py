@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wholetrack.aggregation.confidence import confidence, in_domain
@@ -35,7 +36,12 @@ class TrackGenres:
 
 
 def track_genres(
-    scores: WindowScores, card: ModelCard, taxonomy: TaxonomySpec | None, *, duration_s: float
+    scores: WindowScores,
+    card: ModelCard,
+    taxonomy: TaxonomySpec | None,
+    *,
+    duration_s: float,
+    tags: Mapping[str, float] | None,
 ) -> TrackGenres:
     """Summarise the scores of a track.
 
@@ -44,6 +50,7 @@ def track_genres(
         card: Contents of the model's ``model.json``.
         taxonomy: The taxonomy in which to read them; None for the labels of the model.
         duration_s: Length of the track, in seconds.
+        tags: Calibrated probability of each tag for the track; None for a silent track or a model without tags.
     """
     of_labels = summed_score(scores, card.labels)
     if taxonomy is None:
@@ -60,6 +67,6 @@ def track_genres(
         majority_vote=majority_vote(windows, labels),
         confidence=sure,
         # The threshold was chosen on the labels of the model.
-        in_domain=in_domain(scores, card.domain),
+        in_domain=in_domain(scores, card.domain, tags=tags),
         sections=sections(windows, labels, window_s=card.step_s, duration_s=duration_s),
     )

@@ -36,6 +36,7 @@ def track_tags(
     return TagScores(
         tags=spec.labels,
         unverified=card.unverified,
+        parents={tag: parent for tag, parent in card.parents.items() if tag in spec.names},
         track=None if mean is None else calibrated(mean, spec),
         windows=None if windows is None else calibrated(windows.astype(np.float64), spec).astype(np.float32),
         times=times,

@@ -48,6 +48,8 @@ def _tag(scores: TagScores, index: int, probability: float) -> TagProbability:
     fields = {"tag": tag.name, "kind": tag.kind, "probability": round(probability, _DECIMALS)}
     if tag.name in scores.unverified:
         fields["unverified"] = True
+    if tag.name in scores.parents:
+        fields["parent"] = scores.parents[tag.name]
     return TagProbability.model_validate(fields)
 
 

@@ -62,7 +62,8 @@ def prediction_response(
         detail: How much to say about each window.
     """
     card = prediction.card
-    parents = card.parents if prediction.taxonomy is None else {}
+    parents = {label: parent for label, parent in card.parents.items() if label in card.labels}
+    parents = parents if prediction.taxonomy is None else {}
     optional: dict[str, Any] = {}
     if prediction.tags:
         optional["tags"] = tags_part(prediction.tags)

@@ -116,8 +116,8 @@ class RankedGenre(BaseModel):
     genre: str
     parent: str | None = Field(
         default=None,
-        description="Parent genre, such as electronic for house; null for a genre without one. Omitted if the model "
-        "has no parent genres, and with a taxonomy.",
+        description="Parent genre, such as electronic for house; null for a genre without one. Omitted if no label of "
+        "the model has a parent, and with a taxonomy.",
     )
     share: float = Field(description="Share of the genre; the shares of all genres add up to 1.")
 
@@ -187,6 +187,9 @@ class TagProbability(BaseModel):
 
     tag: str = Field(description="Name of the tag.")
     kind: str = Field(description="What the tag describes: genre, mood, instrument, voice, not_music or other.")
+    parent: str | None = Field(
+        default=None, description="Parent genre, such as electronic for house. Omitted for a tag without one."
+    )
     probability: float = Field(description="Calibrated probability that the tag applies, from 0 to 1.")
     unverified: bool = Field(
         default=False, description="True for a tag that could not be judged because there were too few recordings."

@@ -65,9 +65,28 @@ class CalibrationSpec(Spec):
 
 
 class DomainSpec(Spec):
-    """A recording is in domain if the mean of its windows' largest probabilities is at least ``least_peak``."""
+    """Whether a recording resembles the music that the model knows.
 
-    least_peak: float = Field(gt=0, lt=1, description="Threshold for the mean of the largest probabilities.")
+    It is in domain if the mean of its windows' largest probabilities is at least ``least_peak``, or if the probability
+    of ``tag`` is at least ``least_probability``; a bundle states either the first, or the second and the third.
+    """
+
+    least_peak: float | None = Field(
+        default=None, gt=0, lt=1, description="Threshold for the mean of the largest probabilities."
+    )
+    tag: str | None = Field(
+        default=None, description="Name of a tag of the model: that the recording belongs to one of its genres."
+    )
+    least_probability: float | None = Field(
+        default=None, gt=0, lt=1, description="Threshold for the calibrated probability of the tag for the track."
+    )
+
+    @model_validator(mode="after")
+    def _one_criterion(self) -> DomainSpec:
+        of_tag = (self.tag is not None, self.least_probability is not None)
+        if of_tag not in {(True, True), (False, False)} or any(of_tag) == (self.least_peak is not None):
+            raise ValueError("domain: state either least_peak, or both tag and least_probability")
+        return self
 
 
 class BundleSpec(Spec):
@@ -109,8 +128,8 @@ class ModelCard(BundleSpec):
     schema_version: Literal[2] = Field(description="Version of this contract.")
     parents: dict[str, str] = Field(
         default={},
-        description="Parent genre of some labels, such as electronic for house, so that a prediction can be read "
-        "coarsely. A parent is one of the labels and has no parent itself.",
+        description="Parent genre of some labels or tags, such as electronic for house, so that a prediction can be "
+        "read coarsely. A parent is one of the labels and has no parent itself.",
     )
     taxonomies: dict[str, TaxonomySpec] = Field(
         default={}, description="Other sets of genres in which a prediction can be read, by name, such as gtzan."
@@ -135,9 +154,12 @@ class ModelCard(BundleSpec):
                     f"fmax {features.fmax} Hz of the input {entry.name!r} exceeds half the sample rate: lower it, or "
                     "set empty_bands to allow"
                 )
-        check_parents(self.parents, self.labels)
+        tags = self.outputs.tags.names if self.outputs.tags else ()
+        check_parents(self.parents, self.labels, tags)
         check_taxonomies(self.taxonomies, self.labels)
-        check_unverified(self.unverified, self.labels, self.outputs.tags.names if self.outputs.tags else ())
+        check_unverified(self.unverified, self.labels, tags)
+        if self.domain and self.domain.tag is not None and self.domain.tag not in tags:
+            raise ValueError(f"domain: {self.domain.tag!r} is not one of the tags")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,6 +93,7 @@ class TagScores:
     Attributes:
         tags: The tags.
         unverified: Names of the tags that could not be judged.
+        parents: Parent genre of some tags.
         track: Probability of each tag for the track, ``[n_tags]``; None for a silent track.
         windows: Probabilities of each window with sound, ``[n, n_tags]``; None if they were not requested.
         times: All windows of the track, silent ones included.
@@ -99,6 +101,7 @@ class TagScores:
 
     tags: tuple[TagSpec, ...]
     unverified: tuple[str, ...]
+    parents: Mapping[str, str]
     track: NDArray[np.float64] | None
     windows: NDArray[np.float32] | None
     times: WindowTimes

@@ -30,15 +30,16 @@ class TaxonomySpec(Spec):
         return self
 
 
-def check_parents(parents: Mapping[str, str], labels: Sequence[str]) -> None:
-    """Check that every genre with a parent, and every parent, is a label, and that parents have no parents.
+def check_parents(parents: Mapping[str, str], labels: Sequence[str], tags: Sequence[str]) -> None:
+    """Check that every parent is a label without a parent, and that every child is a label or a tag.
 
     Raises:
         ValueError: If that is not the case.
     """
     for label, parent in parents.items():
-        if label not in labels:
-            raise ValueError(f"parents: {label!r} is not one of the labels{_hint(label, labels)}")
+        if label not in labels and label not in tags:
+            kinds = "labels or tags" if tags else "labels"
+            raise ValueError(f"parents: {label!r} is not one of the {kinds}{_hint(label, (*labels, *tags))}")
         if parent not in labels:
             raise ValueError(
                 f"parents: {parent!r}, the parent of {label!r}, is not one of the labels{_hint(parent, labels)}"

@@ -53,9 +53,7 @@ class LogMel:
         )
         self.filters = filters.astype(np.float32)
         variance = _LAST_BIT_VARIANCE * (1.0 + (spec.pre_emphasis or 0.0) ** 2)
-        noise = filters.sum(axis=0).max() * (variance * (self.window.astype(np.float64) ** 2).sum()) ** (
-            spec.power / 2
-        )
+        noise = filters.sum(axis=0).max() * (variance * (self.window.astype(np.float64) ** 2).sum()) ** (spec.power / 2)
         self.silence = float(self._log(np.array([_PEAK_OVER_MEAN * noise], dtype=np.float32))[0])
 
     def frames(self, samples: NDArray[np.float32], starts: NDArray[np.intp]) -> NDArray[np.float32]:

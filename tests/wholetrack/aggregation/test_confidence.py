@@ -42,3 +42,7 @@ def test_a_track_is_in_domain_if_the_mean_peak_is_high() -> None:
     assert in_domain(scores([0.6, 0.75], [True, False]), limit) is True
     assert in_domain(scores([0.9, 0.9], [True, True]), limit) is False
     assert in_domain(scores([0.9], [False]), None) is None
+    by_tag = DomainSpec(tag="known", least_probability=0.7)
+    assert in_domain(scores([0.1], [False]), by_tag, tags={"known": 0.7}) is True
+    assert in_domain(scores([0.9], [False]), by_tag, tags={"known": 0.6}) is False
+    assert in_domain(scores([0.9], [True]), by_tag) is False

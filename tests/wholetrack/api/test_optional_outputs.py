@@ -87,6 +87,9 @@ def test_tags_are_the_calibrated_mean_over_windows_with_sound(
         "latin": "genre",
     }
     assert [entry["tag"] for entry in body["tags"]["track"] if entry.get("unverified")] == ["latin"]
+    assert [(entry["tag"], entry["parent"]) for entry in body["tags"]["track"] if "parent" in entry] == [
+        ("latin", "jazz")
+    ]
     ordered = [entry["probability"] for entry in body["tags"]["track"]]
     assert ordered == sorted(ordered, reverse=True)
     assert "embedding" not in body

@@ -77,7 +77,7 @@ def set_in(*path: str | int, to: object) -> Change:
         (set_in("outputs", "embedding", "length", to=0), "greater than 0"),
         (set_in("outputs", "tags", "labels", 1, "name", to="voice"), r"the tags \['voice'\] occur more than once"),
         (set_in("outputs", "tags", "labels", 1, "kind", to="colour"), "Input should be 'genre', 'mood'"),
-        (set_in("parents", to={"hose": "electronic"}), "'hose' is not one of the labels .is it 'house'"),
+        (set_in("parents", to={"hose": "electronic"}), "'hose' is not one of the labels or tags .is it 'house'"),
         (set_in("parents", to={"house": "electro"}), "'electro', the parent of 'house', is not one of the labels"),
         (set_in("parents", to={"house": "electronic", "electronic": "rock"}), "has a parent itself; give 'house' the"),
         (set_in("parents", to={"house": "house"}), "the parent of 'house', has a parent itself"),
@@ -85,6 +85,10 @@ def set_in(*path: str | int, to: object) -> Change:
             set_in("unverified", to=["jazz"]),
             "'jazz' is one of the labels; a genre that could not be judged may only",
         ),
+        (set_in("domain", to={}), "state either least_peak, or both tag and least_probability"),
+        (set_in("domain", to={"tag": "calm"}), "state either least_peak, or both tag and least_probability"),
+        (set_in("domain", to={"least_peak": 0.5, "tag": "calm", "least_probability": 0.5}), "state either least_peak"),
+        (set_in("domain", to={"tag": "quiet", "least_probability": 0.5}), "'quiet' is not one of the tags"),
         (set_in("unverified", to=["Latin"]), "'Latin' is not one of the tags .is it 'latin'"),
         (set_in("taxonomies", "coarse", "genres", "dance", to=["techno"]), "consists of 'techno', which is not one of"),
         (set_in("taxonomies", "coarse", "genres", "dance", to=["rock"]), r"\['rock'\] occur more than once: a label"),
@@ -106,3 +110,8 @@ def test_rows_are_cut_and_joined_together() -> None:
 
 def test_vectors_of_zeros_stay_zero() -> None:
     assert unit_length(Rows.zeros(1, [(3,)]).arrays[0]).tolist() == [[0, 0, 0]]
+
+
+def test_a_tag_may_have_a_parent() -> None:
+    found = read(card(set_in("parents", to={"house": "electronic", "latin": "jazz"})))
+    assert found.parents["latin"] == "jazz"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.wholetrack_training.small_network import FULL
 from wholetrack_training.errors import ExportError
 from wholetrack_training.export.operations import mflop_per_window
-from wholetrack_training.export.to_onnx import export_onnx
+from wholetrack_training.export.to_onnx import ExportedGraph, export_onnx
 
 pytestmark = pytest.mark.torch
 
@@ -50,3 +50,26 @@ def test_a_recurrent_layer_that_cannot_be_translated_is_refused() -> None:
 
     with pytest.raises(ExportError, match="only a GRU or LSTM with one layer"):
         export_onnx(Stacked(), frames=5, n_mels=8)
+
+
+def test_the_weights_of_an_exported_graph_can_be_exchanged() -> None:
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(5)
+            self.gru = nn.GRU(8, 4, bidirectional=True, batch_first=True)
+            self.register_buffer("shift", torch.rand(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.gru(self.norm(x))[0].mean(1) + self.shift  # type: ignore[no-any-return,operator]
+
+    torch.manual_seed(0)
+    graph = ExportedGraph(Small().eval(), inputs={"x": (5, 8)}, outputs=["y"])
+    windows = np.random.default_rng(0).random((3, 5, 8), dtype=np.float32)
+    for _ in range(2):
+        network = Small().eval()
+        network.norm.running_mean = torch.rand(5)
+        session = onnxruntime.InferenceSession(graph.with_weights_of(network), providers=["CPUExecutionProvider"])
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(windows)).numpy()
+        np.testing.assert_allclose(session.run(None, {"x": windows})[0], expected, atol=1e-5)

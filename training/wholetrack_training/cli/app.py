@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from wholetrack_training.cli import bundle_commands, data_commands, result_commands, run_commands, teaching_commands
+from wholetrack_training.cli import (
+    bundle_commands,
+    data_commands,
+    judging_commands,
+    result_commands,
+    run_commands,
+    teaching_commands,
+)
 from wholetrack_training.cli.errors import ReportingGroup
 
 app = typer.Typer(
@@ -48,11 +55,14 @@ for _command in (
     teaching_commands.collect,
     teaching_commands.teach_music,
     teaching_commands.teach_folds,
+    judging_commands.judge,
 ):
     app.command()(_command)
 app.command("refresh-card")(bundle_commands.refresh)
 app.command("restate", hidden=True, deprecated=True)(bundle_commands.refresh)
 app.command("quantise")(bundle_commands.quantise)
+app.command("refresh-judged")(judging_commands.refresh_judged)
+app.command("publish-two-towers")(judging_commands.publish_two_towers)
 
 
 def main() -> None:

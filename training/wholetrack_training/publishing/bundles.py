@@ -114,11 +114,23 @@ def publish(
     )
     card = with_figures(card, records, recipe)
     files = {MODEL_FILE: onnx, card.golden.file: golden, CARD_TEXT_FILE: card_text(card, records).encode()}
-    return _write(card, files, models)
+    return write_bundle(card, files, models)
 
 
-def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
-    """Write a bundle, check that it loads, and only then replace an older bundle of the same version."""
+def write_bundle(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
+    """Write a bundle, check that it loads, and only then replace an older bundle of the same version.
+
+    Args:
+        card: The contract.
+        files: All other files by name.
+        models: Folder of all bundles.
+
+    Returns:
+        Folder of the bundle.
+
+    Raises:
+        StartupError: If the service's loader refuses the bundle.
+    """
     folder, unfinished = models / card.name / card.version, models / _UNFINISHED / card.name / card.version
     shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -127,7 +139,7 @@ def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
     write_json(unfinished / CARD_FILE, card.document())
     load_bundle(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished.replace(folder)
     shutil.rmtree(models / _UNFINISHED)
     return folder

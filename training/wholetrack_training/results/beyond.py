@@ -90,39 +90,60 @@ def read_beyond(table: Path) -> list[BeyondRecording]:
 
 
 def judge_beyond(
-    recordings: Sequence[BeyondRecording], shares: NDArray[np.float64], labels: Sequence[str]
+    recordings: Sequence[BeyondRecording],
+    shares: NDArray[np.float64],
+    labels: Sequence[str],
+    *,
+    gtzan_shares: NDArray[np.float64],
 ) -> BeyondFigures:
     """Judge predictions of whole recordings.
 
     Args:
         recordings: What was predicted.
         shares: Share of each label, ``[n_recordings, n_labels]``.
-        labels: Names of the labels; all of GTZAN's genres are among them.
+        labels: Names of the labels.
+        gtzan_shares: Share of each of GTZAN's genres, with the prediction folded into the ten, ``[n_recordings, 10]``.
     """
-    ten = shares[:, [labels.index(genre) for genre in GTZAN]].argmax(1)
+    ten = gtzan_shares.argmax(1)
     right = {
         i: GTZAN[ten[i]] == recording.gtzan_genre
         for i, recording in enumerate(recordings)
         if recording.gtzan_genre is not None
     }
     agreed = [right[i] for i in right if recordings[i].listeners_agree]
-    ranks = [
-        _rank(GROUPS[recording.group], shares[i], labels)
-        for i, recording in enumerate(recordings)
-        if recording.group in GROUPS
-    ]
+    ranks = genre_ranks([recording.group for recording in recordings], shares, labels)
+    n_groups = int((ranks >= 0).sum())
     return BeyondFigures(
         gtzan=Share(sum(right.values()), len(right)),
         gtzan_agreed=Share(sum(agreed), len(agreed)),
-        groups_top1=Share(ranks.count(0), len(ranks)),
-        groups_top3=Share(sum(rank < 3 for rank in ranks), len(ranks)),
+        groups_top1=Share(int((ranks == 0).sum()), n_groups),
+        groups_top3=Share(int(((ranks >= 0) & (ranks < 3)).sum()), n_groups),
+    )
+
+
+def genre_ranks(groups: Sequence[str], shares: NDArray[np.float64], labels: Sequence[str]) -> NDArray[np.int_]:
+    """Return the position of each recording's genre in the order of the shares, ``[n_recordings]``.
+
+    A child counts as its parent. The rank of a recording whose group has no genre is -1, and that of a genre that is
+    not among the labels is their number.
+
+    Args:
+        groups: Group of each recording.
+        shares: Share of each label, ``[n_recordings, n_labels]``.
+        labels: Names of the labels.
+    """
+    return np.array(
+        [
+            _rank(GROUPS[group], row, labels) if group in GROUPS else -1
+            for group, row in zip(groups, shares, strict=True)
+        ]
     )
 
 
 def _rank(genre: str, shares: NDArray[np.float64], labels: Sequence[str]) -> int:
-    """Return the position of a genre, or of the first of its children, in the order of the shares."""
     order = [labels[i] for i in np.argsort(-shares, kind="stable")]
-    return [PARENTS.get(label, label) for label in order].index(genre)
+    genres = [PARENTS.get(label, label) for label in order]
+    return genres.index(genre) if genre in genres else len(genres)
 
 
 def _plain(name: str) -> str:

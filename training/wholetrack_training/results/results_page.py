@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wholetrack_training.data.splits import Protocol
+from wholetrack_training.results.audio_page import JudgedModel, audio_section
 from wholetrack_training.results.collection import Results, has_epochs, is_published
 from wholetrack_training.results.markdown import markdown_table, mean_cell
 from wholetrack_training.results.robustness import ORIGINAL
@@ -62,12 +63,19 @@ frame rates, so no row is an exact replication.
 - wholetrack-crnn is trained for a fixed number of epochs, and on the validation tracks as well."""
 
 
-def results_page(results: Results, robustness: Mapping[str, Mapping[str, Any]], *, pictures: str) -> str:
+def results_page(
+    results: Results,
+    robustness: Mapping[str, Mapping[str, Any]],
+    judged: Mapping[str, JudgedModel],
+    *,
+    pictures: str,
+) -> str:
     """Return the text of the page: every system under both protocols, and compared with the authors' figures.
 
     Args:
         results: All records; labels of experiments are left out.
         robustness: The result of :func:`.collection.read_robustness`.
+        judged: Models judged on audio, by label.
         pictures: Path of the plots relative to the page.
     """
     systems = {label: records for label, records in results.items() if is_published(label)}
@@ -76,6 +84,7 @@ def results_page(results: Results, robustness: Mapping[str, Mapping[str, Any]], 
         lines += [f"## {title}", "", description, "", *_protocol_table(systems, protocol), ""]
     lines += ["## Comparison with the authors' figures", "", *_comparison(systems), ""]
     lines += ["## Windows and whole tracks", "", *_gain_of_tracks(systems), ""]
+    lines += audio_section(judged)
     for label, measured in robustness.items():
         lines += [f"## Robustness of {label}", "", *_robustness(measured), ""]
     lines += ["## Confusion matrices and learning curves", ""]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,13 +64,18 @@ def speech_frames() -> NDArray[np.float32]:
     return np.asarray(levels.astype(np.float32) * (_RANGE_DB / (_LEVELS - 1)) - _RANGE_DB)
 
 
-def speak(rng: np.random.Generator, to: Path) -> None:
+def speak(rng: np.random.Generator, to: Path, *, languages: Sequence[str] = LANGUAGES) -> None:
     """Write a WAV file of some sentences, spoken with the voice of a random language at a random speed and pitch.
+
+    Args:
+        rng: Source of randomness.
+        to: The file to write.
+        languages: The languages to choose from, by espeak-ng's names of their voices.
 
     Raises:
         FileNotFoundError: If espeak-ng is not installed.
     """
-    voice, variant = rng.choice(LANGUAGES), rng.choice(_VARIANTS)
+    voice, variant = rng.choice(list(languages)), rng.choice(_VARIANTS)
     text = " ".join(rng.choice(_SENTENCES, size=4, replace=False))
     voice = f"{voice}+{variant}" if variant else voice
     speed, pitch = rng.integers(110, 250), rng.integers(10, 95)

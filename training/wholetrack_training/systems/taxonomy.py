@@ -26,7 +26,7 @@ PARENTS: Mapping[str, str] = {
     "drum and bass": "electronic",
     "punk": "rock",
 }
-"""The coarser genre of some genres."""
+"""The coarser genre, which is scored, of some genres that are given as tags."""
 
 AUDIOSET: Mapping[str, Sequence[str]] = {
     "blues": ("Blues",),
