@@ -4,12 +4,16 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 DATA ?= ../shared/data/gtzan-mel.npz
+DATA_FOLDER = $(dir $(DATA))
+MUSIC ?= ../shared/free-music
+DEVICE ?= cuda
 RUNS ?= runs
+TWO_TOWERS = $(RUNS)/two-towers
 LABEL := wholetrack-crnn-3s
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
-    page page-check performance train systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
+    page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -89,7 +93,16 @@ bench-containers: $(VENV)/.test ## Measure the images, and several instances beh
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
 	$(BIN)/python -m bench.performance
 
-train: $(VENV)/.training ## Train, evaluate and publish the default model and its folds from DATA (hours; resumable)
+train: $(VENV)/.training ## Train, judge and publish version 2 from DATA and MUSIC (minutes on a GPU, days on a CPU; resumable)
+	$(BIN)/wholetrack-train collect $(MUSIC) --to $(RUNS)/music
+	$(BIN)/wholetrack-train collect $(DATA_FOLDER)/audio/gtzan-short $(DATA_FOLDER)/audio/gtzan --to $(RUNS)/gtzan
+	$(BIN)/wholetrack-train teach-music $(TWO_TOWERS) --pool $(RUNS)/music --weights $(DATA_FOLDER)/pretrained --device $(DEVICE)
+	$(BIN)/wholetrack-train teach-folds $(TWO_TOWERS) --pool $(RUNS)/music --gtzan $(RUNS)/gtzan --device $(DEVICE) \
+	    --weights $(DATA_FOLDER)/pretrained --data $(DATA_FOLDER) --folds tests/folds --version-1 models/wholetrack-crnn/1
+	$(BIN)/wholetrack-train judge $(TWO_TOWERS) --audio $(DATA_FOLDER)/audio --free-music $(MUSIC) --label wholetrack-crnn-2
+	$(BIN)/wholetrack-train publish-two-towers $(TWO_TOWERS)/fold-0.pt --record docs/judged/wholetrack-crnn-2.json
+
+train-gtzan: $(VENV)/.training ## Train, evaluate and publish version 1 and its folds from DATA (hours; resumable)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \
 	    $(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
