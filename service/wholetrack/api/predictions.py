@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wholetrack.api.deadline import Deadline
 from wholetrack.api.event_stream import EventStream, first_event
 from wholetrack.api.exports import RENDERERS
 from wholetrack.api.formats import ResponseFormat, negotiate
-from wholetrack.api.keys import Key, key_of
+from wholetrack.api.keys import key_of, permits
 from wholetrack.api.live_events import LiveEvents
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.responses import SourceFile, prediction_response
@@ -109,7 +109,7 @@ class Predictions:
         self._check(parameters)
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
-            await self._admit(key, stack)
+            await stack.enter_async_context(permits(key, self._admission))
             stack.enter_context(self._metrics.in_progress.track_inprogress())
             upload = await self._receive(request, deadline, stack)
             if live:
@@ -120,17 +120,6 @@ class Predictions:
             )
             work = partial(self._render, run, upload, parameters, response_format, began=deadline.began)
             return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
-
-    async def _admit(self, key: Key | None, stack: AsyncExitStack) -> None:
-        """Hold the permits of a prediction until ``stack`` is left."""
-        try:
-            stack.enter_context(key.prediction_permit() if key else nullcontext())
-            await stack.enter_async_context(self._admission.admit())
-        except ServiceError:
-            # A request that is refused because others are in progress is retried, and would count twice.
-            if key:
-                key.uncount_request()
-            raise
 
     def _check(self, parameters: PredictParameters) -> None:
         """Reject invalid parameters before the upload is received."""
@@ -148,12 +137,9 @@ class Predictions:
 
     async def _receive(self, request: Request, deadline: Deadline, stack: AsyncExitStack) -> Upload:
         """Receive the upload before the deadline; leaving ``stack`` removes it."""
-        try:
-            async with asyncio.timeout(deadline.remaining_s):
-                with self._tracing.span("receive"):
-                    return await stack.enter_async_context(receive_upload(request, self._folder, self._upload_limits))
-        except TimeoutError as error:
-            raise deadline.error() from error
+        async with deadline.enforced():
+            with self._tracing.span("receive"):
+                return await stack.enter_async_context(receive_upload(request, self._folder, self._upload_limits))
 
     def _render(
         self,
