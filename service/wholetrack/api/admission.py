@@ -66,10 +66,11 @@ class Admission:
             raise draining_error()
         if not has_permit:
             self._n_rejected += 1
+            retry_after_s = self._retry_after_s()
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self.in_progress} {self._kind} are in progress. Try again after the time in the Retry-After header.",
-                retry_after_s=self._retry_after_s(),
+                f"{self.in_progress} {self._kind} are in progress. Try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
             )
         began = self._last_admitted = self._clock()
         self.in_progress += 1

@@ -72,11 +72,11 @@ class Key:
             ServiceError: ``overloaded`` if the key has exceeded its requests per minute.
         """
         if self._rate and not self._rate.count():
+            retry_after_s = self._rate.retry_after_s
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key is limited to {self._rate.per_minute} requests per minute. Try again after the time in "
-                "the Retry-After header.",
-                retry_after_s=self._rate.retry_after_s,
+                f"This key is limited to {self._rate.per_minute} requests per minute. Try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
             )
 
     def uncount_request(self) -> None:

@@ -85,8 +85,17 @@ class Predictions:
             ServiceError: Any error that the route documents.
         """
         response_format = parameters.format or negotiate(", ".join(request.headers.getlist("accept")))
-        if not response_format.is_live:
-            return await self._predict(request, parameters, response_format)
+        if response_format.is_live:
+            response = await self._predict_live(request, parameters, response_format)
+        else:
+            response = await self._predict(request, parameters, response_format)
+        response.headers.add_vary_header("Accept")
+        return response
+
+    async def _predict_live(
+        self, request: Request, parameters: PredictParameters, response_format: ResponseFormat
+    ) -> Response:
+        """Start the prediction of a recording, and return a response that follows it."""
         live = LiveEvents(parameters.windows)
         prediction = asyncio.create_task(self._predict(request, parameters, ResponseFormat.JSON, live))
         prediction.add_done_callback(lambda _: live.wake())
@@ -167,7 +176,7 @@ class Predictions:
             timing=content.timing_ms,
         )
         self._metrics.results.count(model, content)
-        headers = {"Server-Timing": _server_timing(content), "Vary": "Accept"}
+        headers = {"Server-Timing": _server_timing(content)}
         return Response(body, media_type=response_format.media_type, headers=headers)
 
     def _run_pipeline(
@@ -180,10 +189,9 @@ class Predictions:
         observer: Observer | None,
     ) -> TrackPrediction:
         """Return the cached prediction of a recording, or run the pipeline."""
-        card = self._pipeline.model(parameters.model).card
-        key = CacheKey(
+        key = CacheKey.of(
             upload.sha256,
-            (card.name, card.version),
+            self._pipeline.model(parameters.model),
             hop_s=parameters.hop_s,
             taxonomy=parameters.taxonomy,
             tags=parameters.tags,

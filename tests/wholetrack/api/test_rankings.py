@@ -32,7 +32,11 @@ def anyio_backend() -> str:
 
 
 def request(
-    body: bytes = BODY, *, held: asyncio.Event | None = None, headers: Sequence[tuple[str, str]] = (), key: object = None
+    body: bytes = BODY,
+    *,
+    held: asyncio.Event | None = None,
+    headers: Sequence[tuple[str, str]] = (),
+    key: object = None,
 ) -> Request:
     """Return a request whose body ends when ``held`` is set."""
     parts = iter([body, b""])
