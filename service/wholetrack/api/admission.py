@@ -69,7 +69,7 @@ class Admission:
             retry_after_s = self._retry_after_s()
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self.in_progress} {self._kind} are in progress. Try again in {retry_after_s} s.",
+                f"The limit of {self._kind} in progress is reached ({self._limit}). Try again in {retry_after_s} s.",
                 retry_after_s=retry_after_s,
             )
         began = self._last_admitted = self._clock()

@@ -94,7 +94,8 @@ class Key:
         if self._max_concurrent is not None and self._in_progress >= self._max_concurrent:
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key has {self._in_progress} requests in progress, which is its limit. Wait for one to finish.",
+                f"This key has reached its limit of requests in progress ({self._max_concurrent}). Wait for one to "
+                "finish.",
                 retry_after_s=1,
             )
         self._in_progress += 1

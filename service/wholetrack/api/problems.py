@@ -38,7 +38,7 @@ _EXAMPLES = {
     ErrorKind.EMPTY_AUDIO: "The file is empty. Send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
     ErrorKind.HEADERS_TOO_LARGE: "The headers of the request are too large.",
-    ErrorKind.OVERLOADED: "64 predictions are in progress. Try again in 4 s.",
+    ErrorKind.OVERLOADED: "The limit of predictions in progress is reached (64). Try again in 4 s.",
     ErrorKind.INTERNAL_ERROR: "The request failed because of an error in the service. Report the request id to its "
     "operator.",
     ErrorKind.UNSUPPORTED_TRANSFER_CODING: "Send the body uncompressed. The only transfer coding is 'chunked'.",

@@ -125,7 +125,7 @@ def test_each_key_has_its_own_concurrency_limit(tmp_path: Path) -> None:
     assert carol
     with carol.permit(), alice.permit(), alice.permit():
         for full in (carol, alice):
-            with pytest.raises(ServiceError, match="in progress, which is its limit"), full.permit():
+            with pytest.raises(ServiceError, match="limit of requests in progress"), full.permit():
                 pass
     with pytest.raises(KeyError), carol.permit():
         raise KeyError

@@ -91,7 +91,7 @@ async def test_few_bodies_are_received_at_a_time_and_they_take_no_permits_from_p
     async with in_progress(rankings, 8):
         refused = await error_of(rankings, request())
         assert refused.kind is ErrorKind.OVERLOADED
-        assert refused.detail.startswith("8 rankings are in progress.")
+        assert refused.detail.startswith("The limit of rankings in progress is reached (8).")
         assert refused.retry_after_s
         async with predictions.admit():
             pass
@@ -105,7 +105,7 @@ async def test_rankings_count_for_the_limits_of_their_key() -> None:
     async with in_progress(rankings, 1, key):
         key.count_request()
         refused = await error_of(rankings, request(key=key))
-        assert refused.detail.startswith("This key has 1 requests in progress")
+        assert refused.detail.startswith("This key has reached its limit of requests in progress (1).")
         # A refused request does not count for the rate.
         key.count_request()
 
