@@ -170,7 +170,7 @@ def test_the_windows_for_a_client_that_reads_slowly_are_merged_into_one_event(
     """The buffers of the connection hold about 350 kB, and the events of 6,000 windows are larger."""
     with running_server(tmp_path, client_timeout_s=120) as server:
         recording = wav_bytes(np.tile(tune, 60), 22050)
-        with slow_request(server, recording, query="?hop_s=0.1") as connection:
+        with slow_request(server, recording, query="?hop_s=0.1&model=guimaraes-cnn") as connection:
             received = connection.recv(4096)
             # Read on when the prediction is made.
             wait_for_outcome(server, "ok", 1, seconds=100)

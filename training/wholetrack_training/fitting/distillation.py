@@ -1,4 +1,4 @@
-"""Teaches the music tower what the taggers say of unlabelled music, with a checkpoint from which a run continues.
+"""Teaches the music tower what the taggers say about unlabelled music, with a checkpoint from which a run continues.
 
 The result is shared by all folds: no recording of GTZAN takes part.
 """
@@ -150,7 +150,7 @@ def distil(recordings: Sequence[TaughtRecording], plan: DistillationPlan, *, mn0
     """Teach the music tower, or continue.
 
     Args:
-        recordings: Recordings and what the taggers say of them.
+        recordings: Recordings and what the taggers say about them.
         plan: How to teach.
         mn04: File of mn04's published weights.
         folder: Folder of the checkpoint; created if missing.
