@@ -10,12 +10,11 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
 import torch
-from torch import nn
 
+from tests.wholetrack_training.mn04_weights import write_mn04
 from wholetrack_training.data.teaching_store import Targets, TaughtRecording, TeachingStore
 from wholetrack_training.errors import DataError, DifferentRunError
 from wholetrack_training.fitting.distillation import DistillationPlan, TaughtWindows, distil
-from wholetrack_training.systems.mobilenet import MusicTrunk, TrunkShape
 
 pytestmark = pytest.mark.torch
 
@@ -25,15 +24,7 @@ PLAN = DistillationPlan(steps=4, batch=4, warm_up=1)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in the published form of mn04."""
-    torch.manual_seed(0)
-    network = nn.Module()
-    network.features = MusicTrunk(TrunkShape()).features
-    network.classifier = nn.ModuleDict({"2": nn.Linear(384, 512), "5": nn.Linear(512, _N_LABELS)})
-    path = tmp_path_factory.mktemp("weights") / "mn04.npz"
-    labels = np.array([f"tag {i}" for i in range(_N_LABELS)])
-    np.savez(path, **{name: value.numpy() for name, value in network.state_dict().items()}, labels=labels)
-    return path
+    return write_mn04(tmp_path_factory.mktemp("weights"), n_labels=_N_LABELS)
 
 
 @pytest.fixture(scope="module")
