@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wholetrack.api.formats import ResponseFormat
@@ -28,13 +28,21 @@ def csv_text(content: PredictionResponse) -> str:
 
     Columns that do not apply to a line are empty.
     """
-    columns = [*_COLUMNS, *(PROBABILITY_PREFIX + label for label in content.model.labels)]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    for row in rows(content):
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+    csv.writer(text).writerows([columns(content.model.labels), *cells(content)])
     return text.getvalue()
+
+
+def columns(labels: Sequence[str]) -> list[str]:
+    """Return the names of the columns of :func:`cells`."""
+    return [*_COLUMNS, *(PROBABILITY_PREFIX + label for label in labels)]
+
+
+def cells(content: PredictionResponse) -> Iterator[list[object]]:
+    """Yield the cells of each row of a prediction; those that do not apply to it are empty."""
+    names = columns(content.model.labels)
+    for row in rows(content):
+        yield [_cell(row.get(name)) for name in names]
 
 
 def json_lines_text(content: PredictionResponse) -> str:

@@ -85,7 +85,11 @@ def predict(
     *,
     output_format: Annotated[
         Format,
-        typer.Option("--format", help="Output format: a table, one JSON object per line, CSV, or a Parquet file."),
+        typer.Option(
+            "--format",
+            help="Output format. A line for each recording: table, json or csv. A line for each verdict, section and "
+            "window: rows-jsonl or rows-csv. A file: parquet.",
+        ),
     ] = Format.TABLE,
     model: _ModelOption = None,
     hop_s: Annotated[

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from wholetrack.api.responses import SourceFile, prediction_response
-from wholetrack.api.schemas import WindowDetail
 from wholetrack.api.timeline import timeline_svg
 from wholetrack.cli.files import FileResult, text_of
+from wholetrack.cli.render import full_response
 from wholetrack.cli.standard_streams import OutputError
 from wholetrack.contracts import TrackPrediction
 
@@ -26,9 +25,7 @@ def plotted(results: Iterable[FileResult], target: Path) -> Iterator[FileResult]
 
 
 def _write(result: FileResult, prediction: TrackPrediction, target: Path) -> None:
-    source = SourceFile(Path(text_of(result.path)).name, sha256="", n_bytes=0, began=result.began)
-    n_labels = len(prediction.card.labels)
-    picture = timeline_svg(prediction_response(prediction, source, top_k=n_labels, detail=WindowDetail.FULL))
+    picture = timeline_svg(full_response(result, prediction))
     try:
         target.write_text(picture)
     except OSError as error:
