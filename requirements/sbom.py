@@ -3,7 +3,7 @@
 
 cyclonedx-py lists the pinned packages. This script adds the version of the service, the ffmpeg binary in the package
 imageio-ffmpeg, which is the largest third-party component that processes untrusted files, the npm packages that are
-bundled into the page, and the model bundles. The same inputs produce the same bytes.
+bundled into the page, the font of pictures, and the model bundles. The same inputs produce the same bytes.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def complete(sbom: dict[str, Any], ffmpeg: Path | None, cards: list[Path], page:
     )
     assert version
     sbom["metadata"]["component"]["version"] = version[1]
-    additions = [*(_model(card) for card in cards), *_npm_packages(page)]
+    additions = [*(_model(card) for card in cards), *_npm_packages(page), _font()]
     if ffmpeg:
         additions.append(_ffmpeg(ffmpeg))
         package = next(each["bom-ref"] for each in sbom["components"] if each["name"] == "imageio-ffmpeg")
@@ -117,6 +117,19 @@ def _npm_packages(lock: Path) -> Iterator[dict[str, Any]]:
             "licenses": [{"license": {"id": package["license"]}}],
             "hashes": [{"alg": "SHA-512", "content": base64.b64decode(digest).hex()}],
         }
+
+
+def _font() -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": "dejavu-fonts",
+        "name": "dejavu-fonts",
+        "version": "2.37",
+        "description": "DejaVu Sans, the font of pictures",
+        "purl": "pkg:generic/dejavu-fonts@2.37",
+        "licenses": [{"license": {"id": "Bitstream-Vera"}}],
+        "hashes": [_sha256(_PROJECT / "service/wholetrack/api/fonts/DejaVuSans.ttf")],
+    }
 
 
 def _files(folder: Path, reference: str) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 from wholetrack.api.formats import ResponseFormat
 from wholetrack.api.schemas import PredictionResponse
 from wholetrack.api.timeline import timeline_svg
+from wholetrack.api.timeline_png import timeline_png
 
 PROBABILITY_PREFIX = "p_"
 """What the columns with probabilities begin with; the rest is the label."""
@@ -93,10 +94,11 @@ def _cell(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-RENDERERS: dict[ResponseFormat, Callable[[PredictionResponse], str]] = {
+RENDERERS: dict[ResponseFormat, Callable[[PredictionResponse], str | bytes]] = {
     ResponseFormat.JSON: json_text,
     ResponseFormat.JSONL: json_lines_text,
     ResponseFormat.CSV: csv_text,
     ResponseFormat.SVG: timeline_svg,
+    ResponseFormat.PNG: timeline_png,
 }
 """How to write each format that is not a stream of events."""

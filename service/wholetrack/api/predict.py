@@ -41,10 +41,10 @@ _ERRORS = (
 
 _SUCCESS = success_response(PREDICTION)
 _SUCCESS[200]["content"] |= {
-    offered.media_type: {"schema": {"type": "string"}, "example": EXAMPLES_OF_FORMATS[offered]}
-    for offered in ResponseFormat
-    if offered is not ResponseFormat.JSON
+    offered.media_type: {"schema": {"type": "string"}, "example": example}
+    for offered, example in EXAMPLES_OF_FORMATS.items()
 }
+_SUCCESS[200]["content"][ResponseFormat.PNG.media_type] = {"schema": {"type": "string", "format": "binary"}}
 
 router = APIRouter(tags=["prediction"])
 

@@ -166,7 +166,7 @@ class Predictions:
             # All formats but JSON say the same about every window.
             detail = parameters.windows if response_format is ResponseFormat.JSON else WindowDetail.FULL
             content = prediction_response(prediction, source, top_k=parameters.top_k, detail=detail)
-            body = RENDERERS[response_format](content).encode()
+            body = RENDERERS[response_format](content)
             attributes.update(_span_attributes(prediction, content))
         model = self._pipeline.key(parameters.model)
         self._metrics.count_prediction(

@@ -53,8 +53,8 @@ class PredictParameters(BaseModel):
     format: ResponseFormat | None = Field(
         default=None,
         description="Format of the response, which overrides the header Accept: json; sse or ndjson, which send events "
-        "while the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg, a "
-        "picture of the timeline.",
+        "while the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg or "
+        "png, a picture of the timeline.",
         examples=["json"],
     )
     taxonomy: str | None = Field(
