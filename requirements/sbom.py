@@ -2,13 +2,14 @@
 """Write a CycloneDX bill of materials (SBOM) of the service.
 
 cyclonedx-py lists the pinned packages. This script adds the version of the service, the ffmpeg binary in the package
-imageio-ffmpeg, which is the largest third-party component that processes untrusted files, and the model bundles. The
-same inputs produce the same bytes.
+imageio-ffmpeg, which is the largest third-party component that processes untrusted files, the npm packages that are
+bundled into the page, the font of pictures, and the model bundles. The same inputs produce the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
 import json
 import re
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _PROJECT = Path(__file__).parent.parent
 _SPECIFICATION = "1.6"
@@ -36,17 +38,25 @@ def create_sbom(requirements: Path, ffmpeg: Path | None) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(done.stderr)
-    return complete(json.loads(done.stdout), ffmpeg, sorted(_PROJECT.glob("models/*/*/model.json")))
+    cards = sorted(_PROJECT.glob("models/*/*/model.json"))
+    return complete(json.loads(done.stdout), ffmpeg, cards, _PROJECT / "page/package-lock.json")
 
 
-def complete(sbom: dict[str, Any], ffmpeg: Path | None, cards: list[Path]) -> dict[str, Any]:
-    """Add the version of the service, ffmpeg, and the bundles of these cards, and return the SBOM."""
+def complete(sbom: dict[str, Any], ffmpeg: Path | None, cards: list[Path], page: Path) -> dict[str, Any]:
+    """Add components to an SBOM and return it.
+
+    Args:
+        sbom: The SBOM of the packages of the service.
+        ffmpeg: The binary of imageio-ffmpeg; None if there is none.
+        cards: The ``model.json`` of each bundle.
+        page: The ``package-lock.json`` of the page.
+    """
     version = re.search(
         r'^__version__ = "(.+)"', (_PROJECT / "service/wholetrack/__init__.py").read_text(), re.MULTILINE
     )
     assert version
     sbom["metadata"]["component"]["version"] = version[1]
-    additions = [_model(card) for card in cards]
+    additions = [*(_model(card) for card in cards), *_npm_packages(page), _font()]
     if ffmpeg:
         additions.append(_ffmpeg(ffmpeg))
         package = next(each["bom-ref"] for each in sbom["components"] if each["name"] == "imageio-ffmpeg")
@@ -84,6 +94,41 @@ def _model(card: Path) -> dict[str, Any]:
         "description": contract["summary"],
         "licenses": [{"license": {"id": contract["licence"]}}],
         "components": list(_files(card.parent, reference)),
+    }
+
+
+def _npm_packages(lock: Path) -> Iterator[dict[str, Any]]:
+    """Yield the packages that the built page contains; those that only build or test it are not part of the service."""
+    for path, package in json.loads(lock.read_text())["packages"].items():
+        if not path or package.get("dev"):
+            continue
+        name = path.rpartition("node_modules/")[2]
+        purl = f"pkg:npm/{quote(name, safe='/')}@{package['version']}"
+        algorithm, _, digest = package["integrity"].partition("-")
+        if algorithm != "sha512":
+            raise SystemExit(f"{lock}: the hash of {name} is not SHA-512")
+        yield {
+            "type": "library",
+            "bom-ref": purl,
+            "name": name,
+            "version": package["version"],
+            "description": "bundled into the page",
+            "purl": purl,
+            "licenses": [{"license": {"id": package["license"]}}],
+            "hashes": [{"alg": "SHA-512", "content": base64.b64decode(digest).hex()}],
+        }
+
+
+def _font() -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": "dejavu-fonts",
+        "name": "dejavu-fonts",
+        "version": "2.37",
+        "description": "DejaVu Sans, the font of pictures",
+        "purl": "pkg:generic/dejavu-fonts@2.37",
+        "licenses": [{"license": {"id": "Bitstream-Vera"}}],
+        "hashes": [_sha256(_PROJECT / "service/wholetrack/api/fonts/DejaVuSans.ttf")],
     }
 
 

@@ -69,7 +69,10 @@ def test_the_wheel_holds_the_package_and_the_default_bundle(wheel: Path) -> None
     page = "wholetrack/api/page"
     assert {f"{page}/{file}" for file in ("index.html", "LICENCES.txt", "SHA256SUMS")} <= names
     others = [name for name in names if not name.endswith((".py", ".typed")) and ".dist-info/" not in name]
-    assert all(name.startswith((f"{bundle}/", f"{page}/")) or name == "wholetrack/api/palette.json" for name in others)
+    fonts = "wholetrack/api/fonts"
+    assert {f"{fonts}/{file}" for file in ("DejaVuSans.ttf", "LICENCE.txt")} <= names
+    folders = tuple(f"{folder}/" for folder in (bundle, page, fonts))
+    assert all(name.startswith(folders) or name == "wholetrack/api/palette.json" for name in others)
 
 
 def test_a_wheel_built_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_path: Path) -> None:

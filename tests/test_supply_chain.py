@@ -229,7 +229,9 @@ def test_a_line_that_is_not_a_pin_fails(fake_audit: Audit) -> None:
     assert fake_audit.run(pypi=HEALTHY) == 1
 
 
-def test_the_bill_of_materials_contains_the_version_ffmpeg_and_the_models(tmp_path: Path) -> None:
+def test_the_bill_of_materials_contains_the_version_ffmpeg_the_models_and_the_packages_of_the_page(
+    tmp_path: Path,
+) -> None:
     binary = tmp_path / "ffmpeg-linux-x86_64-v9.0.2"
     binary.write_bytes(b"ffmpeg")
     sbom = complete(
@@ -240,13 +242,22 @@ def test_the_bill_of_materials_contains_the_version_ffmpeg_and_the_models(tmp_pa
         },
         binary,
         [PROJECT / "models/wholetrack-crnn/1/model.json"],
+        PROJECT / "page/package-lock.json",
     )
     assert sbom["metadata"]["component"]["version"]
-    _, model, ffmpeg = sbom["components"]
+    _, model, *packages, font, ffmpeg = sbom["components"]
+    assert (font["name"], font["version"]) == ("dejavu-fonts", "2.37")
     assert (ffmpeg["name"], ffmpeg["version"]) == ("ffmpeg", "9.0.2")
     assert ffmpeg["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"ffmpeg").hexdigest()}]
     assert sbom["dependencies"][0] == {"ref": "L1", "dependsOn": [ffmpeg["bom-ref"]]}
     assert (model["name"], model["version"]) == ("wholetrack-crnn", "1")
+    bundled = json.loads((PROJECT / "page/package.json").read_text())["dependencies"]
+    assert {package["name"]: package["version"] for package in packages} == bundled
+    serif = next(package for package in packages if package["name"] == "@fontsource/instrument-serif")
+    assert serif["purl"] == f"pkg:npm/%40fontsource/instrument-serif@{serif['version']}"
+    assert serif["licenses"] == [{"license": {"id": "OFL-1.1"}}]
+    assert [(entry["alg"], len(entry["content"])) for entry in serif["hashes"]] == [("SHA-512", 128)]
+    assert {package["bom-ref"] for package in packages} <= {each["ref"] for each in sbom["dependencies"]}
     network = next(each for each in model["components"] if each["name"] == "model.onnx")
     content = (PROJECT / "models/wholetrack-crnn/1/model.onnx").read_bytes()
     assert network["hashes"][0]["content"] == hashlib.sha256(content).hexdigest()

@@ -372,9 +372,8 @@ def _warnings(
         yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
         return
     if n_silent:
-        yield TrackWarning(
-            WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows are silent and have no vote."
-        )
+        have = "is silent and has" if n_silent == 1 else "are silent and have"
+        yield TrackWarning(WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows {have} no vote.")
     if in_domain is False:
         yield TrackWarning(
             WarningCode.OUT_OF_DOMAIN,

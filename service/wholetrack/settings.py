@@ -257,7 +257,7 @@ class Settings(BaseSettings):
         default=None, description="Requests per minute allowed for each key. Unset: no limit."
     )
     key_concurrent: PositiveInt | None = Field(
-        default=None, description="Concurrent predictions allowed for each key. Unset: no limit."
+        default=None, description="Concurrent predictions and rankings allowed for each key. Unset: no limit."
     )
     open_health: bool = Field(default=True, description="Whether /healthz and /readyz are available without a key.")
     open_metrics: bool = Field(default=False, description="Whether /metrics is available without a key.")

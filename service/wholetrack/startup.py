@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 _EXIT_GRACE_S = 1.0
 
 # glibc gives threads separate malloc arenas, up to eight per processor, and does not return the memory of an arena when
-# its thread ends: restarting the workers of a device for a minute left 282 MiB behind, or 33 MiB with two arenas. With
-# 16 clients two arenas cost nothing: 3.54 tracks/s and 365 MiB, compared with 3.50 and 400, in one run.
+# its thread ends. With two arenas, restarting workers again and again leaves far less memory behind. Predictions are no
+# slower.
 _ARENAS = 2
 _M_ARENA_MAX = -8
 

@@ -20,6 +20,7 @@ def assert_problem(response: httpx.Response, status: int, code: str) -> dict[str
     assert problem["status"] == status
     assert problem["type"] == f"urn:wholetrack:problem:{code}"
     assert problem["request_id"] == response.headers["x-request-id"]
+    assert problem["retry_after_s"] == (int(response.headers.get("retry-after", "0")) or None)
     assert problem["title"]
     assert problem["detail"].endswith(".")
     assert "/" not in problem["detail"].replace("See /docs", ""), "the detail may contain a path"
@@ -43,9 +44,9 @@ def count_outcomes(server: Server, code: str) -> float:
     )
 
 
-def wait_for_outcome(server: Server, code: str, count: float) -> None:
+def wait_for_outcome(server: Server, code: str, count: float, *, seconds: float = 20.0) -> None:
     """Wait until that many predictions have ended with this code."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while count_outcomes(server, code) < count:
         assert time.monotonic() < deadline, server.get("/metrics").text
         time.sleep(0.05)

@@ -24,6 +24,8 @@ from wholetrack.errors import ErrorKind, ServiceError
 
 pytestmark = pytest.mark.timing
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 @pytest.fixture(scope="module")
 def recording(tune: NDArray[np.float32]) -> bytes:
@@ -40,7 +42,6 @@ def test_csv_has_a_line_for_each_verdict_section_and_window(server: Server, reco
     expected = post(server, recording).json()
     response = post(server, recording, "text/csv")
     assert response.headers["content-type"] == "text/csv; charset=utf-8"
-    assert response.headers["vary"].startswith("Accept")
     rows = list(csv.DictReader(io.StringIO(response.text)))
     labels = expected["model"]["labels"]
     assert list(rows[0]) == ["kind", "start_s", "end_s", "genre", "share", "silent", *(f"p_{name}" for name in labels)]
@@ -59,6 +60,25 @@ def test_csv_has_a_line_for_each_verdict_section_and_window(server: Server, reco
     for row, probabilities in zip(windows, expected["windows"]["probabilities"], strict=True):
         assert [float(row[f"p_{name}"]) for name in labels] == probabilities
         assert float(row["end_s"]) - float(row["start_s"]) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("accept", [*(offered.media_type for offered in ResponseFormat), "audio/wav"])
+@pytest.mark.parametrize("content", [None, b"no recording"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_caches_are_told_that_every_response_depends_on_the_header(
+    server: Server, recording: bytes, accept: str, content: bytes | None, encoding: str
+) -> None:
+    headers = {"Accept": accept, "Accept-Encoding": encoding}
+    response = httpx.post(f"{server.url}/v1/predict", content=content or recording, headers=headers, timeout=60)
+    if accept == "audio/wav":
+        assert response.status_code == 406
+    elif content is None:
+        assert response.status_code == 200
+    else:
+        # On a busy machine, a stream of events may have begun before the file is found to be no recording.
+        assert response.status_code == 415 or b"unsupported_media" in response.content
+    names = [name.strip() for name in response.headers["vary"].split(",")]
+    assert names.count("Accept") == 1
 
 
 def test_json_lines_have_the_same_rows(server: Server, recording: bytes) -> None:
@@ -84,6 +104,13 @@ def test_the_picture_shows_every_genre_and_section(server: Server, recording: by
     assert expected["prediction"]["summed_score"]["genre"] in "".join(picture.itertext())
 
 
+def test_the_picture_can_be_a_png(server: Server, recording: bytes) -> None:
+    for response in (post(server, recording, "image/png"), post(server, recording, format="png")):
+        assert response.headers["content-type"] == "image/png"
+        assert response.content.startswith(PNG_SIGNATURE)
+    server.wait_until_clean()
+
+
 def test_names_in_the_picture_are_text(server: Server, recording: bytes) -> None:
     files = {"file": ("<script>&.wav", recording)}
     picture = httpx.post(f"{server.url}/v1/predict?format=svg", files=files, timeout=60).text
@@ -92,7 +119,7 @@ def test_names_in_the_picture_are_text(server: Server, recording: bytes) -> None
 
 
 def test_a_format_that_does_not_exist_is_refused(server: Server, recording: bytes) -> None:
-    problem = assert_problem_with_types(post(server, recording, "image/png"))
+    problem = assert_problem_with_types(post(server, recording, "image/webp"))
     assert "image/svg+xml" in problem
     assert_problem(post(server, recording, format="xml"), 422, "invalid_parameter")
 
@@ -120,6 +147,7 @@ def assert_problem_with_types(response: httpx.Response) -> str:
         ("*/*, application/json;q=0", ResponseFormat.JSONL),
         ("text/*", ResponseFormat.CSV),
         ("image/*", ResponseFormat.SVG),
+        ("image/png", ResponseFormat.PNG),
         ("application/jsonl, application/json;q=0.9", ResponseFormat.JSONL),
     ],
 )
@@ -127,7 +155,7 @@ def test_the_header_accept_chooses_the_format(accept: str, expected: ResponseFor
     assert negotiate(accept) is expected
 
 
-@pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "json", "text/csv;q=nonsense", "*/*;q=0"])
+@pytest.mark.parametrize("accept", ["image/webp", "application/json;q=0", "json", "text/csv;q=nonsense", "*/*;q=0"])
 def test_a_header_that_allows_nothing_is_refused(accept: str) -> None:
     with pytest.raises(ServiceError) as refused:
         negotiate(accept)
@@ -144,8 +172,10 @@ def test_the_command_line_draws_a_timeline(recording: bytes, tmp_path: Path) -> 
     file.write_bytes(recording)
     assert predict(str(file), "--plot", str(picture)).returncode == 0
     assert ET.parse(picture).getroot().tag.endswith("svg")
+    assert predict(str(file), "--plot", str(tmp_path / "song.PNG")).returncode == 0
+    assert (tmp_path / "song.PNG").read_bytes().startswith(PNG_SIGNATURE)
     for arguments in (
-        (str(file), "--plot", str(tmp_path / "song.png")),
+        (str(file), "--plot", str(tmp_path / "song.pdf")),
         (str(file), str(file), "--plot", str(picture)),
     ):
         refused = predict(*arguments)

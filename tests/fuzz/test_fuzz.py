@@ -20,7 +20,7 @@ from wholetrack.api.problems import MEDIA_TYPE, Problem
 from wholetrack.api.responses import SourceFile, prediction_response
 from wholetrack.api.schemas import WindowDetail
 from wholetrack.decoding.decoder import FfmpegDecoder
-from wholetrack.errors import ErrorKind
+from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 
 FILES = 200
@@ -209,12 +209,12 @@ def test_a_body_that_is_not_a_problem_document_is_reported() -> None:
     assert problems({}, 422, MEDIA_TYPE)
     assert problems({"detail": "no"}, 500)
     assert list(problems_of(httpx.Response(500, text="Internal Server Error"), max_duration_s=MAX_DURATION_S))
-    problem = Problem.of(ErrorKind.EMPTY_AUDIO, "The recording is empty.", request_id=None).model_dump()
+    problem = Problem.of(ServiceError(ErrorKind.EMPTY_AUDIO, "It is empty."), request_id=None).model_dump()
     assert problems(problem, 422, "application/json")
     assert problems(problem, 415, MEDIA_TYPE)
     assert problems({**problem, "code": "odd"}, 422, MEDIA_TYPE)
 
 
 def _problems_of_error(kind: ErrorKind, detail: str) -> list[str]:
-    document = Problem.of(kind, detail, request_id="1" * 32)
+    document = Problem.of(ServiceError(kind, detail), request_id="1" * 32)
     return problems(document.model_dump(), kind.status, MEDIA_TYPE)

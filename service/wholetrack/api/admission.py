@@ -1,4 +1,4 @@
-"""Admission control: a limit on concurrent predictions, and an estimate of when to retry a rejected one."""
+"""Admission control: a limit on concurrent requests of one kind, and an estimate of when to retry a rejected one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import fmean
 
 from wholetrack.errors import ErrorKind, ServiceError
 
-_RECENT_PREDICTIONS = 32
+_RECENT_REQUESTS = 32
 _DEFAULT_RETRY_S = 5
 _MAX_RETRY_S = 600
 # Without a short wait, a permit that becomes free while requests are rejected stays unused until the next request.
@@ -20,32 +20,41 @@ _GRACE_S = 0.01
 
 
 class Admission:
-    """Admits predictions up to a limit. Not thread-safe: for use on the event loop only.
+    """Admits requests of one kind up to a limit. Not thread-safe: for use on the event loop only.
 
     Args:
-        limit: Maximum number of predictions in progress.
-        grace_s: How long a prediction may wait for a permit before it is rejected, in seconds.
+        limit: Maximum number of requests in progress.
+        kind: What clients are told is in progress, in the plural.
+        grace_s: How long a request may wait for a permit before it is rejected, in seconds.
         clock: Returns the current time in seconds.
 
     Attributes:
-        in_progress: Number of predictions admitted and not yet finished.
-        draining: Whether all new predictions are rejected because the service is shutting down.
+        in_progress: Number of requests admitted and not yet finished.
+        draining: Whether all new requests are rejected because the service is shutting down.
     """
 
-    def __init__(self, limit: int, *, grace_s: float = _GRACE_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int,
+        *,
+        kind: str = "predictions",
+        grace_s: float = _GRACE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.in_progress = 0
         self.draining = False
+        self._kind = kind
         self._limit = limit
         self._permits = asyncio.Semaphore(limit)
         self._grace_s = grace_s
         self._clock = clock
-        self._recent_durations: deque[float] = deque(maxlen=_RECENT_PREDICTIONS)
+        self._recent_durations: deque[float] = deque(maxlen=_RECENT_REQUESTS)
         self._last_admitted = clock()
         self._n_rejected = 0
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
-        """Hold a permit for one prediction.
+        """Hold a permit for one request.
 
         Raises:
             ServiceError: ``overloaded``, with the estimated time until a permit is free, or ``draining``.
@@ -57,10 +66,11 @@ class Admission:
             raise draining_error()
         if not has_permit:
             self._n_rejected += 1
+            retry_after_s = self._retry_after_s()
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"{self.in_progress} predictions are in progress. Try again after the time in the Retry-After header.",
-                retry_after_s=self._retry_after_s(),
+                f"The limit of {self._kind} in progress is reached ({self._limit}). Try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
             )
         began = self._last_admitted = self._clock()
         self.in_progress += 1
@@ -85,7 +95,7 @@ class Admission:
     def _retry_after_s(self) -> int:
         """Estimate the time in seconds until a permit is free for the client that was rejected last.
 
-        With all permits in use, a prediction finishes every ``duration / limit`` seconds on average (Little's law), and
+        With all permits in use, a request finishes every ``duration / limit`` seconds on average (Little's law), and
         every rejected client needs one permit. A service that is stuck frees none, so the interval is at least the time
         since the last admission.
         """

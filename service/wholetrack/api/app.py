@@ -23,6 +23,7 @@ from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import NormalPaths
 from wholetrack.api.predictions import Predictions
 from wholetrack.api.problems import add_problem_schema, error_responses
+from wholetrack.api.rankings import Rankings
 from wholetrack.api.security_headers import SecurityHeaders
 from wholetrack.api.spool_folder import spool_folder
 from wholetrack.api.tracing import Tracing
@@ -66,7 +67,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
     in_flight, metrics = InFlight(), Metrics(pipeline.models)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
-    app.state.settings = settings
+    app.state.rankings = Rankings(settings, admission)
     keys = Keys.load(settings)
     _include_routers(app, settings, keys)
     add_problem_schema(app)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Self
 
 from cachetools import LRUCache
 
 from wholetrack.contracts import Detail, StageTimes, TrackPrediction
+from wholetrack.inference.outputs import Keep
+from wholetrack.served_model import ServedModel
 
 _NO_TIME = StageTimes(decode=0.0, features=0.0, queue=0.0, inference=0.0)
 # Approximate size of a prediction without the arrays of its windows.
@@ -16,23 +20,45 @@ _OVERHEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:
-    """Everything that determines a prediction.
+    """Everything that determines a prediction, with the model's defaults in place of omitted parameters.
 
     Attributes:
         sha256: SHA-256 of the recording, in hexadecimal.
         model: Name and version of the model.
-        hop_s: The requested hop in seconds; None for the model's default.
+        hop: Time between window starts in seconds.
         taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
-        tags: Detail of the tags; None for the model's default.
-        embedding: Detail of the embedding.
+        keep: What is kept of each output of the network, and so the detail of the tags and the embedding.
     """
 
     sha256: str
     model: tuple[str, str]
-    hop_s: float | None
+    hop: Fraction
     taxonomy: str | None
-    tags: Detail | None
-    embedding: Detail
+    keep: tuple[Keep, ...]
+
+    @classmethod
+    def of(
+        cls,
+        sha256: str,
+        served: ServedModel,
+        *,
+        hop_s: float | None,
+        taxonomy: str | None,
+        tags: Detail | None,
+        embedding: Detail,
+    ) -> Self:
+        """Return the key of a request; the parameters are those of :meth:`~wholetrack.pipeline.Pipeline.predict`.
+
+        Raises:
+            ServiceError: ``invalid_parameter`` if the model does not support the parameters.
+        """
+        return cls(
+            sha256,
+            (served.card.name, served.card.version),
+            hop=served.grid(hop_s).hop,
+            taxonomy=taxonomy,
+            keep=served.keep(tags=tags, embedding=embedding),
+        )
 
 
 class PredictionCache:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from wholetrack.errors import ErrorKind, ServiceError
@@ -24,6 +27,19 @@ class Deadline:
     def remaining_s(self) -> float:
         """Seconds until the limit; negative once it has passed."""
         return self.began + self.limit_s - time.monotonic()
+
+    @asynccontextmanager
+    async def enforced(self) -> AsyncIterator[None]:
+        """Cancel the block when the limit is exceeded.
+
+        Raises:
+            ServiceError: ``deadline_exceeded``.
+        """
+        try:
+            async with asyncio.timeout(self.remaining_s):
+                yield
+        except TimeoutError as error:
+            raise self.error() from error
 
     def error(self) -> ServiceError:
         """Return the error for a request that exceeds the limit."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
 
 from anyio import to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from wholetrack.api.admission import draining_error
 from wholetrack.api.failures import service_error
 from wholetrack.api.formats import ResponseFormat
 from wholetrack.api.live_events import Event, LiveEvents
 from wholetrack.api.problems import problem_of
-from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.api.threads import wait_despite_cancellation
+from wholetrack.errors import ServiceError
 
 # Proxies close connections that are silent for 30 s to 60 s.
 _HEARTBEAT_S = 10.0
@@ -127,10 +128,8 @@ async def first_event(prediction: asyncio.Task[Response], events: LiveEvents) ->
 
 async def finished(prediction: asyncio.Task[Response]) -> Response | ServiceError:
     """Wait for a prediction, even if the caller is cancelled, and return its response or the error to report."""
-    while not prediction.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([prediction])
+    await wait_despite_cancellation(prediction)
     if prediction.cancelled():
-        return ServiceError(ErrorKind.DRAINING, "The service is shutting down. Send the request to another instance.")
+        return draining_error()
     error = prediction.exception()
     return prediction.result() if error is None else service_error(error)

@@ -28,9 +28,12 @@ def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
     """
 
     def respond(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
+        response = problem_response(error, headers=headers)
         if route_path(request.scope) == PREDICT_PATH:
             metrics.predictions.labels(error.kind.code).inc()
-        return problem_response(error, headers=headers)
+            # Which status a request gets, for instance a 406, may depend on the header.
+            response.headers.add_vary_header("Accept")
+        return response
 
     @app.exception_handler(ServiceError)
     async def _service_error(request: Request, error: ServiceError) -> Response:

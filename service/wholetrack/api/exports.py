@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wholetrack.api.formats import ResponseFormat
 from wholetrack.api.schemas import PredictionResponse
 from wholetrack.api.timeline import timeline_svg
+from wholetrack.api.timeline_png import timeline_png
 
 PROBABILITY_PREFIX = "p_"
 """What the columns with probabilities begin with; the rest is the label."""
@@ -28,13 +29,21 @@ def csv_text(content: PredictionResponse) -> str:
 
     Columns that do not apply to a line are empty.
     """
-    columns = [*_COLUMNS, *(PROBABILITY_PREFIX + label for label in content.model.labels)]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    for row in rows(content):
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+    csv.writer(text).writerows([columns(content.model.labels), *cells(content)])
     return text.getvalue()
+
+
+def columns(labels: Sequence[str]) -> list[str]:
+    """Return the names of the columns of :func:`cells`."""
+    return [*_COLUMNS, *(PROBABILITY_PREFIX + label for label in labels)]
+
+
+def cells(content: PredictionResponse) -> Iterator[list[object]]:
+    """Yield the cells of each row of a prediction; those that do not apply to it are empty."""
+    names = columns(content.model.labels)
+    for row in rows(content):
+        yield [_cell(row.get(name)) for name in names]
 
 
 def json_lines_text(content: PredictionResponse) -> str:
@@ -85,10 +94,11 @@ def _cell(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-RENDERERS: dict[ResponseFormat, Callable[[PredictionResponse], str]] = {
+RENDERERS: dict[ResponseFormat, Callable[[PredictionResponse], str | bytes]] = {
     ResponseFormat.JSON: json_text,
     ResponseFormat.JSONL: json_lines_text,
     ResponseFormat.CSV: csv_text,
     ResponseFormat.SVG: timeline_svg,
+    ResponseFormat.PNG: timeline_png,
 }
 """How to write each format that is not a stream of events."""

@@ -12,6 +12,7 @@ _log = logging.getLogger(__name__)
 
 # The machine is temporarily out of disk space, file descriptors, memory or processes.
 _OUT_OF_RESOURCES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+_RETRY_AFTER_S = 5
 
 
 def service_error(error: BaseException) -> ServiceError:
@@ -31,8 +32,8 @@ def from_os_error(error: OSError) -> ServiceError:
     _log.error("out of resources: %s", os.strerror(error.errno))
     return ServiceError(
         ErrorKind.OVERLOADED,
-        "The service is out of resources. Try again after the time in the Retry-After header.",
-        retry_after_s=5,
+        f"The service is out of resources. Try again in {_RETRY_AFTER_S} s.",
+        retry_after_s=_RETRY_AFTER_S,
     )
 
 

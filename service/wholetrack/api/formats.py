@@ -15,6 +15,7 @@ class ResponseFormat(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     SVG = "svg"
+    PNG = "png"
     # Last, so that a wildcard does not choose them: not every client can read a stream of events.
     SSE = "sse"
     NDJSON = "ndjson"
@@ -37,6 +38,7 @@ _MEDIA_TYPES = {
     ResponseFormat.JSONL: "application/jsonl",
     ResponseFormat.CSV: "text/csv",
     ResponseFormat.SVG: "image/svg+xml",
+    ResponseFormat.PNG: "image/png",
 }
 
 

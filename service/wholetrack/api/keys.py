@@ -11,8 +11,8 @@ import hmac
 import re
 import secrets
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 
+from wholetrack.api.admission import Admission
 from wholetrack.api.request_rate import RequestRate
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.settings import Settings
@@ -71,11 +72,11 @@ class Key:
             ServiceError: ``overloaded`` if the key has exceeded its requests per minute.
         """
         if self._rate and not self._rate.count():
+            retry_after_s = self._rate.retry_after_s
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key is limited to {self._rate.per_minute} requests per minute. Try again after the time in "
-                "the Retry-After header.",
-                retry_after_s=self._rate.retry_after_s,
+                f"This key is limited to {self._rate.per_minute} requests per minute. Try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
             )
 
     def uncount_request(self) -> None:
@@ -84,8 +85,8 @@ class Key:
             self._rate.uncount()
 
     @contextmanager
-    def prediction_permit(self) -> Iterator[None]:
-        """Count one prediction against the concurrency limit of the key for the duration of the block.
+    def permit(self) -> Iterator[None]:
+        """Count one request against the concurrency limit of the key for the duration of the block.
 
         Raises:
             ServiceError: ``overloaded`` if the limit is reached.
@@ -93,7 +94,7 @@ class Key:
         if self._max_concurrent is not None and self._in_progress >= self._max_concurrent:
             raise ServiceError(
                 ErrorKind.OVERLOADED,
-                f"This key has {self._in_progress} predictions in progress, which is its limit. Wait for one to "
+                f"This key has reached its limit of requests in progress ({self._max_concurrent}). Wait for one to "
                 "finish.",
                 retry_after_s=1,
             )
@@ -164,6 +165,26 @@ def key_of(scope: Mapping[str, object]) -> Key | None:
     """Return the key that authenticated a request, or None if it needed none."""
     key = scope.get(_SCOPE_ENTRY)
     return key if isinstance(key, Key) else None
+
+
+@asynccontextmanager
+async def permits(key: Key | None, admission: Admission) -> AsyncIterator[None]:
+    """Hold a permit of the key, if there is one, and a permit of ``admission`` for the duration of the block.
+
+    Raises:
+        ServiceError: ``overloaded`` or ``draining``.
+    """
+    async with AsyncExitStack() as held:
+        try:
+            if key:
+                held.enter_context(key.permit())
+            await held.enter_async_context(admission.admit())
+        except ServiceError:
+            # A request that is refused because others are in progress is retried, and would count twice.
+            if key:
+                key.uncount_request()
+            raise
+        yield
 
 
 def new_key() -> tuple[str, str]:

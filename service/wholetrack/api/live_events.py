@@ -1,4 +1,4 @@
-"""The events of a live prediction, from the threads that work on the track to the response that sends them."""
+"""The events of a live prediction: threads that work on the track report them, and the response sends them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ class LiveEvents(Observer):
     """Collects what happens to a track until it is sent.
 
     The threads of the track and of the engine only append to a queue, without a lock, because the engine must not wait
-    for a response. :meth:`take` processes the queue. A client that reads slowly gets fewer and larger events. What
-    waits for it is at most about as large as the response.
+    for a response. :meth:`take` processes the queue. A client that reads slowly gets fewer and larger events. Until
+    then, the scores of the windows are kept, whatever ``detail`` is, and the peaks of the waveform. The engine keeps
+    the same scores until the track ends, so only the peaks take additional memory: ten numbers per second of audio.
 
     Args:
         detail: How much the events say about each window.
 
     Attributes:
-        uploaded: Set on the event loop once the recording was received.
+        uploaded: Set on the event loop once the recording has been received.
     """
 
     def __init__(self, detail: WindowDetail) -> None:
@@ -53,15 +54,15 @@ class LiveEvents(Observer):
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._queue: deque[Callable[[], None]] = deque()
-        # Used by the thread of the track.
+        # Used by the thread of the track only.
         self._waveform = _Waveform(1)
-        # Used by take.
+        # Used by take only.
         self._attempt: _Attempt | None = None
 
-    # The methods of an observer.
+    # The threads of the track and of the engine call the following methods, those of an observer.
 
     def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
-        """Begin an attempt to decode the track."""
+        """Add the beginning of an attempt to decode the track."""
         self._waveform = _Waveform(card.audio.sample_rate)
         self._queue.append(partial(self._begin, card, hop_s, taxonomy))
 
@@ -72,22 +73,22 @@ class LiveEvents(Observer):
             self._append(partial(self._add_peaks, self._waveform.decoded_s, self._waveform.take()))
 
     def cut(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
-        """Add the times of windows, which wait until they are classified."""
-        # A file without audio has no windows and is no reason to begin a response.
+        """Add the times of windows. They are sent once they have been classified."""
+        # Unlike audio and scores, these do not wake the response, which must not begin before there is audio.
         self._queue.append(partial(self._add_windows, start_s, silent))
 
     def classified(self, position: int, outputs: Rows) -> None:
-        """Add scores."""
+        """Add the scores of windows."""
         self._append(partial(self._add_outputs, position, outputs.arrays[0]))
 
     def _append(self, change: Callable[[], None]) -> None:
         self._queue.append(change)
         self._loop.call_soon_threadsafe(self._changed.set)
 
-    # For the response.
+    # The response calls the following methods.
 
     def wake(self) -> None:
-        """Make :meth:`wait` return. For use on the event loop."""
+        """Make :meth:`wait` return. Call this on the event loop only."""
         self._changed.set()
 
     async def wait(self, timeout_s: float) -> bool:
@@ -101,7 +102,7 @@ class LiveEvents(Observer):
         return True
 
     def take(self) -> list[Event]:
-        """Return the events since the last call, with the windows in as few events as possible.
+        """Return what has happened since the last call, in as few events as possible.
 
         Only one thread at a time may call this.
         """
@@ -110,7 +111,7 @@ class LiveEvents(Observer):
         return self._attempt.take(self._detail) if self._attempt else []
 
     def _begin(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
-        # What was not sent of an earlier attempt is dropped.
+        # Drop what has not been sent of an earlier attempt.
         is_first = self._attempt is None or not self._attempt.is_announced
         self._attempt = _Attempt(card, hop_s, taxonomy, is_first=is_first)
 
@@ -129,7 +130,7 @@ class LiveEvents(Observer):
 
 
 class _Attempt:
-    """What is known about one attempt to decode the track, and was not sent."""
+    """What has happened in one attempt to decode the track and has not been sent."""
 
     def __init__(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None, *, is_first: bool) -> None:
         self.decoded_s = 0.0

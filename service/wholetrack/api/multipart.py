@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _FIELD = b"file"
-# Far more than any header of a form has. Parsing 32 kB of semicolons takes a tenth of a second.
+# Far more than any header of a form has. Headers that consist of semicolons are slow to parse.
 _MAX_PARAMETERS = 32
-# The parser reads boundaries, and the spaces that may follow them, byte by byte: a quarter of a megabyte of either
-# takes 60 to 80 ms instead of 1 ms. A form with one file has two boundaries, and no spaces after them.
+# The parser reads boundaries, and the spaces that may follow them, byte by byte, which is far slower than reading
+# content. A form with one file has two boundaries, and no spaces after them.
 _MAX_BOUNDARIES = 16
 _MAX_PADDING_BYTES = 1024
 _SLICE_BYTES = 32 << 10

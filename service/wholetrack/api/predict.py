@@ -41,10 +41,10 @@ _ERRORS = (
 
 _SUCCESS = success_response(PREDICTION)
 _SUCCESS[200]["content"] |= {
-    offered.media_type: {"schema": {"type": "string"}, "example": EXAMPLES_OF_FORMATS[offered]}
-    for offered in ResponseFormat
-    if offered is not ResponseFormat.JSON
+    offered.media_type: {"schema": {"type": "string"}, "example": example}
+    for offered, example in EXAMPLES_OF_FORMATS.items()
 }
+_SUCCESS[200]["content"][ResponseFormat.PNG.media_type] = {"schema": {"type": "string", "format": "binary"}}
 
 router = APIRouter(tags=["prediction"])
 
@@ -66,10 +66,11 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     With `Accept: text/event-stream` or `application/x-ndjson`, events report the windows as they are classified. They
     are called `start` (the model and its labels), `progress` (`decoded_s`, and the peaks of the waveform), `windows`
     (some windows in chronological order; `first` is the index of the first one), and finally `result` (the response as
-    JSON) or `error` (a problem). After `restart`, which has the data of `start`, the recording is decoded again, and
-    everything before it is void. If nothing happens for ten seconds, a heartbeat is sent: a comment, or in NDJSON the
-    event `heartbeat` without data. A result from the cache is sent as `result` alone. An error within the first second
-    after the upload, and before the first event, has its own status, as without events.
+    JSON) or `error` (a problem, which says in `retry_after_s` what the header Retry-After says otherwise). After
+    `restart`, which has the data of `start`, the recording is decoded again, and everything before it is void. If
+    nothing happens for ten seconds, a heartbeat is sent: a comment, or in NDJSON the event `heartbeat` without data. A
+    result from the cache is sent as `result` alone. An error within the first second after the upload, and before the
+    first event, has its own status, as without events.
 
     Rows of CSV and JSON Lines have the columns `kind` (`summed_score`, `majority_vote`, `section` or `window`),
     `start_s` and `end_s` in seconds, `genre`, `share` from 0 to 1, `silent`, and for windows `p_` followed by a label:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wholetrack.api.deadline import Deadline
 from wholetrack.api.event_stream import EventStream, first_event
 from wholetrack.api.exports import RENDERERS
 from wholetrack.api.formats import ResponseFormat, negotiate
-from wholetrack.api.keys import Key, key_of
+from wholetrack.api.keys import key_of, permits
 from wholetrack.api.live_events import LiveEvents
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.responses import SourceFile, prediction_response
@@ -85,8 +85,17 @@ class Predictions:
             ServiceError: Any error that the route documents.
         """
         response_format = parameters.format or negotiate(", ".join(request.headers.getlist("accept")))
-        if not response_format.is_live:
-            return await self._predict(request, parameters, response_format)
+        if response_format.is_live:
+            response = await self._predict_live(request, parameters, response_format)
+        else:
+            response = await self._predict(request, parameters, response_format)
+        response.headers.add_vary_header("Accept")
+        return response
+
+    async def _predict_live(
+        self, request: Request, parameters: PredictParameters, response_format: ResponseFormat
+    ) -> Response:
+        """Start the prediction of a recording, and return a response that follows it."""
         live = LiveEvents(parameters.windows)
         prediction = asyncio.create_task(self._predict(request, parameters, ResponseFormat.JSON, live))
         prediction.add_done_callback(lambda _: live.wake())
@@ -109,7 +118,7 @@ class Predictions:
         self._check(parameters)
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
-            await self._admit(key, stack)
+            await stack.enter_async_context(permits(key, self._admission))
             stack.enter_context(self._metrics.in_progress.track_inprogress())
             upload = await self._receive(request, deadline, stack)
             if live:
@@ -120,17 +129,6 @@ class Predictions:
             )
             work = partial(self._render, run, upload, parameters, response_format, began=deadline.began)
             return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
-
-    async def _admit(self, key: Key | None, stack: AsyncExitStack) -> None:
-        """Hold the permits of a prediction until ``stack`` is left."""
-        try:
-            stack.enter_context(key.prediction_permit() if key else nullcontext())
-            await stack.enter_async_context(self._admission.admit())
-        except ServiceError:
-            # A request that is refused because others are in progress is retried, and would count twice.
-            if key:
-                key.uncount_request()
-            raise
 
     def _check(self, parameters: PredictParameters) -> None:
         """Reject invalid parameters before the upload is received."""
@@ -148,12 +146,9 @@ class Predictions:
 
     async def _receive(self, request: Request, deadline: Deadline, stack: AsyncExitStack) -> Upload:
         """Receive the upload before the deadline; leaving ``stack`` removes it."""
-        try:
-            async with asyncio.timeout(deadline.remaining_s):
-                with self._tracing.span("receive"):
-                    return await stack.enter_async_context(receive_upload(request, self._folder, self._upload_limits))
-        except TimeoutError as error:
-            raise deadline.error() from error
+        async with deadline.enforced():
+            with self._tracing.span("receive"):
+                return await stack.enter_async_context(receive_upload(request, self._folder, self._upload_limits))
 
     def _render(
         self,
@@ -171,7 +166,7 @@ class Predictions:
             # All formats but JSON say the same about every window.
             detail = parameters.windows if response_format is ResponseFormat.JSON else WindowDetail.FULL
             content = prediction_response(prediction, source, top_k=parameters.top_k, detail=detail)
-            body = RENDERERS[response_format](content).encode()
+            body = RENDERERS[response_format](content)
             attributes.update(_span_attributes(prediction, content))
         model = self._pipeline.key(parameters.model)
         self._metrics.count_prediction(
@@ -181,7 +176,7 @@ class Predictions:
             timing=content.timing_ms,
         )
         self._metrics.results.count(model, content)
-        headers = {"Server-Timing": _server_timing(content), "Vary": "Accept"}
+        headers = {"Server-Timing": _server_timing(content)}
         return Response(body, media_type=response_format.media_type, headers=headers)
 
     def _run_pipeline(
@@ -194,10 +189,9 @@ class Predictions:
         observer: Observer | None,
     ) -> TrackPrediction:
         """Return the cached prediction of a recording, or run the pipeline."""
-        card = self._pipeline.model(parameters.model).card
-        key = CacheKey(
+        key = CacheKey.of(
             upload.sha256,
-            (card.name, card.version),
+            self._pipeline.model(parameters.model),
             hop_s=parameters.hop_s,
             taxonomy=parameters.taxonomy,
             tags=parameters.tags,

@@ -24,7 +24,7 @@ _EXAMPLES = {
     ErrorKind.NOT_FOUND: "See /docs for the paths of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
     ErrorKind.NOT_ACCEPTABLE: "The header Accept allows none of these: application/json, application/x-ndjson, "
-    "application/jsonl, text/event-stream, text/csv, image/svg+xml.",
+    "application/jsonl, text/event-stream, text/csv, image/svg+xml, image/png.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
@@ -38,7 +38,7 @@ _EXAMPLES = {
     ErrorKind.EMPTY_AUDIO: "The file is empty. Send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
     ErrorKind.HEADERS_TOO_LARGE: "The headers of the request are too large.",
-    ErrorKind.OVERLOADED: "64 predictions are in progress. Try again after the time in the Retry-After header.",
+    ErrorKind.OVERLOADED: "The limit of predictions in progress is reached (64). Try again in 4 s.",
     ErrorKind.INTERNAL_ERROR: "The request failed because of an error in the service. Report the request id to its "
     "operator.",
     ErrorKind.UNSUPPORTED_TRANSFER_CODING: "Send the body uncompressed. The only transfer coding is 'chunked'.",
@@ -48,6 +48,8 @@ _EXAMPLES = {
     ErrorKind.MODEL_UNAVAILABLE: "The model cannot run on this server: every run raises an error. Choose another one.",
     ErrorKind.DEADLINE_EXCEEDED: "The request took longer than the limit of 600 seconds.",
 }
+
+_RETRY_AFTER_S = {ErrorKind.OVERLOADED: 4, ErrorKind.DEVICE_FAILED: 5}
 
 
 class Problem(BaseModel):
@@ -61,17 +63,23 @@ class Problem(BaseModel):
     detail: str = Field(description="What happened and, where possible, what to do about it.")
     code: str = Field(description="Stable name of the kind of problem, for use in programs.")
     request_id: str | None = Field(description="Id of the request, also sent in the header X-Request-ID.")
+    retry_after_s: int | None = Field(
+        description="Time after which a retry may succeed, in seconds; null if a retry will not help. A response also "
+        "sends it in the header Retry-After, which the event `error` cannot."
+    )
 
     @classmethod
-    def of(cls, kind: ErrorKind, detail: str, *, request_id: str | None) -> Problem:
-        """Return the problem for an entry of the error table."""
+    def of(cls, error: ServiceError, *, request_id: str | None) -> Problem:
+        """Return the problem for an error."""
+        kind = error.kind
         return cls(
             type=f"urn:wholetrack:problem:{kind.code}",
             title=kind.title,
             status=kind.status,
-            detail=detail,
+            detail=error.detail,
             code=kind.code,
             request_id=request_id,
+            retry_after_s=error.retry_after_s,
         )
 
 
@@ -94,7 +102,7 @@ def problem_response(
 
 def problem_of(error: ServiceError, *, request_id: str | None = None) -> Problem:
     """Return the problem for an error; ``request_id`` is None for the id of the current request."""
-    return Problem.of(error.kind, error.detail, request_id=request_id or correlation_id.get())
+    return Problem.of(error, request_id=request_id or correlation_id.get())
 
 
 def error_responses(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:
@@ -106,7 +114,8 @@ def error_responses(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:
             {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA, "examples": {}}}},
         )
         entry["description"] = f"{entry['description']}; `{kind.code}`".removeprefix("; ")
-        example = Problem.of(kind, _EXAMPLES[kind], request_id="3f0c9b4be0e54c7d8f3c4e1d2a6b7c8d")
+        error = ServiceError(kind, _EXAMPLES[kind], retry_after_s=_RETRY_AFTER_S.get(kind))
+        example = Problem.of(error, request_id="3f0c9b4be0e54c7d8f3c4e1d2a6b7c8d")
         entry["content"][MEDIA_TYPE]["examples"][kind.code] = {"summary": kind.title, "value": example.model_dump()}
     return responses
 

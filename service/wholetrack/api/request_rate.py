@@ -17,7 +17,7 @@ class RequestRate:
     """
 
     def __init__(self, per_minute: int) -> None:
-        # Importing limits takes a tenth of a second, so only services that limit rates do it.
+        # Importing limits is slow, so only services that limit rates do it.
         from limits import RateLimitItemPerMinute
         from limits.storage import MemoryStorage
         from limits.strategies import SlidingWindowCounterRateLimiter

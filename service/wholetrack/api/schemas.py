@@ -46,21 +46,21 @@ class PredictParameters(BaseModel):
     )
     windows: WindowDetail = Field(
         default=WindowDetail.FULL,
-        description="Detail about each window: none (only their number), top (start and leading genre) or full (also "
-        "the probabilities).",
+        description="Detail about each window: none (only how many there are, and which are silent), top (also the "
+        "start and the leading genre of each) or full (also the probabilities).",
         examples=["full"],
     )
     format: ResponseFormat | None = Field(
         default=None,
-        description="Format of the response, instead of that in the header Accept: json; sse or ndjson, which send "
-        "events as the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg, a "
-        "picture of the timeline.",
+        description="Format of the response, which overrides the header Accept: json; sse or ndjson, which send events "
+        "while the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg or "
+        "png, a picture of the timeline.",
         examples=["json"],
     )
     taxonomy: str | None = Field(
         default=None,
-        description="Name of a taxonomy of the model, in whose genres the prediction is read, such as gtzan. The "
-        "probability of a genre is the sum of those of its labels. Default: the labels of the model.",
+        description="Name of a taxonomy of the model, such as gtzan. Its genres replace the labels of the model, and "
+        "the probability of a genre is the sum of the probabilities of its labels. Default: the labels of the model.",
         examples=[None],
     )
     tags: Detail | None = Field(
@@ -105,7 +105,7 @@ class Model(BaseModel):
         "then describes one step. Null for all other models.",
     )
     taxonomy: str | None = Field(
-        default=None, description="Taxonomy in whose genres the prediction is read; null for the labels of the model."
+        default=None, description="Taxonomy whose genres replace the labels of the model; null if none was requested."
     )
     labels: tuple[str, ...] = Field(description="Labels of the columns of windows.probabilities.")
 

@@ -61,15 +61,16 @@ class PredictionThreads:
             cancellation.cancel(draining_error())
         finally:
             disconnected.cancel()
-        return await _outcome(running)
+        # The thread is still reading the file of the upload.
+        await wait_despite_cancellation(running)
+        return running.result()
 
 
-async def _outcome(running: asyncio.Future[Response]) -> Response:
+async def wait_despite_cancellation(running: asyncio.Future[Any]) -> None:
+    """Wait until ``running`` has an outcome. If the caller is cancelled in the meantime, that is ignored."""
     while not running.done():
-        # Ignore further cancellation: the thread is still reading the file of the upload.
         with suppress(asyncio.CancelledError):
             await asyncio.wait([running])
-    return running.result()
 
 
 async def _wait_for_disconnect(request: Request) -> None:

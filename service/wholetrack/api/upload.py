@@ -68,7 +68,7 @@ class UploadLimits:
     """Limits on the size and the rate of an upload.
 
     Attributes:
-        max_bytes: Maximum size of the recording.
+        max_bytes: Maximum size of what is uploaded: the recording, or a whole body that is not a form.
         min_bytes_per_s: Minimum average rate of the body.
         grace_s: Time before the minimum rate is enforced, in seconds.
     """
@@ -92,14 +92,10 @@ async def receive_upload(request: Request, folder: Path, limits: UploadLimits) -
             ``client_gone``.
     """
     began = time.monotonic()
-    _check_coding(request.headers.get("content-encoding", ""))
-    stated_length = request.headers.get("content-length", "")
-    if stated_length.isdigit() and int(stated_length) > limits.max_bytes + _ENVELOPE_BYTES:
-        raise upload_too_large(limits.max_bytes)
+    chunks = body_chunks(request, limits, envelope_bytes=_ENVELOPE_BYTES)
     spool = Spool(folder, limits.max_bytes)
     try:
-        content_type = request.headers.get("content-type", "")
-        filename = await _receive(body_chunks(request, limits), content_type, spool)
+        filename = await _receive(chunks, request.headers.get("content-type", ""), spool)
         await to_thread.run_sync(spool.flush)
         yield Upload(spool.path, filename, spool.sha256.hexdigest(), spool.n_bytes, time.monotonic() - began)
     finally:
@@ -112,7 +108,7 @@ def _check_coding(coding: str) -> None:
     if coding.strip().lower() not in ("", "identity"):
         raise ServiceError(
             ErrorKind.UNSUPPORTED_MEDIA,
-            "The body is compressed, as its header Content-Encoding says. Send the file as it is.",
+            "The body is compressed, as its header Content-Encoding says. Send it uncompressed.",
         )
 
 
@@ -139,12 +135,27 @@ async def _stream(chunks: AsyncIterator[bytes], feed: Callable[[bytes], None], s
             await to_thread.run_sync(spool.flush)
 
 
-async def body_chunks(request: Request, limits: UploadLimits) -> AsyncIterator[bytes]:
-    """Yield the chunks of the body, as long as they arrive at the minimum rate and do not exceed the maximum size.
+def body_chunks(request: Request, limits: UploadLimits, *, envelope_bytes: int) -> AsyncIterator[bytes]:
+    """Return the chunks of the body, as long as they arrive at the minimum rate and do not exceed the maximum size.
+
+    Args:
+        request: A request whose body has not been read.
+        limits: Limits on size and rate.
+        envelope_bytes: How much larger than ``limits.max_bytes`` the body may be, because of what surrounds the upload.
 
     Raises:
-        ServiceError: ``upload_too_large``, ``request_too_slow`` or ``client_gone``.
+        ServiceError: At once, if the headers announce a compressed body (``unsupported_media``) or one that is too
+            large. While the chunks are read: ``upload_too_large``, ``request_too_slow`` or ``client_gone``.
     """
+    _check_coding(request.headers.get("content-encoding", ""))
+    max_body_bytes = limits.max_bytes + envelope_bytes
+    stated_length = request.headers.get("content-length", "")
+    if stated_length.isdigit() and int(stated_length) > max_body_bytes:
+        raise upload_too_large(limits.max_bytes)
+    return _chunks(request, limits, max_body_bytes)
+
+
+async def _chunks(request: Request, limits: UploadLimits, max_body_bytes: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     n_bytes, grace_end = 0, loop.time() + limits.grace_s
     stream = aiter(request.stream())
@@ -162,6 +173,6 @@ async def body_chunks(request: Request, limits: UploadLimits) -> AsyncIterator[b
         except ClientDisconnect as error:
             raise ServiceError(ErrorKind.CLIENT_GONE, "The client disconnected during the upload.") from error
         n_bytes += len(chunk)
-        if n_bytes > limits.max_bytes + _ENVELOPE_BYTES:
+        if n_bytes > max_body_bytes:
             raise upload_too_large(limits.max_bytes)
         yield chunk

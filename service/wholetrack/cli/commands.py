@@ -19,7 +19,7 @@ from wholetrack import __version__
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
-from wholetrack.cli.plot import plotted
+from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
 from wholetrack.cli.render import Format, deliver, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
@@ -85,7 +85,11 @@ def predict(
     *,
     output_format: Annotated[
         Format,
-        typer.Option("--format", help="Output format: a table, one JSON object per line, CSV, or a Parquet file."),
+        typer.Option(
+            "--format",
+            help="Output format. A line for each recording: table, json or csv. A line for each verdict, section and "
+            "window: rows-jsonl or rows-csv. A file: parquet.",
+        ),
     ] = Format.TABLE,
     model: _ModelOption = None,
     hop_s: Annotated[
@@ -107,7 +111,7 @@ def predict(
         Path | None, typer.Option("--output", "-o", help="The file for --format parquet.", show_default=False)
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG file.")
+        Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG or PNG file.")
     ] = None,
 ) -> None:
     """Predict the genre of recordings without a server.
@@ -125,8 +129,8 @@ def predict(
         typer.echo(f"wholetrack: {problem}", err=True)
     if not recordings:
         raise typer.Exit(1)
-    if plot and (plot.suffix.lower() != ".svg" or len(recordings) > 1):
-        _fail("--plot needs the name of an SVG file, and a single recording")
+    if plot and (plot.suffix.lower() not in PICTURE_SUFFIXES or len(recordings) > 1):
+        _fail("--plot needs the name of an SVG or PNG file, and a single recording")
     with _open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)

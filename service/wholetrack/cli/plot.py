@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from wholetrack.api.responses import SourceFile, prediction_response
-from wholetrack.api.schemas import WindowDetail
+from wholetrack.api.schemas import PredictionResponse
 from wholetrack.api.timeline import timeline_svg
+from wholetrack.api.timeline_png import timeline_png
 from wholetrack.cli.files import FileResult, text_of
+from wholetrack.cli.render import full_response
 from wholetrack.cli.standard_streams import OutputError
 from wholetrack.contracts import TrackPrediction
 
+_PICTURES: dict[str, Callable[[PredictionResponse], str | bytes]] = {".svg": timeline_svg, ".png": timeline_png}
+PICTURE_SUFFIXES = tuple(_PICTURES)
+"""How the names of the files that :func:`plotted` can write end."""
+
 
 def plotted(results: Iterable[FileResult], target: Path) -> Iterator[FileResult]:
-    """Yield the results, and write the timeline of each that succeeded to the file ``target``.
+    """Yield the results, and write the timeline of each that succeeded to the SVG or PNG file ``target``.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -26,10 +31,8 @@ def plotted(results: Iterable[FileResult], target: Path) -> Iterator[FileResult]
 
 
 def _write(result: FileResult, prediction: TrackPrediction, target: Path) -> None:
-    source = SourceFile(Path(text_of(result.path)).name, sha256="", n_bytes=0, began=result.began)
-    n_labels = len(prediction.card.labels)
-    picture = timeline_svg(prediction_response(prediction, source, top_k=n_labels, detail=WindowDetail.FULL))
+    picture = _PICTURES[target.suffix.lower()](full_response(result, prediction))
     try:
-        target.write_text(picture)
+        target.write_bytes(picture if isinstance(picture, bytes) else picture.encode())
     except OSError as error:
         raise OutputError(f"cannot write {text_of(target)}: {error.strerror}") from error

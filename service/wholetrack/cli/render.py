@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from wholetrack.api import exports
 from wholetrack.api.responses import SourceFile, prediction_response
-from wholetrack.api.schemas import WindowDetail
+from wholetrack.api.schemas import PredictionResponse, WindowDetail
 from wholetrack.cli.files import FileResult, text_of, unreadable
 from wholetrack.cli.standard_streams import use_utf8_for_output, write_output, writing_output
 from wholetrack.contracts import Ranking, TrackPrediction
@@ -36,6 +38,8 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    ROWS_JSONL = "rows-jsonl"
+    ROWS_CSV = "rows-csv"
     PARQUET = "parquet"
 
 
@@ -67,7 +71,7 @@ def print_predictions(
 
     Args:
         results: One result per file; consumed lazily.
-        output_format: A table, JSON Lines or CSV; Parquet is not text.
+        output_format: The format; Parquet is not text.
         files: The files, for the progress bar and the width of the table.
         labels: The genres of the model, for the width of the table.
         top_k: Number of genres in each ranking.
@@ -122,7 +126,7 @@ def deliver(
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """The lines of one output format, each with its line break: the header, and the line of a prediction."""
+    """The lines of one output format, each with its line break: the header, and the lines of a prediction."""
 
     header: str
     row: Callable[[FileResult, TrackPrediction], str]
@@ -137,6 +141,10 @@ def _lines(output_format: Format, *, files: Sequence[Path], labels: Sequence[str
             return _Lines("", partial(_json_row, top_k=top_k))
         case Format.CSV:
             return _Lines(_csv_line(_csv_header(top_k)), partial(_csv_row, top_k=top_k))
+        case Format.ROWS_JSONL:
+            return _Lines("", _rows_as_json)
+        case Format.ROWS_CSV:
+            return _Lines(_csv_line(["file", *exports.columns(labels)]), _rows_as_csv)
         case Format.PARQUET:
             raise ValueError("a Parquet file has no lines")
 
@@ -189,6 +197,23 @@ def _json_row(result: FileResult, prediction: TrackPrediction, *, top_k: int) ->
     return response.model_dump_json(exclude_unset=True) + "\n"
 
 
+def _rows_as_json(result: FileResult, prediction: TrackPrediction) -> str:
+    file = {"file": text_of(result.path)}
+    rows = exports.rows(full_response(result, prediction))
+    return "".join(json.dumps(file | row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _rows_as_csv(result: FileResult, prediction: TrackPrediction) -> str:
+    file = text_of(result.path)
+    return "".join(_csv_line([file, *cells]) for cells in exports.cells(full_response(result, prediction)))
+
+
+def full_response(result: FileResult, prediction: TrackPrediction) -> PredictionResponse:
+    """Return the response for a prediction, with all genres and windows, without reading the file again."""
+    source = SourceFile(Path(text_of(result.path)).name, sha256="", n_bytes=0, began=result.began)
+    return prediction_response(prediction, source, top_k=len(prediction.labels), detail=WindowDetail.FULL)
+
+
 def _csv_header(top_k: int) -> list[str]:
     rankings = [
         f"{kind}_{what}_{i}" for kind in ("summed", "voted") for i in range(1, top_k + 1) for what in ("genre", "share")
@@ -211,7 +236,7 @@ def _ranking_cells(ranking: Ranking, top_k: int) -> list[str]:
     return cells + [""] * (2 * top_k - len(cells))
 
 
-def _csv_line(cells: Sequence[str]) -> str:
+def _csv_line(cells: Sequence[object]) -> str:
     line = io.StringIO(newline="")
     csv.writer(line).writerow(cells)
     return line.getvalue()

@@ -14,7 +14,7 @@ class DecodingPlan:
     Attributes:
         memory: How much memory ffmpeg may use.
         exact: Whether audio is complete even if the sample rate or the channels of a stream change, and whether
-            channels that cancel each other are replaced. This takes a sixth more CPU time for a whole prediction.
+            channels that cancel each other are replaced. This takes more CPU time, and hardly any recording needs it.
     """
 
     memory: DecoderMemory

@@ -69,7 +69,7 @@ class LogMel:
         out = np.empty((len(starts), self.spec.n_mels), dtype=np.float32)
         if not len(starts):
             return out
-        # Indexing this view copies whole frames, which takes a third of the time of indexing single samples.
+        # Indexing this view copies whole frames, which is faster than indexing single samples.
         frame_at = np.lib.stride_tricks.sliding_window_view(samples, self.spec.n_fft)
         for begin in range(0, len(starts), _BLOCK):
             block = starts[begin : begin + _BLOCK]

@@ -7,9 +7,9 @@ import socket
 
 from wholetrack.errors import StartupError
 
-# New connections wait behind all that the kernel keeps: with 1,500 clients that opened connections and sent nothing,
-# /healthz took 500 ms in the median with uvicorn's 2,048, and 4 ms with 128 or 512. With 128 the queue overflowed, and
-# the slowest probe took 1.03 s, because a dropped client connects again after a second; with 512 it took 0.40 s.
+# New connections wait behind all that the kernel keeps. If many clients open connections and send nothing, a long queue
+# such as uvicorn's, 2,048, delays health probes. A short one overflows, and a client that is dropped waits for a second
+# before it tries again.
 BACKLOG = 512
 """Number of connections that the kernel keeps until they are accepted."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
 from wholetrack.api.cache import CacheKey, PredictionCache
-from wholetrack.contracts import Detail, TrackPrediction
+from wholetrack.contracts import TrackPrediction
+from wholetrack.inference.outputs import Keep
 from wholetrack.pipeline import Pipeline
 
 
@@ -24,7 +26,7 @@ def prediction(
 
 
 def key(number: int) -> CacheKey:
-    return CacheKey(f"{number:064}", ("wholetrack-crnn", "1"), None, None, None, Detail.NONE)
+    return CacheKey(f"{number:064}", ("wholetrack-crnn", "1"), Fraction(1), None, (Keep.ROWS,))
 
 
 def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackPrediction) -> None:
@@ -37,11 +39,10 @@ def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackP
     assert cached.windows is prediction.windows
     assert prediction.times.inference > 0
     assert cached.times.inference == cached.times.decode == 0
-    assert cache.get(replace(key(1), hop_s=0.5)) is None
+    assert cache.get(replace(key(1), hop=Fraction(1, 2))) is None
     assert cache.get(replace(key(1), model=("wholetrack-crnn", "2"))) is None
     assert cache.get(replace(key(1), taxonomy="gtzan")) is None
-    assert cache.get(replace(key(1), tags=Detail.WINDOWS)) is None
-    assert cache.get(replace(key(1), embedding=Detail.TRACK)) is None
+    assert cache.get(replace(key(1), keep=(Keep.ROWS, Keep.MEAN))) is None
 
 
 def test_the_least_recently_used_prediction_is_evicted(prediction: TrackPrediction) -> None:

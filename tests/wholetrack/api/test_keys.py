@@ -123,11 +123,11 @@ def test_each_key_has_its_own_concurrency_limit(tmp_path: Path) -> None:
     alice, carol = keys.find(_ALICE), keys.find(key)
     assert alice
     assert carol
-    with carol.prediction_permit(), alice.prediction_permit(), alice.prediction_permit():
+    with carol.permit(), alice.permit(), alice.permit():
         for full in (carol, alice):
-            with pytest.raises(ServiceError, match="in progress, which is its limit"), full.prediction_permit():
+            with pytest.raises(ServiceError, match="limit of requests in progress"), full.permit():
                 pass
-    with pytest.raises(KeyError), carol.prediction_permit():
+    with pytest.raises(KeyError), carol.permit():
         raise KeyError
-    with carol.prediction_permit():
+    with carol.permit():
         pass

@@ -67,6 +67,33 @@ def outputs(
     return run_network((models / "twin/1/model.onnx").read_bytes(), {"fine": fine, "coarse": coarse})
 
 
+def test_requests_that_mean_the_same_share_a_cached_prediction(app: tuple[Pipeline, AppClient], song: bytes) -> None:
+    _, client = app
+    # Bytes behind the end of the audio make this another recording.
+    recording = song + b"LIST"
+    post(client, recording)
+    window_s, hop_s = (client.get("/v1/models/twin").json()["card"]["windows"][name] for name in ("window_s", "hop_s"))
+    same: list[dict[str, object]] = [
+        {"tags": "track"},
+        {"embedding": "none"},
+        {"hop_s": hop_s},
+        {"hop_s": f"{hop_s:.3f}"},
+        {"model": "twin"},
+        {"model": "twin@1"},
+        {"top_k": 1},
+        {"windows": "none"},
+        {"format": "csv"},
+    ]
+    for parameters in same:
+        response = post(client, recording, **parameters)
+        assert "decode;dur=0.0," in response.headers["Server-Timing"], parameters
+    others = ({"tags": "none"}, {"embedding": "track"}, {"hop_s": window_s}, {"taxonomy": "coarse"})
+    for other in others:
+        response = post(client, recording, **other)
+        assert response.status_code == 200, response.text
+        assert "decode;dur=0.0," not in response.headers["Server-Timing"], other
+
+
 def test_tags_are_the_calibrated_mean_over_windows_with_sound(
     app: tuple[Pipeline, AppClient], song: bytes, outputs: list[NDArray[np.float32]]
 ) -> None:

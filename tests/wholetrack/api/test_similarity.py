@@ -92,7 +92,7 @@ def test_the_response_says_what_is_wrong(client: AppClient, body: object, code: 
 
 
 def test_a_body_of_more_than_8_mib_is_refused(client: AppClient) -> None:
-    found = post(client, b" " * ((9 << 20) + 1))
+    found = post(client, b" " * ((8 << 20) + 1))
     assert (found.status_code, found.json()["code"]) == (413, "upload_too_large")
 
 

@@ -19,6 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
+from wholetrack.api import exports
+from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.schemas import WindowDetail
 from wholetrack.cli.files import FileResult, find_recordings, predict_files
 from wholetrack.cli.render import Format, print_predictions
 from wholetrack.contracts import TrackPrediction
@@ -164,6 +167,22 @@ def test_rows_are_printed_as_they_come(
 
     assert print_predictions(results(), output_format, files=[song] * 3, labels=prediction.card.labels, top_k=3)
     assert n_lines == [0 if output_format is Format.JSON else 1, 1, 1]
+
+
+def test_every_verdict_section_and_window_can_have_a_line(
+    prediction: TrackPrediction, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines are those of the HTTP interface, with the name of the file in front."""
+    paths = [Path("music", name) for name in ("one,two.wav", "café.wav")]
+    source = SourceFile(None, sha256="", n_bytes=0, began=0.0)
+    content = prediction_response(prediction, source, top_k=1, detail=WindowDetail.FULL)
+    lines = [json.loads(line) for line in printed(capsys, paths, prediction, Format.ROWS_JSONL)]
+    assert lines == [{"file": str(path), **row} for path in paths for row in exports.rows(content)]
+    assert {line["kind"] for line in lines} == {"summed_score", "majority_vote", "section", "window"}
+    table = list(csv.reader(printed(capsys, paths, prediction, Format.ROWS_CSV)))
+    header, *expected = csv.reader(io.StringIO(exports.csv_text(content)))
+    assert table[0] == ["file", *header]
+    assert table[1:] == [[str(path), *cells] for path in paths for cells in expected]
 
 
 def test_long_paths_that_differ_at_their_ends_are_printed_in_full(

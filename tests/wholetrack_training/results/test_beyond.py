@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -53,9 +54,18 @@ def test_recordings_are_judged_by_group_and_where_listeners_agree(tmp_path: Path
     assert figures.groups_top3 == Share(2, 3)
 
 
-def test_a_table_without_the_columns_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"file\n1.opus\n",
+        b"file,genre,gtzan_genre,listeners_say\n1.opus,Rock,rock\n",
+        b"file,genre,gtzan_genre,listeners_say\n1.opus\n",
+        b"file,genre,gtzan_genre,listeners_say\n1.opus,Rock,rock,M\xfcsic\n",
+    ],
+)
+def test_a_table_without_all_columns_is_refused(tmp_path: Path, content: bytes) -> None:
     table = tmp_path / "tracks.csv"
-    table.write_text("file\n1.opus\n")
+    table.write_bytes(content)
     with pytest.raises(DataError, match="is not a table of recordings"):
         read_beyond(table)
 
@@ -67,3 +77,13 @@ def test_the_interval_is_wilsons() -> None:
     assert high == pytest.approx(0.6031, abs=1e-3)
     assert Share(10, 10).interval[1] <= 1.0
     assert str(Share(1, 2)).startswith("0.500 [")
+
+
+def test_no_cases_say_nothing_about_the_share(tmp_path: Path) -> None:
+    table = tmp_path / "tracks.csv"
+    table.write_text(TABLE.splitlines()[0] + "\n")
+    figures = judge_beyond(read_beyond(table), np.zeros((0, len(LABELS))), LABELS)
+    for share in (figures.gtzan, figures.gtzan_agreed, figures.groups_top1, figures.groups_top3):
+        assert math.isnan(share.value)
+        assert share.interval == (0.0, 1.0)
+        assert str(share) == "no cases"

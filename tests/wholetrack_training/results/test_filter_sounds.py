@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wholetrack_training.errors import DataError
-from wholetrack_training.results.filter_sounds import strongest_moments, write_sounds
+from wholetrack_training.results.filter_sounds import Moment, strongest_moments, write_sounds
 from wholetrack_training.systems.layers import as_image
 from wholetrack_training.systems.recipe import Source
 from wholetrack_training.systems.wholetrack_crnn import WholetrackCrnn
@@ -88,6 +89,18 @@ def test_the_moments_of_a_filter_are_where_its_activation_is_highest(
         # The sound of filter 1 is almost entirely high noise. That of filter 0 begins with low noise, but its second
         # moment is high noise, because only one recording has a low burst.
         assert (power[above].sum() / power.sum() > 0.9) == (number == 1)
+
+
+def test_the_page_says_when_and_how_many_moments_there_are(
+    tmp_path: Path, decoder: FfmpegDecoder, rng: np.random.Generator
+) -> None:
+    song = tmp_path / "song.wav"
+    song.write_bytes(wav_bytes((0.1 * rng.standard_normal(130 * RATE)).astype(np.float32), RATE))
+    moments = [Moment(1.0 - at_s / 1000, song, at_s) for at_s in (0.04, 59.94, 59.96, 121.25)]
+    found = {("filters", 0): moments, ("filters", 1): moments[:1]}
+    text = write_sounds(found, tmp_path / "sounds", decoder).read_text()
+    assert re.findall(r"</span> ([0-9:.]+)</li>", text) == ["0:00.0", "0:59.9", "1:00.0", "2:01.2", "0:00.0"]
+    assert re.findall(r"<summary>(.*?)</summary>", text) == ["4 moments", "1 moment"]
 
 
 def test_recordings_or_networks_without_moments_are_refused(

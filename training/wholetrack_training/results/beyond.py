@@ -72,21 +72,26 @@ def read_beyond(table: Path) -> list[BeyondRecording]:
     """Read the table of recordings.
 
     Raises:
-        DataError: If it is missing or lacks a column.
+        DataError: If it is missing, is not UTF-8, or lacks a column or a cell.
     """
     try:
-        with table.open(newline="") as text:
-            return [
-                BeyondRecording(
-                    file=row["file"],
-                    group=row["genre"],
-                    gtzan_genre=row["gtzan_genre"] or None,
-                    listeners_agree=_plain(row["genre"]) == _plain(row["listeners_say"]),
-                )
-                for row in csv.DictReader(text)
-            ]
-    except (OSError, KeyError) as error:
+        with table.open(newline="", encoding="utf-8") as text:
+            rows = list(csv.DictReader(text))
+        recordings = [
+            BeyondRecording(
+                file=row["file"],
+                group=row["genre"],
+                gtzan_genre=row["gtzan_genre"] or None,
+                listeners_agree=_plain(row["genre"]) == _plain(row["listeners_say"]),
+            )
+            for row in rows
+            if None not in row.values()
+        ]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
         raise DataError(f"{table} is not a table of recordings: {error}") from error
+    if len(recordings) < len(rows):
+        raise DataError(f"{table} is not a table of recordings: a row has too few cells")
+    return recordings
 
 
 def judge_beyond(

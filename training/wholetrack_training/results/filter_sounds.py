@@ -124,14 +124,19 @@ def write_sounds(found: dict[Filter, list[Moment]], folder: Path, decoder: Ffmpe
 
 def _tile(layer: str, number: int, sound: str, moments: list[Moment]) -> str:
     where = "".join(
-        f"<li><span>{html.escape(moment.recording.name)}</span> {int(moment.at_s // 60)}:{moment.at_s % 60:04.1f}</li>"
-        for moment in moments
+        f"<li><span>{html.escape(moment.recording.name)}</span> {_minutes(moment.at_s)}</li>" for moment in moments
     )
+    count = "1 moment" if len(moments) == 1 else f"{len(moments)} moments"
     return (
         f"<li><h3>Filter {number}</h3>"
         f'<audio controls preload="none" src="{html.escape(sound)}" aria-label="{html.escape(layer)}, filter {number}">'
-        f"</audio><details><summary>{len(moments)} moments</summary><ul>{where}</ul></details></li>\n"
+        f"</audio><details><summary>{count}</summary><ul>{where}</ul></details></li>\n"
     )
+
+
+def _minutes(seconds: float) -> str:
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
 
 
 def _frames(recording: Path, recipe: Recipe, decoder: FfmpegDecoder) -> NDArray[np.float32]:

@@ -1,0 +1,40 @@
+"""The timeline of a prediction as a PNG picture, drawn from the SVG picture."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from wholetrack.api.schemas import PredictionResponse
+from wholetrack.api.timeline import timeline_svg
+
+# Images of containers have no fonts. If the system has others, they are used for letters that this one lacks.
+_FONT = Path(__file__).parent / "fonts/DejaVuSans.ttf"
+_FAMILY = "DejaVu Sans"
+_TIMEOUT_S = 30
+# resvg does not let other threads run while it draws, so that it would delay all requests if it ran in this process.
+_PROGRAM = """
+import sys
+import resvg_py
+
+font, family = sys.argv[1:]
+svg = sys.stdin.buffer.read().decode()
+png = resvg_py.svg_to_bytes(svg_string=svg, font_files=[font], sans_serif_family=family, serif_family=family)
+sys.stdout.buffer.write(bytes(png))
+"""
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def timeline_png(content: PredictionResponse) -> bytes:
+    """Return the timeline of a prediction that has the probabilities of its windows.
+
+    Raises:
+        OSError: If no process can be started.
+        subprocess.SubprocessError: If the picture cannot be drawn.
+    """
+    svg = timeline_svg(content).encode()
+    command = [sys.executable, "-I", "-c", _PROGRAM, str(_FONT), _FAMILY]
+    with _ONE_AT_A_TIME:
+        return subprocess.run(command, input=svg, stdout=subprocess.PIPE, check=True, timeout=_TIMEOUT_S).stdout
