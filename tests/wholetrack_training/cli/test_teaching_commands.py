@@ -127,7 +127,6 @@ def test_networks_are_trained_from_recordings(music: Path, data: Path, tmp_path:
     assert trained.exit_code == 0, trained.output
     network = load_network(folder / "fold-1.pt")
     assert network.head.tag_map.labels == kept_tags(AUDIOSET_TAGS)
-    assert float(network.head.label_weight) > 0
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
     # Labels are learned anew from the network of the joint stage, which is kept.
     (folder / "fold-1.pt").unlink()

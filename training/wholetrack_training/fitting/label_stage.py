@@ -28,16 +28,12 @@ class LabelPlan:
         versions: Changed copies of each window.
         penalty: Inverse of the regularisation strength of the logistic regression, for standardised features. Every
             recording counts as one window.
-        prior_weight: Weight of the spectrum tower's log probabilities in the scores.
-        label_weight: Weight of the classifier's log probabilities in the scores.
         seed: Seed of all randomness.
         changes: How the copies are changed.
     """
 
     versions: int = 3
     penalty: float = 0.001
-    prior_weight: float = 0.5
-    label_weight: float = 1.0
     seed: int = 1
     changes: SoundChanges = field(default_factory=lambda: SoundChanges(mixed=0.0, speed=0.05))
 
@@ -97,5 +93,3 @@ def fit_labels(network: TwoTowerCrnn, audio: AudioPool, genres: NDArray[np.intp]
     with torch.no_grad():
         head.classify.weight.copy_(torch.from_numpy(weights))
         head.classify.bias.copy_(torch.from_numpy(regression.intercept_ - weights @ scaler.mean_))
-        head.prior_weight.fill_(plan.prior_weight)
-        head.label_weight.fill_(plan.label_weight)

@@ -1,9 +1,10 @@
 """wholetrack-crnn 2: two convolutional towers over the same audio, whose sequences a GRU joins.
 
 The spectrum tower is wholetrack-crnn 1 (128 bands, 13 frames per second), which all of GTZAN's spectrograms train. The
-music tower starts from mn04, which was trained on AudioSet. A genre's score is a sum of three parts: how strongly the
-taggers' tags for the genre apply (:mod:`.taxonomy`), the spectrum tower's own prediction, and a linear function of the
-joined sequences and the tags. The first part knows genres without labelled recordings; the others learn from labels.
+music tower starts from mn04, which was trained on AudioSet. A genre's score is a sum of two parts: how strongly the
+taggers' tags for the genre apply (:mod:`.taxonomy`), and a linear classifier of the joined sequences and the tags. The
+first part knows genres without labelled recordings; the other one learns from labels. The spectrum tower's own
+prediction of the genre takes no part: it is right more often on GTZAN, and less often on other music.
 """
 
 from __future__ import annotations
@@ -85,18 +86,6 @@ class TowerOutputs(NamedTuple):
     music: Tensor
 
 
-class Prior(NamedTuple):
-    """What the spectrum tower alone predicts. Many more spectrograms than recordings of GTZAN have taught it.
-
-    Attributes:
-        genres: Logits of GTZAN's genres, ``[N, 10]``.
-        msd: How strongly the tags of the Million Song Dataset for each genre apply, ``[N, len(MSD_GENRES)]``.
-    """
-
-    genres: Tensor
-    msd: Tensor
-
-
 class Predictions(NamedTuple):
     """What the network yields for a batch of windows.
 
@@ -131,9 +120,7 @@ class TwoTowerCrnn(nn.Module):
 
     def predict(self, towers: TowerOutputs) -> Predictions:
         """Return the predictions from the outputs of the towers."""
-        pooled = self.spectrum.pool(towers.spectrum)
-        prior = Prior(self.spectrum.classify(pooled), self.spectrum_msd(pooled))
-        out: Predictions = self.head(towers, prior)
+        out: Predictions = self.head(towers, self.spectrum_msd(self.spectrum.pool(towers.spectrum)))
         return out
 
     def forward(self, spectrum: Tensor, music: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -144,13 +131,10 @@ class TwoTowerCrnn(nn.Module):
 class JointHead(nn.Module):
     """Joins the towers.
 
-    A genre's score is a weighted sum of three parts and a bias: the evidence from tags (:class:`.TagMap`), and the log
-    probabilities of two classifiers of GTZAN's genres, that of the spectrum tower and a linear one.
+    A genre's score is the sum of the evidence from tags (:class:`.TagMap`), of the log probability of a linear
+    classifier of GTZAN's genres, and of a bias.
     """
 
-    map_weight: Tensor
-    prior_weight: Tensor
-    label_weight: Tensor
     bias: Tensor
 
     def __init__(self, shape: JointShape, music: TaggerHead, tag_map: TagMap) -> None:
@@ -172,31 +156,31 @@ class JointHead(nn.Module):
         self.music = music
         self.tag_map = tag_map
         self.msd = nn.Linear(length, len(MSD_GENRES))
-        # Starts with what is known without it: the spectrum tower's predictions.
+        # Starts with what the spectrum tower says.
         nn.init.zeros_(self.msd.weight)
         nn.init.zeros_(self.msd.bias)
         self.classify = nn.Linear(length + len(tag_map.labels), len(GTZAN))
-        self.register_buffer("map_weight", torch.tensor(1.0))
-        self.register_buffer("prior_weight", torch.tensor(0.5))
-        self.register_buffer("label_weight", torch.tensor(0.0))
         self.register_buffer("bias", torch.zeros(len(GENRES)))
 
-    def forward(self, towers: TowerOutputs, prior: Prior) -> Predictions:
-        """Return the predictions."""
+    def forward(self, towers: TowerOutputs, prior: Tensor) -> Predictions:
+        """Return the predictions.
+
+        Args:
+            towers: Outputs of the towers.
+            prior: What the spectrum tower alone says about the tags of the Million Song Dataset for each genre,
+                ``[N, len(MSD_GENRES)]``. Many more spectrograms than recordings of GTZAN have taught it.
+        """
         spectrum, music = self.spectrum_norm(towers.spectrum), self.music_norm(towers.music)
         # 19 steps of the spectrum tower become 9: the last, incomplete pair is dropped.
         paired = nn.functional.avg_pool1d(spectrum.transpose(1, 2), 2).transpose(1, 2)
         x, _ = self.gru(torch.cat((paired, torch.relu(self.narrow(music))), dim=2))
         pooled = (self.attention(x), x.mean(1), spectrum.mean(1), spectrum.amax(1), music.mean(1))
         joined = torch.cat(pooled, dim=1)
-        tags, msd = self.music(towers.music.mean(1)), prior.msd + self.msd(self.dropout(joined))
-        mapped = self.tag_map(tags, msd)
-        labelled = self.classify(self.labelled_features(joined, tags))
-        known = self.prior_weight * torch.log_softmax(prior.genres, dim=1)
-        known = known + self.label_weight * torch.log_softmax(labelled, dim=1)
+        tags, msd = self.music(towers.music.mean(1)), prior + self.msd(self.dropout(joined))
+        known = torch.log_softmax(self.classify(self.labelled_features(joined, tags)), dim=1)
         # Genres without labels neither gain nor lose: they get the mean of the others.
         unknown = known.mean(1, keepdim=True).expand(-1, len(GENRES) - len(GTZAN))
-        scores = self.map_weight * mapped + torch.cat((known, unknown), dim=1) + self.bias
+        scores = self.tag_map(tags, msd) + torch.cat((known, unknown), dim=1) + self.bias
         return Predictions(scores, tags, joined, msd)
 
     def labelled_features(self, joined: Tensor, tags: Tensor) -> Tensor:
