@@ -52,8 +52,9 @@ for _command in (
     result_commands.robustness,
     result_commands.filters,
     bundle_commands.publish,
-    teaching_commands.teach,
-    teaching_commands.distil,
+    teaching_commands.collect,
+    teaching_commands.teach_music,
+    teaching_commands.teach_folds,
     judging_commands.judge,
 ):
     app.command()(_command)

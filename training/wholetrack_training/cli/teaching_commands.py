@@ -1,70 +1,109 @@
-"""Commands that teach the music tower: ``teach``, ``distil``."""
+"""Commands that train wholetrack-crnn 2: ``collect``, ``teach-music``, ``teach-folds``."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-StoreOption = Annotated[Path, typer.Option(help="Folder of recordings with what the taggers say of them.")]
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+RunArgument = Annotated[Path, typer.Argument(help="Folder for the run; an interrupted run can be repeated.")]
+PoolOption = Annotated[Path, typer.Option(help="Pool of unlabelled music, made by `collect`.")]
 WeightsOption = Annotated[Path, typer.Option(help="Folder with the published weights of the taggers (.npz).")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute. On a CPU this takes days.")]
 
 
-def teach(
-    music: Annotated[Path, typer.Argument(help="A folder of recordings; their genres do not matter.")],
-    store: StoreOption,
-    weights: WeightsOption,
+def collect(
+    music: Annotated[list[Path], typer.Argument(help="Folders of recordings; their genres do not matter.")],
+    to: Annotated[Path, typer.Option(help="Where to write the pool: <TO>.npy and <TO>.npz.")],
     *,
-    musicnn_every: Annotated[
-        int, typer.Option(min=1, help="Ask musicnn, which is slow, about every n-th window only.")
-    ] = 4,
-    max_s: Annotated[float, typer.Option(min=3, help="Seconds to use of each recording, from its middle.")] = 150.0,
+    max_s: Annotated[float, typer.Option(min=3, help="Seconds to use of each recording, from its middle.")] = 63.0,
 ) -> None:
-    """Ask the taggers about all recordings in a folder, and store what they say.
-
-    An interrupted run can be repeated.
-    """
+    """Decode all recordings in some folders into one file of samples at 32 kHz."""
     from wholetrack.decoding.decoder import FfmpegDecoder
     from wholetrack.decoding.ffmpeg import find_ffmpeg
-    from wholetrack_training.data.teaching_store import TeachingStore
+    from wholetrack_training.data.audio_pool import POOL_RATE
+    from wholetrack_training.data.audio_pool import collect as collect_pool
     from wholetrack_training.errors import DataError
-    from wholetrack_training.fitting.teaching import TeachingPlan, teach_recordings
-    from wholetrack_training.systems.taggers.tagger import TAGGERS, open_tagger
-    from wholetrack_training.systems.two_towers import AUDIO
 
-    if not music.is_dir():
-        raise DataError(f"{music} is not a folder")
-    files = [(str(path.relative_to(music)), path) for path in sorted(music.rglob("*")) if path.is_file()]
-    plan = TeachingPlan(sample_rate=AUDIO.sample_rate, max_s=max_s, every={"msd_musicnn": musicnn_every})
-    taggers = [open_tagger(name, weights) for name in TAGGERS]
-    filled = TeachingStore(store)
+    if missing := [folder for folder in music if not folder.is_dir()]:
+        raise DataError(f"{missing[0]} is not a folder")
+    files = [
+        (str(path.relative_to(folder)), path)
+        for folder in music
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
     with closing(FfmpegDecoder(find_ffmpeg())) as decoder:
-        teach_recordings(files, taggers, filled, plan, decoder)
-    recordings = filled.recordings()
-    windows = sum(len(recording.start_s) for recording in recordings)
-    typer.echo(f"{len(recordings)} recordings, {windows} windows")
+        collected = collect_pool(files, to, decoder, max_s=max_s)
+    hours = len(collected.samples) / POOL_RATE / 3600
+    typer.echo(f"{len(collected)} of {len(files)} recordings, {hours:.1f} hours")
 
 
-def distil(
-    run: Annotated[Path, typer.Argument(help="Folder for the run.")],
-    store: StoreOption,
-    weights: WeightsOption,
-    *,
-    steps: Annotated[int, typer.Option(min=1, help="Number of batches.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 1,
+def teach_music(
+    run: RunArgument, pool: PoolOption, weights: WeightsOption, *, device: DeviceOption = Device.CUDA
 ) -> None:
-    """Teach the music tower what the taggers said; it starts from mn04.
+    """Teach the music tower what the taggers say about unlabelled music; it starts from mn04.
 
-    An interrupted run can be repeated. The result is ``music.pt`` in the folder of the run.
+    The result, ``music.pt`` in the folder of the run, is shared by all folds.
     """
     import torch
 
-    from wholetrack_training.data.teaching_store import TeachingStore
-    from wholetrack_training.fitting.distillation import DistillationPlan, distil
+    from wholetrack_training.data.audio_pool import read_pool
+    from wholetrack_training.fitting.music_stage import MusicPlan, teach_music_tower
+    from wholetrack_training.fitting.teachers import open_teachers
+    from wholetrack_training.fitting.waveforms import Waveforms
 
-    plan = DistillationPlan(steps=steps, seed=seed)
-    student = distil(TeachingStore(store).recordings(), plan, mn04=weights / "mn04.npz", folder=run)
-    torch.save(student.state_dict(), run / "music.pt")
-    typer.echo(f"taught for {steps} steps: {run / 'music.pt'}")
+    plan, place = MusicPlan(), torch.device(device)
+    waveforms = Waveforms(read_pool(pool), place, torch.Generator().manual_seed(plan.seed))
+    student = teach_music_tower(
+        waveforms, open_teachers(weights).to(place), plan, mn04=weights / "mn04.npz", device=place, folder=run
+    )
+    torch.save({name: value.cpu() for name, value in student.state_dict().items()}, run / "music.pt")
+    typer.echo(f"taught: {run / 'music.pt'}")
+
+
+def teach_folds(
+    run: RunArgument,
+    pool: PoolOption,
+    weights: WeightsOption,
+    gtzan: Annotated[Path, typer.Option(help="Pool of GTZAN's recordings, made by `collect`.")],
+    data: Annotated[Path, typer.Option(help="Folder with gtzan-mel.npz and tracks.csv.")],
+    folds: Annotated[Path, typer.Option(help="Folder with the bundles of version 1 by fold: fold-1, fold-2, ...")],
+    version_1: Annotated[Path, typer.Option(help="Bundle of version 1 that learned from all tracks.")],
+    *,
+    fold: Annotated[list[int] | None, typer.Option(min=0, max=3, help="Only these; 0 leaves nothing out.")] = None,
+    device: DeviceOption = Device.CUDA,
+) -> None:
+    """Teach the whole network for each fold, starting from ``music.pt`` and version 1.
+
+    The results are ``fold-<k>.pt`` in the folder of the run; ``fold-0.pt`` learned from everything.
+    """
+    import torch
+
+    from wholetrack_training.data.audio_pool import read_pool
+    from wholetrack_training.data.precomputed import load_precomputed
+    from wholetrack_training.fitting.fold_data import ALL, fold_data, read_tags
+    from wholetrack_training.fitting.fold_training import FoldTraining, starting_network
+    from wholetrack_training.systems.checkpoints import save_network
+
+    recordings, tags = read_pool(gtzan), read_tags(weights / "gtzan-taggrams.npz")
+    tracks = load_precomputed(data / "gtzan-mel.npz", data / "tracks.csv")
+    training = FoldTraining(pool=pool, weights=weights, run=run, device=torch.device(device))
+    for left_out in fold or (ALL, 1, 2, 3):
+        start = starting_network(
+            run / "music.pt", weights, version_1 if left_out == ALL else folds / f"fold-{left_out}/1"
+        )
+        network = training.train(left_out, start, fold_data(left_out, tracks, recordings, tags))
+        save_network(run / f"fold-{left_out}.pt", network)
+        typer.echo(f"taught: {run / f'fold-{left_out}.pt'}")

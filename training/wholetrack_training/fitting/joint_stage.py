@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from wholetrack_training.fitting.fold_data import FoldData
 from wholetrack_training.fitting.frame_changes import FrameChanges, changed_levels, masked, mixed
-from wholetrack_training.fitting.loop import Checkpoint, Progress, averaged_copy, keep_statistics, set_rates
+from wholetrack_training.fitting.loop import TeachingSchedule, teach
 from wholetrack_training.fitting.music_stage import draw, window_samples
 from wholetrack_training.fitting.teachers import LONG_TAGGER, TaggerTargets, TargetScale, Teachers
 from wholetrack_training.fitting.waveforms import UNCHANGED, SoundChanges, Stretches, Waveforms
@@ -35,6 +35,7 @@ MSD_TAGGERS = ("msd_musicnn", LONG_TAGGER)
 # Frames per second of gtzan-mel.npz: 387 frames sampled from 30 s.
 _FRAME_RATE = 387 / 30
 _JITTER = 2
+_N_LOSSES = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +58,13 @@ class JointPlan:
         frame_changes: How spectrograms are changed.
     """
 
-    steps: int = 500
-    stretches: int = 24
-    recordings: int = 160
-    spectrograms: int = 256
+    steps: int = 180
+    stretches: int = 8
+    recordings: int = 112
+    spectrograms: int = 192
     learning_rate: float = 4e-4
     head_rate: float = 4.0
-    warm_up: int = 50
+    warm_up: int = 20
     weight_decay: float = 0.02
     averaging: float = 0.99
     label_smoothing: float = 0.1
@@ -125,47 +126,35 @@ class JointTraining:
         lengths = {name: len(self.scales[name].mean) for name in MSD_TAGGERS}
         self.student = JointStudent(network, lengths, data.tags.shape[2]).to(device)
 
-    def run(self, folder: Path) -> TwoTowerCrnn:
+    def run(self, checkpoint: Path) -> TwoTowerCrnn:
         """Teach the network, or continue.
 
         Args:
-            folder: Folder of the checkpoint; created if missing.
+            checkpoint: File from which an interrupted run continues; its folder must exist.
 
         Returns:
             The network with averaged weights, in evaluation mode on the CPU.
 
         Raises:
-            DifferentRunError: If the folder holds a run with another plan.
+            DifferentRunError: If the checkpoint belongs to a run with another plan.
         """
         plan, student = self.plan, self.student
-        keep_statistics(student)
-        averaged = averaged_copy(student, plan.averaging)
-        towers = [*student.network.spectrum.parameters(), *student.network.music.parameters()]
-        in_towers = {id(parameter) for parameter in towers}
-        others = [parameter for parameter in student.parameters() if id(parameter) not in in_towers]
-        optimiser = torch.optim.AdamW([{"params": towers}, {"params": others}], weight_decay=plan.weight_decay)
-        rates = [plan.learning_rate, plan.learning_rate * plan.head_rate]
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = Checkpoint(
-            folder / "joint-checkpoint.pt",
-            repr(asdict(plan)),
-            {"student": student, "averaged": averaged, "optimiser": optimiser},
+        network, rate = student.network, plan.learning_rate
+        towers = [(network.spectrum, rate), (network.music, rate)]
+        others = [(part, rate * plan.head_rate) for part in (network.spectrum_msd, network.head)]
+        added = [(part, rate * plan.head_rate) for part in (student.heads, student.spectrum_tags)]
+        teach(
+            student,
+            lambda: self._losses_of_audio() | self._losses_of_spectrograms(),
+            [*towers, *others, *added],
+            TeachingSchedule(plan.steps, plan.warm_up, plan.weight_decay, plan.averaging),
+            weights=torch.ones(_N_LOSSES, device=self.device),
+            plan=repr(asdict(plan)),
+            checkpoint=checkpoint,
         )
-        progress = Progress(plan.steps)
-        for step in range(checkpoint.restore(self.device), plan.steps):
-            set_rates(optimiser, rates, step=step, steps=plan.steps, warm_up=plan.warm_up)
-            losses = self._losses_of_audio() | self._losses_of_spectrograms()
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack([*losses.values()]).sum().backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            optimiser.step()
-            averaged.update_parameters(student)
-            progress.add(step + 1, losses)
-            checkpoint.save_sometimes(step + 1, plan.steps)
-        student.load_state_dict(averaged.module.state_dict())
         student.eval()
         self._set_scale_of_tags()
-        return student.network.cpu()
+        return network.cpu()
 
     def msd_evidence(self, logits: dict[str, Tensor]) -> Tensor:
         """Return how strongly the tags of the Million Song Dataset for each genre apply, in deviations.

@@ -1,11 +1,12 @@
-"""What both stages of the training of wholetrack-crnn 2 share: learning rates, averaging, checkpoints."""
+"""Gradient descent with averaged weights and checkpoints, for both stages in which taggers teach."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +19,83 @@ from wholetrack_training.errors import DifferentRunError
 _log = logging.getLogger(__name__)
 
 _LOG_STEPS = 50
+_MAX_GRADIENT = 5.0
 _SAVE_STEPS = 500
 
 
-def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float], *, step: int, steps: int, warm_up: int) -> None:
-    """Set the learning rate of each group of parameters: a linear warm-up, then half a cosine to zero."""
-    factor = min(1.0, (step + 1) / warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["lr"] = rate * factor
+@dataclass(frozen=True, slots=True)
+class TeachingSchedule:
+    """How weights follow the losses.
+
+    Attributes:
+        steps: Number of batches.
+        warm_up: Batches until the learning rate is reached; then it falls to zero as half a cosine.
+        weight_decay: Decoupled weight decay.
+        averaging: Share of the averaged weights that is kept in each step; the averaged weights are the result.
+    """
+
+    steps: int
+    warm_up: int
+    weight_decay: float
+    averaging: float
+
+    def factor(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0, relative to its maximum."""
+        return min(1.0, (step + 1) / self.warm_up) * (0.5 + 0.5 * math.cos(math.pi * step / self.steps))
 
 
-def keep_statistics(network: nn.Module) -> None:
-    """Switch to training, but keep the published statistics of batch normalisation.
+def teach(
+    network: nn.Module,
+    losses: Callable[[], dict[str, Tensor]],
+    rates: Sequence[tuple[nn.Module, float]],
+    schedule: TeachingSchedule,
+    *,
+    weights: Tensor,
+    plan: str,
+    checkpoint: Path,
+) -> None:
+    """Minimise the weighted sum of some losses, or continue an interrupted run.
 
-    Those of unlabelled music that is unlike the music of AudioSet undo what a network knows.
+    Afterwards the network has the averaged weights. The statistics of batch normalisation stay as they were published:
+    those of music that is unlike the music of AudioSet undo what a network knows.
+
+    Args:
+        network: The network; changed in place.
+        losses: Draws a batch and returns the losses by name.
+        rates: Parts of the network, which together have all its parameters, with the learning rate of each.
+        schedule: How the weights follow the losses.
+        weights: Weight of each loss, in order.
+        plan: Everything that distinguishes the run from others, as text.
+        checkpoint: File from which an interrupted run continues; its folder must exist.
+
+    Raises:
+        DifferentRunError: If the checkpoint belongs to a run with another plan.
     """
     network.train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging))
+    optimiser = torch.optim.AdamW(
+        [{"params": [*part.parameters()]} for part, _ in rates], weight_decay=schedule.weight_decay
+    )
+    stored = _Checkpoint(checkpoint, plan, {"network": network, "averaged": averaged, "optimiser": optimiser})
+    progress = _Progress(schedule.steps)
+    for step in range(stored.restore(weights.device), schedule.steps):
+        for group, (_, rate) in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * schedule.factor(step)
+        found = losses()
+        optimiser.zero_grad(set_to_none=True)
+        (torch.stack([*found.values()]) * weights).sum().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
+        optimiser.step()
+        averaged.update_parameters(network)
+        progress.add(step + 1, found)
+        stored.save_sometimes(step + 1, schedule.steps)
+    network.load_state_dict(averaged.module.state_dict())
 
 
-def averaged_copy(network: nn.Module, kept: float) -> AveragedModel:
-    """Return a copy whose weights follow those of a network as an exponential moving average."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(kept))
-
-
-class Progress:
+class _Progress:
     """Logs the mean of each loss over some steps."""
 
     def __init__(self, steps: int) -> None:
@@ -63,7 +114,7 @@ class Progress:
             self._sums, self._added = {}, 0
 
 
-class Checkpoint:
+class _Checkpoint:
     """A file from which an interrupted run continues."""
 
     def __init__(self, path: Path, plan: str, parts: Mapping[str, Any]) -> None:

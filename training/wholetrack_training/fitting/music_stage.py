@@ -5,19 +5,22 @@ The result is shared by all folds: no recording of GTZAN takes part.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wholetrack_training.fitting.loop import Checkpoint, Progress, averaged_copy, keep_statistics, set_rates
+from wholetrack_training.fitting.loop import TeachingSchedule, teach
 from wholetrack_training.fitting.teachers import LONG_TAGGER, TargetScale, Teachers
 from wholetrack_training.fitting.waveforms import SoundChanges, Stretches, Waveforms, windows_of
 from wholetrack_training.systems.music_student import MusicStudent
 from wholetrack_training.systems.spectrograms import Spectrogram
 from wholetrack_training.systems.two_towers import AUDIO, MUSIC_FEATURES, MUSIC_FRAMES, WINDOW_S
+
+_log = logging.getLogger(__name__)
 
 STRETCH_S = 30
 """Length of the stretches, so that the tagger with the longest window, 29 s, can be asked."""
@@ -30,7 +33,8 @@ class MusicPlan:
     """How the music tower is taught.
 
     Attributes:
-        steps: Number of batches.
+        rounds: How often the learning rate rises and falls. Each round continues with the averaged weights.
+        steps: Batches of each round.
         stretches: Stretches of 30 s per batch, each of ten windows.
         learning_rate: Of the tower, after a warm-up, falling to zero as a cosine.
         head_rate: Learning rate of the heads, relative to that of the tower.
@@ -42,7 +46,8 @@ class MusicPlan:
         changes: How the audio is changed.
     """
 
-    steps: int = 1500
+    rounds: int = 2
+    steps: int = 480
     stretches: int = 48
     learning_rate: float = 1e-3
     head_rate: float = 2.0
@@ -74,40 +79,26 @@ def teach_music_tower(
         DifferentRunError: If the folder holds a run with another plan.
     """
     torch.manual_seed(plan.seed)
-    spectrogram = Spectrogram(MUSIC_FEATURES, AUDIO.sample_rate, MUSIC_FRAMES).to(device)
     scales = _scales(waveforms, teachers, plan)
     lengths = {name: len(scale.mean) for name, scale in scales.items() if name != "mn04"}
     student = MusicStudent(mn04, lengths).to(device)
-    keep_statistics(student)
-    averaged = averaged_copy(student, plan.averaging)
-    optimiser = torch.optim.AdamW(
-        [{"params": [*student.mn04.parameters()]}, {"params": [*student.heads.parameters()]}],
-        weight_decay=plan.weight_decay,
-    )
-    rates = [plan.learning_rate, plan.learning_rate * plan.head_rate]
+    spectrogram = Spectrogram(MUSIC_FEATURES, AUDIO.sample_rate, MUSIC_FRAMES).to(device)
     weights = torch.tensor([plan.weights[name] for name in scales], device=device)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(
-        folder / "music-checkpoint.pt",
-        repr(asdict(plan)),
-        {"student": student, "averaged": averaged, "optimiser": optimiser},
-    )
-    progress = Progress(plan.steps)
-    for step in range(checkpoint.restore(device), plan.steps):
-        set_rates(optimiser, rates, step=step, steps=plan.steps, warm_up=plan.warm_up)
+
+    def losses() -> dict[str, Tensor]:
         stretches = draw(waveforms, plan.stretches, plan.changes)
         targets = teachers.targets(stretches)
         found = student(spectrogram(window_samples(stretches)))
         found["mn04"] = scales["mn04"].standardised(found["mn04"])
-        losses = {name: scale.loss(found[name], targets[name].joined()) for name, scale in scales.items()}
-        optimiser.zero_grad(set_to_none=True)
-        (torch.stack([*losses.values()]) * weights).sum().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-        optimiser.step()
-        averaged.update_parameters(student)
-        progress.add(step + 1, losses)
-        checkpoint.save_sometimes(step + 1, plan.steps)
-    student.load_state_dict(averaged.module.state_dict())
+        return {name: scale.loss(found[name], targets[name].joined()) for name, scale in scales.items()}
+
+    rates = [(student.mn04, plan.learning_rate), (student.heads, plan.learning_rate * plan.head_rate)]
+    schedule = TeachingSchedule(plan.steps, plan.warm_up, plan.weight_decay, plan.averaging)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, plan.rounds + 1):
+        _log.info("Round %d/%d", number, plan.rounds)
+        checkpoint = folder / f"music-checkpoint-{number}.pt"
+        teach(student, losses, rates, schedule, weights=weights, plan=repr(asdict(plan)), checkpoint=checkpoint)
     return student.eval()
 
 

@@ -55,6 +55,26 @@ AUDIOSET: Mapping[str, Sequence[str]] = {
 }
 """Tags of AudioSet (mn04) for each genre."""
 
+NOT_MUSIC = (
+    "Speech",
+    "Male speech, man speaking",
+    "Female speech, woman speaking",
+    "Singing",
+    "Choir",
+    "Rapping",
+    "Silence",
+    "Sine wave",
+    "Sound effect",
+    "Noise",
+    "Static",
+    "White noise",
+    "Pink noise",
+)
+"""Tags of AudioSet for voices, and for what is no music."""
+
+_FIRST_MUSIC, _LAST_MUSIC = "Music", "Scary music"
+"""AudioSet's tags between these are of music: instruments, genres, moods, uses."""
+
 MSD: Mapping[str, Sequence[str]] = {
     "blues": ("blues",),
     "country": ("country",),
@@ -75,6 +95,13 @@ MSD: Mapping[str, Sequence[str]] = {
 
 MSD_GENRES = tuple(genre for genre in (*GENRES, *UNVERIFIED) if genre in MSD)
 """The genres that have tags of the Million Song Dataset, in order."""
+
+
+def kept_tags(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return those labels of AudioSet, in their order, that version 2 has as tags."""
+    first, last = labels.index(_FIRST_MUSIC), labels.index(_LAST_MUSIC)
+    return tuple(label for i, label in enumerate(labels) if first <= i <= last or label in NOT_MUSIC)
+
 
 # Two of the three taggers were trained on the Million Song Dataset.
 _MSD_SHARE = 2 / 3
