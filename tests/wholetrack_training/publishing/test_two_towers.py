@@ -29,7 +29,8 @@ from wholetrack_training.systems.checkpoints import new_network, save_network
 from wholetrack_training.systems.tag_kinds import KINDS, published_tags
 from wholetrack_training.systems.taxonomy import AUDIOSET, GENRES, GTZAN, UNVERIFIED
 
-pytestmark = pytest.mark.torch
+# The export takes 40 s of CPU time, which may be minutes on a busy machine.
+pytestmark = [pytest.mark.torch, pytest.mark.timeout(900)]
 
 LABELS = (*dict.fromkeys(tag for tags in AUDIOSET.values() for tag in tags), "Music", "Speech", "Bicycle bell")
 FACTS = TwoTowerFacts(
