@@ -61,7 +61,7 @@ def read_head(content: bytes, card: HeadCard, base: ModelCard) -> Head:
         )
     if (len(head.weights), head.bias.shape) != (len(card.labels), (len(card.labels),)):
         raise ValueError(
-            f"{card.head.file} is for {len(head.weights)} genres, model.json has {len(card.labels)} labels"
+            f"{card.head.file} is for {len(head.weights)} genres, and model.json has {len(card.labels)} labels"
         )
     if not (np.isfinite(head.weights).all() and np.isfinite(head.bias).all()):
         raise ValueError(f"{card.head.file} contains weights that are not finite: fit the head again")
