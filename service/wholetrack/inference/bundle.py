@@ -92,15 +92,7 @@ def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST)
     Raises:
         StartupError: If a folder holds no model or something else, or a bundle does not satisfy the contract.
     """
-    found: dict[str, dict[Version, Path]] = {}
-    for folder in folders:
-        for bundle in _bundle_folders(folder):
-            found.setdefault(bundle.parent.name, {})[_version(bundle)] = bundle
-    paths = {}
-    for name, by_version in found.items():
-        newest, *older = (by_version[version] for version in sorted(by_version, reverse=True))
-        paths[name] = newest
-        paths |= {f"{name}@{folder.name}": folder for folder in older}
+    paths = find_bundles(*folders)
     chosen = [key for key in paths if versions is ModelVersions.ALL or "@" not in key]
     heads = [key for key in chosen if holds_head(paths[key])]
     loaded = {key: load_bundle(paths[key]) for key in chosen if key not in heads}
@@ -110,6 +102,27 @@ def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST)
             loaded[base] = load_bundle(paths[base])
         loaded[key] = load_head(paths[key], loaded[base], key=base)
     return loaded
+
+
+def find_bundles(*folders: Path) -> dict[str, Path]:
+    """Return the folders of all bundles: the newest version of every model by its name, others by ``NAME@VERSION``.
+
+    Args:
+        folders: As for :func:`load_bundles`.
+
+    Raises:
+        StartupError: If a folder holds no model or something else.
+    """
+    found: dict[str, dict[Version, Path]] = {}
+    for folder in folders:
+        for bundle in _bundle_folders(folder):
+            found.setdefault(bundle.parent.name, {})[_version(bundle)] = bundle
+    paths = {}
+    for name, by_version in found.items():
+        newest, *older = (by_version[version] for version in sorted(by_version, reverse=True))
+        paths[name] = newest
+        paths |= {f"{name}@{folder.name}": folder for folder in older}
+    return paths
 
 
 def load_bundle(folder: Path) -> Bundle:

@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from wholetrack_training.cli import bundle_commands, data_commands, result_commands, run_commands, teaching_commands
+from wholetrack_training.cli import (
+    bundle_commands,
+    data_commands,
+    head_commands,
+    result_commands,
+    run_commands,
+    teaching_commands,
+)
 from wholetrack_training.cli.errors import ReportingGroup
 
 app = typer.Typer(
@@ -45,6 +52,7 @@ for _command in (
     result_commands.robustness,
     result_commands.filters,
     bundle_commands.publish,
+    head_commands.head,
     teaching_commands.teach,
     teaching_commands.distil,
 ):

@@ -26,8 +26,8 @@ from wholetrack_training.files import write_npz
 _log = logging.getLogger(__name__)
 
 _MAX_TRACK_S = 4 * 3600.0
-# Of 186 recordings by different artists, no two have a cosine above 0.95. The same recording in another format has one
-# above 0.99.
+# Of 186 recordings of 17 genres, no two have a cosine above 0.95. Five of them have one above 0.997 with their copies
+# as mp3 at 128 kb/s, and in mono at half the sample rate.
 _DUPLICATE_COSINE = 0.99
 
 

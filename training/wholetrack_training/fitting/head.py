@@ -18,12 +18,15 @@ from threadpoolctl import threadpool_limits
 
 from wholetrack.contracts import unit_length
 from wholetrack.inference.head import Head
+from wholetrack_training.data.embeddings import EmbeddedTrack
 from wholetrack_training.data.folds import balanced_folds
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse penalties to choose from."""
 _INNER_FOLDS = 3
 _MAX_ITERATIONS = 1000
+# With 1e-3 the fit stops before a weak penalty has an effect; with 1e-5 it takes twice as long and changes nothing.
+_TOLERANCE = 1e-4
 _MIN_PROBABILITY = 1e-6
 # Components that do not vary are not scaled up.
 _MIN_DEVIATION = 1e-6
@@ -50,6 +53,17 @@ class HeadData:
     def without(self, tracks: NDArray[np.int_]) -> HeadData:
         """Return all other tracks."""
         return self.of(np.setdiff1d(np.arange(len(self.genres)), tracks))
+
+
+def head_data(tracks: Sequence[EmbeddedTrack], labels: Sequence[str], groups: Sequence[Hashable]) -> HeadData:
+    """Return labelled embeddings of tracks.
+
+    Args:
+        tracks: The tracks.
+        labels: Names of all genres, in label order.
+        groups: Group of each track.
+    """
+    return HeadData([track.windows for track in tracks], np.array([labels.index(t.genre) for t in tracks]), groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +125,7 @@ def _fit_path(data: HeadData, n_genres: int, strengths: Sequence[float]) -> list
     scale = deviation * np.sqrt(samples.shape[1])
     reduced, back = _reduced((samples - mean) / scale)
     present, classes = np.unique(data.genres, return_inverse=True)
-    regression = LogisticRegression(class_weight="balanced", max_iter=_MAX_ITERATIONS, tol=1e-3, warm_start=True)
+    regression = LogisticRegression(class_weight="balanced", max_iter=_MAX_ITERATIONS, tol=_TOLERANCE, warm_start=True)
     heads = []
     for strength in strengths:
         regression.set_params(C=strength).fit(reduced, classes)
