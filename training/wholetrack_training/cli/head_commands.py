@@ -75,7 +75,7 @@ def head(
         _log.warning("%s", sentence)
     labelled = head_data(tracks, labels, [groups[track.name] for track in tracks])
     held_out = cross_validate(labelled, n_folds=len(tracks) if leave_one_out else folds)
-    figures = head_figures(held_out, labelled.genres, labels, grouped=grouped)
+    figures = head_figures(held_out, labelled, labels, grouped=grouped)
     text = report(f"{name} {version}", figures, folder.left_out, warnings)
     typer.echo(text)
     if evaluate_only:
@@ -169,6 +169,6 @@ def _warnings(tracks: Sequence[EmbeddedTrack], groups: dict[str, str]) -> Iterat
     for track in tracks:
         if track.duplicate_of and genre_of[track.duplicate_of] != track.genre:
             yield (
-                f"{track.name} seems to be the same recording as {track.duplicate_of}, in another genre. Remove one "
-                "of them."
+                f"{track.name} has exactly the same sound as {track.duplicate_of}, which is in another genre. Remove "
+                "one of them."
             )

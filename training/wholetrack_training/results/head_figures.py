@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wholetrack.aggregation.confidence import tempered
 from wholetrack_training.fitting.evaluation import expected_calibration_error
-from wholetrack_training.fitting.head import HeldOut
+from wholetrack_training.fitting.head import HeadData, HeldOut
 from wholetrack_training.results.calibration import fit_temperature
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.markdown import markdown_table
@@ -35,6 +35,7 @@ class HeadFigures:
         ece_before: Expected calibration error of the leading shares.
         ece_after: The same at temperatures fitted to the other folds.
         folds: Number of folds.
+        groups: Number of groups of recordings that were held out together: artists, or single recordings.
         grouped: Whether recordings of one artist were held out together.
     """
 
@@ -46,6 +47,7 @@ class HeadFigures:
     ece_before: float
     ece_after: float
     folds: int
+    groups: int
     grouped: bool
 
     @property
@@ -67,10 +69,10 @@ class HeadFigures:
     @property
     def protocol(self) -> str:
         """How the recordings were held out, as a clause."""
-        what = "recordings of one artist together" if self.grouped else "without regard to artists"
-        if self.folds == self.accuracy.n or (self.grouped and self.folds > self.accuracy.n // 2):
+        if self.folds == self.groups:
             return f"leaving one {'artist' if self.grouped else 'recording'} out"
-        return f"{self.folds} folds, {what}"
+        together = "recordings of one artist together" if self.grouped else "without regard to artists"
+        return f"{self.folds} folds, {together}"
 
     @property
     def is_calibrated(self) -> bool:
@@ -96,15 +98,16 @@ class HeadFigures:
         }
 
 
-def head_figures(held_out: HeldOut, genres: NDArray[np.int_], labels: Sequence[str], *, grouped: bool) -> HeadFigures:
+def head_figures(held_out: HeldOut, data: HeadData, labels: Sequence[str], *, grouped: bool) -> HeadFigures:
     """Return the figures of predictions for held-out recordings.
 
     Args:
         held_out: The predictions.
-        genres: Genre of each recording, ``[n_tracks]``.
+        data: The recordings.
         labels: Names of the genres.
         grouped: Whether recordings of one artist were held out together.
     """
+    genres = data.genres
     shares = np.maximum(held_out.shares, _MIN_SHARE)
     shares /= shares.sum(axis=1, keepdims=True)
     order = np.argsort(-shares, axis=1, kind="stable")
@@ -120,6 +123,7 @@ def head_figures(held_out: HeldOut, genres: NDArray[np.int_], labels: Sequence[s
         ece_before=expected_calibration_error(shares.max(axis=1), correct),
         ece_after=expected_calibration_error(_calibrated(held_out, shares, genres).max(axis=1), correct),
         folds=len(held_out.folds),
+        groups=len(set(data.groups)),
         grouped=grouped,
     )
 
