@@ -2,8 +2,9 @@
 
 The samples are the embeddings of whole tracks, standardised; the head is a multinomial logistic regression with an L2
 penalty, in which every genre has the same weight. It is applied to the embedding of every window, as the service does,
-and the probabilities of a track are the mean over its windows. Fitting it to windows instead took eight times as long
-and was no more accurate on 186 recordings of 17 genres (recall 0.43 against 0.44).
+and the probabilities of a track are the mean over its windows. Fitting it to every seventh window instead
+took eight times as long and was not more accurate: on 186 recordings of 17 genres in 10 folds, the best penalty had a
+recall of 0.42, against 0.44.
 """
 
 from __future__ import annotations
