@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wholetrack.contracts import ModelCard
+from wholetrack.contracts import HeadCard, ModelCard
 
 PAGE = Path(__file__).with_name("model-bundle.md")
 
@@ -47,6 +47,27 @@ several inputs, `windows.NAME` for each. The outputs are `probabilities`, `[n, l
 network with several steps per window; `tags`, `[n, tags]`, before their calibration; and `embedding`, `[n, length]`,
 scaled to unit length.
 
+## Heads
+
+A head is a model without a network. Its genres are a linear function of the embedding of another model, its base, so
+that it takes a few kilobytes for each genre and hardly any time:
+
+```
+models/<name>/<version>/
+    model.json        the contract, with the fields of HeadCard
+    head.npz          the weights
+    report.json       figures (not read by the service)
+    CARD.md           the report, for people to read
+```
+
+`head.npz` contains the float32 arrays `weights`, `[labels, length]`, and `bias`, `[labels]`. The probabilities of a
+window are the softmax of `weights @ embedding + bias`, where the embedding has unit length. Everything else, such as
+windows, tags and the embedding itself, comes from the base. The service checks that the base is among the models
+found, that its network has the SHA-256 in `head_of`, and that the weights fit its embedding and the labels. A head
+uses the session of its base, so that windows for both run in the same batches. It is available as long as its base
+is. The version of the base that a head needs is served even if there is a newer one. `wholetrack-train head` writes
+such bundles ([training.md](training.md#your-own-genres)).
+
 ## Version 1
 
 Version 1, for networks with one input and one output, is converted when it is loaded. It has `features` as in
@@ -61,8 +82,14 @@ def page() -> str:
     """Return the whole page."""
     schema = ModelCard.model_json_schema()
     parts = [_INTRODUCTION, *_section("model.json", schema)]
-    for name in dict.fromkeys(_references(schema, schema["$defs"])):
+    described = list(dict.fromkeys(_references(schema, schema["$defs"])))
+    for name in described:
         parts += _section(name, schema["$defs"][name])
+    head = HeadCard.model_json_schema()
+    parts += _section("HeadCard", head)
+    for name in dict.fromkeys(_references(head, head["$defs"])):
+        if name not in described:
+            parts += _section(name, head["$defs"][name])
     return "\n\n".join(parts) + "\n"
 
 

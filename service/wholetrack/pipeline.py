@@ -196,7 +196,7 @@ class Pipeline:
     def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
         keep = request.kept_by_engine(served)
-        with served.engine.open_track(weight=weight, keep=keep) as queue, cancellation.calling(queue.abandon):
+        with served.open_track(weight=weight, keep=keep) as queue, cancellation.calling(queue.abandon):
             queue.on_output = track.observer.classified
             with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
                 track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))

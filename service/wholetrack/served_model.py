@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wholetrack.contracts import Detail, ModelCard, TaxonomySpec
+from wholetrack.contracts import Detail, ModelCard, Rows, TaxonomySpec
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.features.grid import WindowGrid
 from wholetrack.features.inputs import InputFeatures
 from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.outputs import Keep
+from wholetrack.inference.queue import TrackQueue
 from wholetrack.inference.unavailable import UnavailableEngine, model_unavailable
 
 
@@ -40,7 +41,8 @@ class ServedModel:
 
     Args:
         bundle: The bundle.
-        engine: Its engine, or a stand-in if no device can run it.
+        engine: Its engine, or a stand-in if no device can run it. A head has the engine of the model whose network it
+            uses, so that the windows of both share batches.
         cpu_fallback: Why it runs on the CPU although there is a GPU; None otherwise.
 
     Raises:
@@ -51,6 +53,7 @@ class ServedModel:
         self.card: ModelCard = bundle.card
         self.document: dict[str, Any] = bundle.document
         self.engine = engine
+        self.head = bundle.head
         self.cpu_fallback = cpu_fallback
         try:
             self.features = InputFeatures(bundle.card)
@@ -65,6 +68,22 @@ class ServedModel:
         """
         if self.engine.unavailable_reason is not None:
             raise model_unavailable(self.engine.unavailable_reason)
+
+    def open_track(self, *, weight: int, keep: Sequence[Keep]) -> TrackQueue:
+        """Open a queue for the windows of a track.
+
+        Args:
+            weight: Share of every batch relative to the other open tracks, at least 1.
+            keep: What to keep of each output.
+
+        Raises:
+            ServiceError: ``device_failed`` or ``model_unavailable``.
+        """
+        return self.engine.open_track(weight=weight, keep=keep, convert=self.head.apply if self.head else None)
+
+    def outputs_of(self, network: Rows) -> Rows:
+        """Return the outputs of the model from those of the network; they differ in the scores of a head."""
+        return self.head.apply(network) if self.head else network
 
     def grid(self, hop_s: float | None) -> WindowGrid:
         """Return the grid of windows for a hop in seconds; None for the model's default hop.

@@ -41,10 +41,14 @@ _ARENAS = 2
 _M_ARENA_MAX = -8
 
 
-def build_pipeline(settings: Settings) -> Pipeline:
+def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
     A model that does not run there is unavailable, and the others are served, unless it is the default.
+
+    Args:
+        settings: The settings.
+        bundles: The bundles to serve by their keys; None for those in the folders that the settings name.
 
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
@@ -54,8 +58,9 @@ def build_pipeline(settings: Settings) -> Pipeline:
     threadpool_limits(limits=1, user_api="blas")
     _check_temp_dir(settings.temp_dir)
     decoder = _working_decoder(settings)
-    folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
-    bundles = load_bundles(*folders, versions=settings.model_versions)
+    if bundles is None:
+        folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
+        bundles = load_bundles(*folders, versions=settings.model_versions)
     default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
     if default is None:
         raise StartupError(
@@ -133,9 +138,17 @@ def _decoder_budget_bytes(settings: Settings) -> int:
 
 
 def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings) -> dict[str, ServedModel]:
-    devices = Devices(settings, len(bundles))
-    keys = sorted(bundles, key=lambda key: (key != default, key))
-    models = {key: _served(bundles[key], devices, settings, is_default=key == default) for key in keys}
+    networks = [key for key, bundle in bundles.items() if bundle.head is None]
+    devices = Devices(settings, len(networks))
+    # If the default is a head, the model whose network it uses has to run.
+    needed = bundles[default].base or default
+    keys = sorted(networks, key=lambda key: (key != needed, key))
+    models = {key: _served(bundles[key], devices, settings, is_default=key == needed) for key in keys}
+    for key, bundle in sorted(bundles.items()):
+        if bundle.base is not None:
+            base = models[bundle.base]
+            models[key] = ServedModel(bundle, base.engine, cpu_fallback=base.cpu_fallback)
+            _log.info("model %s version %s: ready, a head of %s", bundle.card.name, bundle.card.version, bundle.base)
     engine = models[default].engine
     if (settings.cpu_precision, engine.device, engine.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
         _log.warning("the default model has no int8 network, so that it runs in float32: %s", default)

@@ -193,3 +193,52 @@ def _npz(arrays: dict[str, NDArray[np.float32]]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+HEAD_LABELS = ("morning", "evening", "latin")
+
+
+def write_head(
+    models: Path,
+    base: Path,
+    *,
+    name: str = "moods",
+    weights: NDArray[np.float32] | None = None,
+    change: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Path:
+    """Write the bundle of a head with random weights.
+
+    Args:
+        models: Folder of the models.
+        base: Folder of the bundle whose network it uses.
+        name: Name of the head.
+        weights: ``[n, length]``; None for random ones that fit.
+        change: Changes the contract before it is written.
+
+    Returns:
+        Folder of the bundle.
+    """
+    rng = np.random.default_rng(3)
+    if weights is None:
+        weights = rng.normal(0, 3, (len(HEAD_LABELS), EMBEDDING_LENGTH)).astype(np.float32)
+    content = _npz({"weights": weights, "bias": rng.normal(0, 1, len(weights)).astype(np.float32)})
+    network = json.loads((base / "model.json").read_text())
+    card: dict[str, Any] = {
+        "schema_version": 2,
+        "name": name,
+        "version": "1",
+        "summary": "A made-up head, for tests",
+        "labels": list(HEAD_LABELS),
+        "licence": "Apache-2.0",
+        "trained_on": {},
+        "metrics": {},
+        "calibration": {"temperature": 1.3},
+        "head_of": {key: network[key] for key in ("name", "version", "sha256")},
+        "head": {"sha256": hashlib.sha256(content).hexdigest()},
+    }
+    change(card)
+    folder = models / name / "1"
+    folder.mkdir(parents=True)
+    (folder / "head.npz").write_bytes(content)
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder

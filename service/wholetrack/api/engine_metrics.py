@@ -26,14 +26,16 @@ _Snapshots = list[tuple[str, Engine | UnavailableEngine, EngineCounts]]
 
 
 class EngineCollector(Collector):
-    """Collects the counters of the engines of all served models."""
+    """Collects the counters of the engines of all served models that have a network of their own."""
 
     def __init__(self, models: Mapping[str, ServedModel]) -> None:
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric, with one series per model and device."""
-        snapshots = [(name, served.engine, served.engine.counts()) for name, served in self._models.items()]
+        # The engine of a head is that of another model, and counts the windows of both.
+        networks = {name: served.engine for name, served in self._models.items() if served.head is None}
+        snapshots = [(name, engine, engine.counts()) for name, engine in networks.items()]
         yield _batch_sizes(snapshots)
         yield from _device_counters(snapshots)
         yield from _queue_gauges(snapshots)

@@ -85,7 +85,8 @@ def compare(
     samples = decode(path, pipeline.decoder.ffmpeg.path, sample_rate=card.audio.sample_rate, temp_dir=temp_dir)
     starts, reference = reference_windows(samples, card)
     classifier = served.engine.classifiers[0]
-    outputs = np.concatenate([classifier.run(reference[i : i + 1]).arrays[0] for i in range(len(reference))])
+    runs = (served.outputs_of(classifier.run(reference[i : i + 1])) for i in range(len(reference)))
+    outputs = np.concatenate([run.arrays[0] for run in runs])
     expected = window_scores(starts, outputs, np.zeros(len(outputs), dtype=np.bool_), card)
     reference_s = time.monotonic() - began
 

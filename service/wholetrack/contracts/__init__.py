@@ -14,12 +14,14 @@ from wholetrack.contracts.features import (
     Spec,
     Unchanged,
 )
+from wholetrack.contracts.head import BaseModelSpec, HeadCard, HeadSpec, is_head, read_head_card
 from wholetrack.contracts.model_card import (
     CalibrationSpec,
     DomainSpec,
     GoldenSpec,
     Int8Spec,
     ModelCard,
+    PublishedSpec,
     WindowingSpec,
     WindowSpec,
 )
@@ -54,6 +56,7 @@ from wholetrack.contracts.versions import ModelCardV1, OnnxSpec, read_model_card
 __all__ = [
     "Affine",
     "AudioSpec",
+    "BaseModelSpec",
     "CalibrationSpec",
     "Detail",
     "DomainSpec",
@@ -61,6 +64,8 @@ __all__ = [
     "Embeddings",
     "FeatureSpec",
     "GoldenSpec",
+    "HeadCard",
+    "HeadSpec",
     "InputSpec",
     "Int8Spec",
     "MinMax",
@@ -69,6 +74,7 @@ __all__ = [
     "Normalisation",
     "OnnxSpec",
     "OutputsSpec",
+    "PublishedSpec",
     "RankedGenre",
     "Ranking",
     "RelativeToMax",
@@ -91,6 +97,8 @@ __all__ = [
     "WindowSpec",
     "WindowTimes",
     "WindowingSpec",
+    "is_head",
+    "read_head_card",
     "read_model_card",
     "unit_length",
 ]

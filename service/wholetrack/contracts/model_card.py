@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -89,8 +89,8 @@ class DomainSpec(Spec):
         return self
 
 
-class BundleSpec(Spec):
-    """What both versions of the contract state about a bundle."""
+class PublishedSpec(Spec):
+    """What every bundle states about its model, whether it has a network of its own or not."""
 
     schema_version: int = Field(description="Version of this contract.")
     name: str = Field(
@@ -104,22 +104,27 @@ class BundleSpec(Spec):
     licence: str = Field(description="SPDX expression.")
     trained_on: dict[str, Any] = Field(description="Training data and recipe; not interpreted.")
     metrics: dict[str, Any] = Field(description="Evaluation results; not interpreted.")
-    sha256: str = Field(description="SHA-256 of model.onnx, in hexadecimal.")
-    audio: AudioSpec = Field(description="Audio that the features are computed from.")
-    golden: GoldenSpec = Field(description="Self-test.")
     calibration: CalibrationSpec | None = Field(
         default=None, description="Calibration of the confidence. Without it, the confidence is the share of the genre."
     )
     domain: DomainSpec | None = Field(
         default=None, description="Threshold for in_domain. Without it, in_domain is null."
     )
-    int8: Int8Spec | None = Field(default=None, description="The quantised network, if there is one.")
 
     @model_validator(mode="after")
-    def _labels_are_distinct(self) -> BundleSpec:
+    def _labels_are_distinct(self) -> Self:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must be distinct")
         return self
+
+
+class BundleSpec(PublishedSpec):
+    """What both versions of the contract state about a bundle with a network."""
+
+    sha256: str = Field(description="SHA-256 of model.onnx, in hexadecimal.")
+    audio: AudioSpec = Field(description="Audio that the features are computed from.")
+    golden: GoldenSpec = Field(description="Self-test.")
+    int8: Int8Spec | None = Field(default=None, description="The quantised network, if there is one.")
 
 
 class ModelCard(BundleSpec):

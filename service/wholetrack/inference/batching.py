@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from wholetrack.contracts import Rows
 from wholetrack.errors import ServiceError
 from wholetrack.inference.outputs import Keep
 from wholetrack.inference.queue import BatchSlice, TrackQueue
@@ -35,12 +36,15 @@ class BatchQueue:
         self._refusal: ServiceError | None = None
         self._closed = False
 
-    def open_track(self, *, weight: int, keep: Sequence[Keep] | None) -> TrackQueue:
+    def open_track(
+        self, *, weight: int, keep: Sequence[Keep] | None, convert: Callable[[Rows], Rows] | None
+    ) -> TrackQueue:
         """Open a queue for the windows of one more track.
 
         Args:
             weight: Share of each batch relative to the other open tracks, at least 1.
             keep: What to keep of each output; None to keep the rows of all.
+            convert: Applied to the outputs before they are kept; None for no change.
 
         Raises:
             ServiceError: If no windows are currently accepted.
@@ -54,6 +58,7 @@ class BatchQueue:
                 max_waiting=self._max_waiting_per_track,
                 weight=weight,
                 keep=keep,
+                convert=convert,
                 on_ready=self._on_ready,
                 on_close=self._open.discard,
             )

@@ -1,10 +1,15 @@
-"""Model bundles on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``."""
+"""Model bundles on disk: ``models/<name>/<version>/{model.onnx, model.json, golden.npz, CARD.md}``.
+
+The bundle of a head has ``head.npz`` in place of a network, and uses that of another bundle.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +18,17 @@ from packaging.version import InvalidVersion, Version
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from wholetrack.contracts import ModelCard, OutputsSpec, Rows, read_model_card
+from wholetrack.contracts import (
+    ModelCard,
+    OutputsSpec,
+    PublishedSpec,
+    Rows,
+    is_head,
+    read_head_card,
+    read_model_card,
+)
 from wholetrack.errors import StartupError
+from wholetrack.inference.head import Head, read_head
 from wholetrack.settings import ModelVersions
 
 _PACKAGE = Path(__file__).parents[1]
@@ -50,6 +64,8 @@ class Bundle:
         onnx: The network in float32.
         golden: Input and expected output of the self-test.
         int8: The network quantised to 8-bit integers, if there is one.
+        head: The head, if the model is one. The network is then that of another bundle.
+        base: Key of the model whose network a head uses.
     """
 
     card: ModelCard
@@ -57,6 +73,8 @@ class Bundle:
     onnx: bytes
     golden: Golden
     int8: bytes | None = None
+    head: Head | None = None
+    base: str | None = None
 
 
 def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST) -> dict[str, Bundle]:
@@ -68,43 +86,134 @@ def load_bundles(*folders: Path, versions: ModelVersions = ModelVersions.NEWEST)
         versions: Whether to load the older versions, too.
 
     Returns:
-        The newest version of every model by its name, and the older ones by ``NAME@VERSION``.
+        The newest version of every model by its name, and the older ones by ``NAME@VERSION``. Older versions whose
+        network a head uses are always among them.
 
     Raises:
         StartupError: If a folder holds no model or something else, or a bundle does not satisfy the contract.
+    """
+    paths = find_bundles(*folders)
+    chosen = [key for key in paths if versions is ModelVersions.ALL or "@" not in key]
+    heads = [key for key in chosen if holds_head(paths[key])]
+    loaded = {key: load_bundle(paths[key]) for key in chosen if key not in heads}
+    for key in heads:
+        base = _key_of_base(paths[key], paths)
+        if base not in loaded:
+            loaded[base] = load_bundle(paths[base])
+        loaded[key] = load_head(paths[key], loaded[base], key=base)
+    return loaded
+
+
+def find_bundles(*folders: Path) -> dict[str, Path]:
+    """Return the folders of all bundles: the newest version of every model by its name, others by ``NAME@VERSION``.
+
+    Args:
+        folders: As for :func:`load_bundles`.
+
+    Raises:
+        StartupError: If a folder holds no model or something else.
     """
     found: dict[str, dict[Version, Path]] = {}
     for folder in folders:
         for bundle in _bundle_folders(folder):
             found.setdefault(bundle.parent.name, {})[_version(bundle)] = bundle
-    loaded = {}
+    paths = {}
     for name, by_version in found.items():
         newest, *older = (by_version[version] for version in sorted(by_version, reverse=True))
-        loaded[name] = load_bundle(newest)
-        if versions is ModelVersions.ALL:
-            loaded |= {f"{name}@{folder.name}": load_bundle(folder) for folder in older}
-    return loaded
+        paths[name] = newest
+        paths |= {f"{name}@{folder.name}": folder for folder in older}
+    return paths
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read and check one bundle.
+    """Read and check one bundle with a network.
 
     Raises:
         StartupError: If the bundle does not satisfy the contract; the message says which part.
     """
-    try:
-        card, document = read_model_card((folder / CARD_FILE).read_bytes())
+    with _described(folder):
+        content = (folder / CARD_FILE).read_bytes()
+        if is_head(content):
+            raise ValueError("it is a head, which has no network of its own")
+        card, document = read_model_card(content)
         onnx = _read_checked(folder / MODEL_FILE, card.sha256)
         golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
         int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
+    _check_names(card, folder)
+    return Bundle(card, document, onnx, golden, int8)
+
+
+def holds_head(folder: Path) -> bool:
+    """Return whether a folder holds the bundle of a head.
+
+    Raises:
+        StartupError: If its ``model.json`` cannot be read.
+    """
+    with _described(folder):
+        return is_head((folder / CARD_FILE).read_bytes())
+
+
+def load_head(folder: Path, base: Bundle, *, key: str) -> Bundle:
+    """Read and check the bundle of a head.
+
+    Args:
+        folder: Folder of the head.
+        base: The bundle whose network it uses.
+        key: Key of that model.
+
+    Raises:
+        StartupError: If the bundle does not satisfy the contract, or does not fit the network.
+    """
+    with _described(folder):
+        card, document = read_head_card((folder / CARD_FILE).read_bytes())
+        if base.head is not None:
+            raise ValueError(f"it uses {key}, which is a head itself: fit it to a model with a network")
+        if card.head_of.sha256 != base.card.sha256:
+            raise ValueError(
+                f"it was fitted to another network of {base.card.name} {base.card.version}: fit it again with "
+                "wholetrack-train head, or serve that network"
+            )
+        head = read_head(_read_checked(folder / card.head.file, card.head.sha256), card, base.card)
+    _check_names(card, folder)
+    return replace(base, card=card.joined_with(base.card), document=document, head=head, base=key)
+
+
+def _key_of_base(folder: Path, known: Mapping[str, Path]) -> str:
+    """Return the key of the model whose network a head uses.
+
+    Raises:
+        StartupError: If there is no such model.
+    """
+    with _described(folder):
+        spec = read_head_card((folder / CARD_FILE).read_bytes())[0].head_of
+        wanted = {key for key, path in known.items() if (path.parent.name, path.name) == (spec.name, spec.version)}
+        if not wanted:
+            raise ValueError(
+                f"it uses the network of {spec.name} {spec.version}, which is not among the models found "
+                f"({', '.join(sorted(known))}): add that bundle, or fit the head again with wholetrack-train head"
+            )
+    return wanted.pop()
+
+
+@contextmanager
+def _described(folder: Path) -> Iterator[None]:
+    """Turn the errors of reading a bundle into sentences.
+
+    Raises:
+        StartupError: In place of any of them.
+    """
+    try:
+        yield
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'card'}: {_message(e)}" for e in error.errors())
         raise StartupError(f"{folder / CARD_FILE} is invalid: {problems}") from error
     except (OSError, ValueError) as error:
         raise StartupError(f"the bundle {folder} cannot be served: {error}") from error
+
+
+def _check_names(card: PublishedSpec, folder: Path) -> None:
     if (card.name, card.version) != (folder.parent.name, folder.name):
         raise StartupError(f"{folder / CARD_FILE} states a different name or version: {card.name}/{card.version}")
-    return Bundle(card, document, onnx, golden, int8)
 
 
 def _bundle_folders(folder: Path) -> list[Path]:

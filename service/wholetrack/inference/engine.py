@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from wholetrack.contracts import Rows
 from wholetrack.inference.batching import BatchQueue
 from wholetrack.inference.counts import DeviceCounts, EngineCounts
 from wholetrack.inference.outputs import Keep
@@ -105,17 +106,25 @@ class Engine:
             }
             return EngineCounts(devices, waiting=self._batches.n_waiting, tracks=self._batches.n_tracks)
 
-    def open_track(self, *, weight: int = 1, keep: Sequence[Keep] | None = None) -> TrackQueue:
+    def open_track(
+        self,
+        *,
+        weight: int = 1,
+        keep: Sequence[Keep] | None = None,
+        convert: Callable[[Rows], Rows] | None = None,
+    ) -> TrackQueue:
         """Open a queue for the windows of one more track.
 
         Args:
             weight: Share of every batch relative to the other open tracks, at least 1.
-            keep: What to keep of each output of the network; None to keep the rows of all.
+            keep: What to keep of each output; None to keep the rows of all.
+            convert: Applied to what the network returns, before it is kept; None for no change. It returns as many
+                arrays with as many rows.
 
         Raises:
             ServiceError: ``device_failed`` while no worker is running, ``model_unavailable`` if none can run again.
         """
-        return self._batches.open_track(weight=weight, keep=keep)
+        return self._batches.open_track(weight=weight, keep=keep, convert=convert)
 
     def close(self) -> None:
         """Classify what is waiting, then end the workers."""

@@ -53,6 +53,7 @@ class TrackQueue:
         max_waiting: int,
         weight: int,
         keep: Sequence[Keep] | None,
+        convert: Callable[[Rows], Rows] | None,
         on_ready: Callable[[TrackQueue], None],
         on_close: Callable[[TrackQueue], None],
     ) -> None:
@@ -65,6 +66,7 @@ class TrackQueue:
         self._n_unfinished = 0
         self._n_taken = 0
         self._outputs = OutputStore(keep)
+        self._convert = convert
         self._failure: ServiceError | None = None
         self.weight = weight
         self.on_output: Callable[[int, Rows], None] | None = None
@@ -125,6 +127,10 @@ class TrackQueue:
         self._changed.wait_for(lambda: self._failure is not None or condition())
         if self._failure is not None and not condition():
             raise self._failure
+
+    def converted(self, outputs: Rows) -> Rows:
+        """Return the outputs of the model from those of the network. The engine calls this without the lock."""
+        return self._convert(outputs) if self._convert else outputs
 
     # The rest is for the engine. The caller holds the lock.
 

@@ -37,13 +37,13 @@ class UnavailableEngine:
         """Return a snapshot with a device that is not healthy."""
         return EngineCounts({self.device: DeviceCounts()}, waiting=0, tracks=0)
 
-    def open_track(self, *, weight: int = 1, keep: object = None) -> NoReturn:
+    def open_track(self, *, weight: int = 1, keep: object = None, convert: object = None) -> NoReturn:
         """Raise the error of every request for this model.
 
         Raises:
             ServiceError: ``model_unavailable``.
         """
-        del weight, keep
+        del weight, keep, convert
         raise model_unavailable(self._reason)
 
     def close(self) -> None:

@@ -183,16 +183,18 @@ class Worker:
         return True
 
     def _deliver(self, batch: list[BatchSlice], outputs: Rows) -> None:
+        found, begin = [], 0
+        for part in batch:
+            end = begin + len(part.windows)
+            found.append(part.track.converted(outputs[begin:end]))
+            begin = end
         with self._batches.lock:
             if self.abandoned:
                 return
             self._counts.batches[len(outputs)] += 1
             self.failed_restarts = 0
-            begin = 0
-            for part in batch:
-                end = begin + len(part.windows)
-                part.track.deliver(part.position, outputs[begin:end])
-                begin = end
+            for part, own in zip(batch, found, strict=True):
+                part.track.deliver(part.position, own)
 
     def _probe(self) -> Failure | None:
         """Classify a silent window, to tell a broken device from a track that it cannot process."""

@@ -164,7 +164,9 @@ def test_metrics_are_by_device_and_report_the_memory_of_each_gpu_once(devices: l
             device.permits.release(1000)
         track.finish()
     classify(engines[1], 1)
-    models: dict[str, Any] = {name: SimpleNamespace(engine=engine) for name, engine in zip("ab", engines, strict=True)}
+    models: dict[str, Any] = {
+        name: SimpleNamespace(engine=engine, head=None) for name, engine in zip("ab", engines, strict=True)
+    }
     families = list(text_string_to_metric_families(Metrics(models).exposition().decode()))
 
     def samples(name: str) -> list[tuple[dict[str, str], float]]:

@@ -14,6 +14,7 @@ import typer
 from wholetrack_training.cli import (
     bundle_commands,
     data_commands,
+    head_commands,
     judging_commands,
     result_commands,
     run_commands,
@@ -56,6 +57,7 @@ for _command in (
     teaching_commands.teach_music,
     teaching_commands.teach_folds,
     judging_commands.judge,
+    head_commands.head,
 ):
     app.command()(_command)
 app.command("refresh-card")(bundle_commands.refresh)

@@ -25,7 +25,8 @@ _log = logging.getLogger(__name__)
 
 REJECTED = "left-out.csv"
 """File in the cache folder that lists the recordings that cannot be used, with the reason."""
-_TABLE = "tracks.csv"
+TABLE = "tracks.csv"
+"""File in the data set that names the artists."""
 
 
 def load_folder(
@@ -56,8 +57,9 @@ def load_folder(
         DataError: If there are fewer than two genres, a genre has no usable recording, the table does not match the
             recordings, or the cache cannot be written.
     """
-    recordings = _find_recordings(root)
-    artists = _read_table(root, {recording.name for recording in recordings})
+    recordings = find_recordings(root)
+    table, names = root / TABLE, {recording.name for recording in recordings}
+    artists = read_table(table, names) if table.is_file() else {}
     store = FeatureCache(cache, audio, features)
     store.remove_unfinished()
     try:
@@ -92,7 +94,12 @@ def load_folder(
     return TrackSet(labels, _with_folds(tracks))
 
 
-def _find_recordings(root: Path) -> list[Recording]:
+def find_recordings(root: Path) -> list[Recording]:
+    """Return all files below the folders of the genres.
+
+    Raises:
+        DataError: If there are fewer than two genres, or a folder is empty.
+    """
     genres = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if len(genres) < 2:
         raise DataError(f"{root} must contain at least two folders, one per genre, with recordings in them")
@@ -105,11 +112,16 @@ def _find_recordings(root: Path) -> list[Recording]:
     return found
 
 
-def _read_table(root: Path, names: set[str]) -> Mapping[str, tuple[str | None, int | None]]:
-    """Return the artist and the fold of every track in the table, by name."""
-    table = root / _TABLE
-    if not table.is_file():
-        return {}
+def read_table(table: Path, names: set[str]) -> Mapping[str, tuple[str | None, int | None]]:
+    """Return the artist and the fold of every track in a table, by name.
+
+    Args:
+        table: The file.
+        names: Names of all tracks.
+
+    Raises:
+        DataError: If the table does not match the tracks.
+    """
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if rows and not {"track", "artist"} <= set(rows[0]):

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Protocol
 
 from wholetrack_training.data.tracks import Track
 
 
-def recording_of(tracks: Sequence[Track]) -> dict[str, str]:
+class Groupable(Protocol):
+    """What decides which tracks belong together; see :class:`.Track`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the track."""
+
+    @property
+    def artist(self) -> str | None:
+        """Its artist; None if unknown."""
+
+    @property
+    def duplicate_of(self) -> str | None:
+        """Name of another track with the same recording."""
+
+
+def recording_of(tracks: Sequence[Groupable]) -> dict[str, str]:
     """Map the name of each track to a name that it shares with all its duplicates."""
     return _connected(tracks, _duplicates(tracks))
 
 
-def artist_group_of(tracks: Sequence[Track]) -> dict[str, str]:
+def artist_group_of(tracks: Sequence[Groupable]) -> dict[str, str]:
     """Map the name of each track to a name that it shares with its duplicates and all tracks of their artists.
 
     Genres do not matter: an artist with tracks in two genres is still one group.
@@ -31,11 +48,11 @@ def group_by(tracks: Sequence[Track], key: Callable[[Track], Hashable]) -> list[
     return list(groups.values())
 
 
-def _duplicates(tracks: Sequence[Track]) -> list[tuple[str, str]]:
+def _duplicates(tracks: Sequence[Groupable]) -> list[tuple[str, str]]:
     return [(track.name, track.duplicate_of) for track in tracks if track.duplicate_of]
 
 
-def _connected(tracks: Sequence[Track], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+def _connected(tracks: Sequence[Groupable], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return one common name for all tracks connected by ``pairs``; pairs with an unknown track are ignored."""
     parent = {track.name: track.name for track in tracks}
 

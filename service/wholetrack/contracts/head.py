@@ -1,0 +1,86 @@
+"""The contents of ``model.json`` of a head, whose genres are computed from the embedding of another model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import from_json
+
+from wholetrack.contracts.features import Spec
+from wholetrack.contracts.model_card import ModelCard, PublishedSpec
+from wholetrack.contracts.outputs import ScoresSpec
+from wholetrack.contracts.taxonomy import TaxonomySpec, check_parents, check_taxonomies
+
+
+class BaseModelSpec(Spec):
+    """The model whose network a head uses."""
+
+    name: str = Field(description="Name of the model.")
+    version: str = Field(description="Version of the model.")
+    sha256: str = Field(description="SHA-256 of its model.onnx, in hexadecimal.")
+
+
+class HeadSpec(Spec):
+    """The weights of a head."""
+
+    file: str = Field(default="head.npz", description="File name within the bundle.")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+
+
+class HeadCard(PublishedSpec):
+    """Contents of ``model.json`` of a head.
+
+    A head has no network: its scores are a linear function of the embedding of another model, whose bundle must be
+    served as well. Windows, inputs, tags and embedding are those of that model.
+    """
+
+    schema_version: Literal[2] = Field(description="Version of this contract.")
+    parents: dict[str, str] = Field(default={}, description="Parent genre of some labels, as for other models.")
+    taxonomies: dict[str, TaxonomySpec] = Field(
+        default={}, description="Other sets of genres in which a prediction can be read, by name."
+    )
+    head_of: BaseModelSpec = Field(description="The model whose network the head uses.")
+    head: HeadSpec = Field(description="Weights.")
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> HeadCard:
+        check_parents(self.parents, self.labels)
+        check_taxonomies(self.taxonomies, self.labels)
+        return self
+
+    def joined_with(self, base: ModelCard) -> ModelCard:
+        """Return the contract of the model that consists of the network of ``base`` and this head."""
+        own = {name: getattr(self, name) for name in PublishedSpec.model_fields}
+        scores = ScoresSpec(name=base.outputs.scores.name, yields="probabilities")
+        return base.model_copy(
+            update={
+                **own,
+                "parents": self.parents,
+                "taxonomies": self.taxonomies,
+                "outputs": base.outputs.model_copy(update={"scores": scores}),
+            }
+        )
+
+
+def is_head(content: bytes) -> bool:
+    """Return whether a ``model.json`` is that of a head.
+
+    Raises:
+        ValueError: If it is not JSON.
+    """
+    document = from_json(content)
+    return isinstance(document, dict) and "head_of" in document
+
+
+def read_head_card(content: bytes) -> tuple[HeadCard, dict[str, Any]]:
+    """Read the ``model.json`` of a head.
+
+    Returns:
+        The contract, and the contents of the file with all default values.
+
+    Raises:
+        ValidationError: If a field is invalid.
+    """
+    card = HeadCard.model_validate_json(content)
+    return card, card.model_dump(mode="json")

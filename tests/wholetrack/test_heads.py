@@ -1,0 +1,243 @@
+"""Heads: models that share the network of another one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.harness.app_client import AppClient, app_client
+from tests.harness.bundles import EMBEDDING_LENGTH, HEAD_LABELS, LABELS, run_network, write_head, write_two_inputs
+from tests.harness.recordings import wav_bytes
+from tests.harness.waiting import until
+from wholetrack import startup
+from wholetrack.api.admission import Admission
+from wholetrack.api.app import create_app
+from wholetrack.cli.verify import compare
+from wholetrack.contracts import Rows
+from wholetrack.errors import StartupError
+from wholetrack.inference.bundle import load_bundle, load_bundles
+from wholetrack.inference.session import Session
+from wholetrack.pipeline import Pipeline
+from wholetrack.settings import Settings
+from wholetrack.startup import build_pipeline
+
+RATE = 22050
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_head(folder, write_two_inputs(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app(models: Path) -> Iterator[tuple[Pipeline, AppClient]]:
+    settings = Settings(device="cpu", default_model="twin", cpu_workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(startup, "BUILT_IN_MODELS", models)
+        pipeline = build_pipeline(settings)
+    with app_client(create_app(pipeline, settings, Admission(4))) as client:
+        yield pipeline, client
+
+
+@pytest.fixture(scope="module")
+def song(tune: NDArray[np.float32]) -> bytes:
+    """Sound, six seconds of silence, and sound."""
+    return wav_bytes(np.concatenate((tune[: 6 * RATE], np.zeros(6 * RATE, dtype=np.float32), tune[: 3 * RATE])), RATE)
+
+
+def post(client: AppClient, song: bytes, **parameters: object) -> httpx.Response:
+    return client.post("/v1/predict", content=song, **parameters)
+
+
+def n_run(pipeline: Pipeline) -> tuple[int, int]:
+    """Return how many batches and windows the network has classified."""
+    batches = pipeline.model("twin").engine.counts().devices["cpu"].batches
+    return batches.total(), sum(size * n for size, n in batches.items())
+
+
+def test_a_head_responds_like_any_other_model(
+    models: Path, app: tuple[Pipeline, AppClient], song: bytes, tmp_path: Path
+) -> None:
+    pipeline, client = app
+    (tmp_path / "song.wav").write_bytes(song)
+    fine, coarse = pipeline.normalised_windows(tmp_path / "song.wav", model="moods", max_duration_s=60).arrays
+    network = (models / "twin/1/model.onnx").read_bytes()
+    vectors = run_network(network, {"fine": fine, "coarse": coarse})[2]
+    with np.load(models / "moods/1/head.npz") as head:
+        powers = np.exp(vectors @ head["weights"].T + head["bias"])
+    expected = powers / powers.sum(axis=1, keepdims=True)
+
+    own = post(client, song, model="moods", embedding="windows", tags="windows", top_k=3).json()
+    base = post(client, song, embedding="windows", tags="windows").json()
+    assert [own["embedding"]["windows"][i] for i in own["windows"]["silent"]] == [None] * len(own["windows"]["silent"])
+    # The size of a batch may change the last digit.
+    np.testing.assert_allclose(own["embedding"]["track"], base["embedding"]["track"], atol=1e-6)
+    own_tags, base_tags = (np.array(body["tags"]["probabilities"][0]) for body in (own, base))
+    np.testing.assert_allclose(own_tags, base_tags, atol=2e-4)
+    assert own["windows"]["silent"] == base["windows"]["silent"]
+    assert own.keys() == base.keys()
+    assert own["prediction"].keys() == base["prediction"].keys()
+    assert (own["model"]["name"], own["model"]["labels"]) == ("moods", list(HEAD_LABELS))
+    audible = [i for i in range(len(expected)) if i not in own["windows"]["silent"]]
+    np.testing.assert_allclose(np.array(own["windows"]["probabilities"])[audible], expected[audible], atol=6e-5)
+    shares = {entry["genre"]: entry["share"] for entry in own["prediction"]["summed_score"]["top_k"]}
+    mean = expected[audible].mean(axis=0)
+    assert shares == pytest.approx(dict(zip(HEAD_LABELS, mean.tolist(), strict=True)), abs=1e-5)
+    tempered = mean ** (1 / 1.3)
+    assert own["prediction"]["confidence"] == pytest.approx(tempered.max() / tempered.sum(), abs=1e-5)
+    assert own["prediction"]["in_domain"] is None
+    assert {section["genre"] for section in own["sections"]} <= set(HEAD_LABELS)
+
+
+def test_the_windows_of_a_head_and_of_its_base_share_batches_of_one_session(
+    app: tuple[Pipeline, AppClient], tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, client = app
+    short = wav_bytes(tune[: 5 * RATE], RATE)
+    assert pipeline.model("moods").engine is pipeline.model("twin").engine
+    run, may_run = Session.run, threading.Event()
+
+    def gated(session: Session, windows: Rows) -> Rows:
+        assert may_run.wait(60)
+        return run(session, windows)
+
+    monkeypatch.setattr(Session, "run", gated)
+    batches, windows = n_run(pipeline)
+    with ThreadPoolExecutor(3) as threads:
+        # The first track occupies the worker until the windows of the other two are waiting.
+        first = threads.submit(post, client, short)
+        engine = pipeline.model("twin").engine
+        until(lambda: engine.counts().tracks == 1 and engine.counts().waiting == 0)
+        both = [threads.submit(post, client, short, model=name, embedding="track") for name in ("twin", "moods")]
+        until(lambda: engine.counts().waiting == 6)
+        may_run.set()
+        found = [future.result().json() for future in (first, *both)]
+    assert all(body["windows"]["count"] == 3 for body in found)
+    np.testing.assert_allclose(found[1]["embedding"]["track"], found[2]["embedding"]["track"], atol=1e-6)
+    assert [body["model"]["labels"] for body in found] == [list(LABELS), list(LABELS), list(HEAD_LABELS)]
+    after = n_run(pipeline)
+    assert after[1] - windows == 9
+    assert after[0] - batches <= 3
+
+
+def test_models_health_and_metrics(app: tuple[Pipeline, AppClient]) -> None:
+    _, client = app
+    shown = client.get("/v1/models/moods").json()
+    assert shown["labels"] == list(HEAD_LABELS)
+    assert shown["card"]["head_of"]["name"] == "twin"
+    assert client.get("/readyz").json()["models"] == {"moods": "cpu", "twin": "cpu"}
+    batches = [line for line in client.get("/metrics").text.splitlines() if line.startswith("wholetrack_batch_windows")]
+    assert batches
+    assert not any("moods" in line for line in batches)
+
+
+def test_live_events_have_the_scores_of_the_head(app: tuple[Pipeline, AppClient], song: bytes) -> None:
+    response = post(app[1], song, model="moods", format="ndjson")
+    assert response.status_code == 200, response.text
+    assert '"labels":["morning","evening","latin"]' in response.text.replace(" ", "")
+
+
+def test_the_reference_implementation_agrees(
+    app: tuple[Pipeline, AppClient], tune: NDArray[np.float32], tmp_path: Path
+) -> None:
+    (tmp_path / "song.wav").write_bytes(wav_bytes(tune[:150_000], RATE))
+    comparison = compare(app[0], tmp_path / "song.wav", model="moods", max_duration_s=60)
+    assert comparison.agrees, comparison.text()
+    assert comparison.genres[1] in HEAD_LABELS
+
+
+def test_a_head_may_be_the_default(models: Path, tune: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "BUILT_IN_MODELS", models)
+    settings = Settings(device="cpu", default_model="moods")
+    with app_client(create_app(build_pipeline(settings), settings, Admission(4))) as client:
+        body = post(client, wav_bytes(tune[: 4 * RATE], RATE)).json()
+        assert body["model"]["labels"] == list(HEAD_LABELS)
+        assert [model["name"] for model in client.get("/v1/models").json()["models"] if model["default"]] == ["moods"]
+
+
+def test_an_older_version_is_loaded_if_a_head_needs_it(tmp_path: Path) -> None:
+    write_head(tmp_path, write_two_inputs(tmp_path))
+    write_two_inputs(tmp_path, version="2")
+    loaded = load_bundles(tmp_path)
+    assert loaded.keys() == {"twin", "twin@1", "moods"}
+    assert loaded["moods"].base == "twin@1"
+    assert loaded["moods"].onnx is loaded["twin@1"].onnx
+
+
+def _set(**fields: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda card: card.update(fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda card: card["head_of"].update(version="7"),
+            r"uses the network of twin 7, which is not among the models ",
+        ),
+        (
+            lambda card: card["head_of"].update(name="triplet"),
+            r"triplet 1, which is not among the models found \(moods",
+        ),
+        (lambda card: card["head_of"].update(sha256="0"), "was fitted to another network of twin 1: fit it again"),
+        (lambda card: card["head"].update(sha256="0"), "the SHA-256 of head.npz is"),
+        (_set(labels=["one"]), "labels: Tuple should have at least 2 items"),
+        (_set(labels=["one", "two"]), "head.npz is for 3 genres, and model.json has 2 labels"),
+        (_set(labels=["one", "two", "two"]), "labels must be distinct"),
+        (_set(parents={"morning": "day"}), "parents: 'day', the parent of 'morning', is not one of the labels"),
+        (_set(name="other"), "states a different name or version"),
+    ],
+)
+def test_a_head_that_does_not_fit(tmp_path: Path, change: Callable[[dict[str, Any]], None], complaint: str) -> None:
+    write_head(tmp_path, write_two_inputs(tmp_path), change=change)
+    with pytest.raises(StartupError, match=complaint):
+        load_bundles(tmp_path)
+
+
+def test_an_embedding_of_the_wrong_length(tmp_path: Path) -> None:
+    weights = np.zeros((3, EMBEDDING_LENGTH + 1), dtype=np.float32)
+    write_head(tmp_path, write_two_inputs(tmp_path), weights=weights)
+    complaint = (
+        "for embeddings of the length 9, and those of twin 1 have the length 8: fit the head again to that model"
+    )
+    with pytest.raises(StartupError, match=complaint):
+        load_bundles(tmp_path)
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    weights = np.full((3, EMBEDDING_LENGTH), np.nan, dtype=np.float32)
+    write_head(tmp_path, write_two_inputs(tmp_path), weights=weights)
+    with pytest.raises(StartupError, match="weights that are not finite"):
+        load_bundles(tmp_path)
+
+
+def test_a_base_without_embedding(tmp_path: Path) -> None:
+    base = write_two_inputs(tmp_path, change=lambda card: card["outputs"].pop("embedding"))
+    write_head(tmp_path, base)
+    with pytest.raises(StartupError, match="twin 1, whose network it uses, yields no embedding: fit the head to a"):
+        load_bundles(tmp_path)
+
+
+def test_a_head_of_a_head(tmp_path: Path) -> None:
+    base = write_two_inputs(tmp_path)
+    head = write_head(tmp_path, base)
+    write_head(
+        tmp_path,
+        base,
+        name="nested",
+        change=lambda card: card["head_of"].update(name="moods"),
+    )
+    with pytest.raises(StartupError, match="it uses moods, which is a head itself"):
+        load_bundles(tmp_path)
+    with pytest.raises(StartupError, match="it is a head, which has no network of its own"):
+        load_bundle(head)

@@ -1,0 +1,161 @@
+"""Fits a head: a linear classifier of one's own genres on the embedding of a published network.
+
+The samples are the embeddings of whole tracks, standardised; the head is a multinomial logistic regression with an L2
+penalty, in which every genre has the same weight. It is applied to the embedding of every window, as the service does,
+and the probabilities of a track are the mean over its windows. Fitting it to every seventh window instead
+took eight times as long and was not more accurate: on 186 recordings of 17 genres in 10 folds, the best penalty had a
+recall of 0.42, against 0.44.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from wholetrack.contracts import unit_length
+from wholetrack.inference.head import Head
+from wholetrack_training.data.embeddings import EmbeddedTrack
+from wholetrack_training.data.folds import balanced_folds
+
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
+"""Inverse penalties to choose from."""
+_INNER_FOLDS = 3
+_MAX_ITERATIONS = 1000
+# With 1e-3 the fit stops before a weak penalty has an effect; with 1e-5 it takes twice as long and changes nothing.
+_TOLERANCE = 1e-4
+_MIN_PROBABILITY = 1e-6
+# Components that do not vary are not scaled up.
+_MIN_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class HeadData:
+    """Labelled embeddings.
+
+    Attributes:
+        windows: Embeddings of the windows of each track, each ``[n_windows, length]``.
+        genres: Genre of each track, counted from 0, ``[n_tracks]``.
+        groups: Group of each track. Tracks of one group, such as those of an artist, stay together.
+    """
+
+    windows: Sequence[NDArray[np.float32]]
+    genres: NDArray[np.int_]
+    groups: Sequence[Hashable]
+
+    def of(self, tracks: NDArray[np.int_]) -> HeadData:
+        """Return some of the tracks."""
+        return HeadData([self.windows[i] for i in tracks], self.genres[tracks], [self.groups[i] for i in tracks])
+
+    def without(self, tracks: NDArray[np.int_]) -> HeadData:
+        """Return all other tracks."""
+        return self.of(np.setdiff1d(np.arange(len(self.genres)), tracks))
+
+
+def head_data(tracks: Sequence[EmbeddedTrack], labels: Sequence[str], groups: Sequence[Hashable]) -> HeadData:
+    """Return labelled embeddings of tracks.
+
+    Args:
+        tracks: The tracks.
+        labels: Names of all genres, in label order.
+        groups: Group of each track.
+    """
+    return HeadData([track.windows for track in tracks], np.array([labels.index(t.genre) for t in tracks]), groups)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Predictions for tracks by heads that were not fitted to them.
+
+    Attributes:
+        folds: Indices of the tracks that were held out together.
+        shares: Mean probability of each genre over the windows of each track, ``[n_tracks, n_genres]``.
+    """
+
+    folds: Sequence[NDArray[np.int_]]
+    shares: NDArray[np.float64]
+
+
+def cross_validate(data: HeadData, *, n_folds: int) -> HeldOut:
+    """Predict every track with a head that was fitted, and whose penalty was chosen, on the other folds only.
+
+    Args:
+        data: The tracks.
+        n_folds: Number of folds; at least the number of groups to hold out one group at a time.
+    """
+    n_genres = int(data.genres.max()) + 1
+    folds = balanced_folds(data.groups, data.genres, n_folds=n_folds)
+    shares = np.zeros((len(data.genres), n_genres))
+    for fold in folds:
+        head = fit_head(data.without(fold), n_genres)
+        shares[fold] = [track_shares(head, data.windows[i]) for i in fold]
+    return HeldOut(folds, shares)
+
+
+def fit_head(data: HeadData, n_genres: int) -> Head:
+    """Fit a head with the penalty that predicts held-out tracks best."""
+    with threadpool_limits(1, "blas"):
+        return _fit_path(data, n_genres, (best_strength(data, n_genres),))[0]
+
+
+def best_strength(data: HeadData, n_genres: int) -> float:
+    """Return the inverse penalty with the lowest loss in cross-validation."""
+    losses = np.zeros(len(STRENGTHS))
+    for fold in balanced_folds(data.groups, data.genres, n_folds=_INNER_FOLDS):
+        held_out = data.of(fold)
+        for i, head in enumerate(_fit_path(data.without(fold), n_genres, STRENGTHS)):
+            shares = np.array([track_shares(head, windows) for windows in held_out.windows])
+            of_truth = shares[np.arange(len(fold)), held_out.genres]
+            losses[i] -= np.log(np.maximum(of_truth, _MIN_PROBABILITY)).sum()
+    return STRENGTHS[int(losses.argmin())]
+
+
+def track_shares(head: Head, windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean probability of each genre over the windows of a track, ``[n_genres]``."""
+    return np.asarray(head.probabilities(windows).mean(axis=0, dtype=np.float64))
+
+
+def _fit_path(data: HeadData, n_genres: int, strengths: Sequence[float]) -> list[Head]:
+    """Fit a head for each inverse penalty, in ascending order. Genres without tracks get the probability 0."""
+    samples = np.stack([unit_length(windows.mean(axis=0)) for windows in data.windows]).astype(np.float64)
+    mean, deviation = samples.mean(axis=0), np.maximum(samples.std(axis=0), _MIN_DEVIATION)
+    scale = deviation * np.sqrt(samples.shape[1])
+    reduced, back = _reduced((samples - mean) / scale)
+    present, classes = np.unique(data.genres, return_inverse=True)
+    regression = LogisticRegression(class_weight="balanced", max_iter=_MAX_ITERATIONS, tol=_TOLERANCE, warm_start=True)
+    heads = []
+    for strength in strengths:
+        regression.set_params(C=strength).fit(reduced, classes)
+        coefficients, intercepts = _of_each_class(regression)
+        weights = np.zeros((n_genres, samples.shape[1]))
+        bias = np.full(n_genres, np.log(_MIN_PROBABILITY))
+        weights[present] = coefficients @ back / scale
+        bias[present] = intercepts - weights[present] @ mean
+        heads.append(Head(weights.astype(np.float32), bias.astype(np.float32)))
+    return heads
+
+
+def _reduced(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return coordinates in the space that the samples span, and its basis.
+
+    With an L2 penalty the weights lie in that space, so that the result is the same. It has far fewer dimensions than
+    an embedding if there are few tracks.
+    """
+    if len(samples) >= samples.shape[1]:
+        return samples, np.eye(samples.shape[1])
+    values, vectors = np.linalg.eigh(samples @ samples.T)
+    kept = values > values.max() * 1e-10
+    lengths = np.sqrt(values[kept])
+    return vectors[:, kept] * lengths, (vectors[:, kept] / lengths).T @ samples
+
+
+def _of_each_class(regression: LogisticRegression) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return one row of coefficients for each class; scikit-learn returns a single one for two classes."""
+    coefficients, intercepts = regression.coef_, regression.intercept_
+    if len(coefficients) > 1:
+        return coefficients, intercepts
+    return np.concatenate((-coefficients, coefficients)) / 2, np.concatenate((-intercepts, intercepts)) / 2
