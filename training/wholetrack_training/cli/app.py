@@ -11,7 +11,14 @@ from typing import Annotated
 
 import typer
 
-from wholetrack_training.cli import bundle_commands, data_commands, result_commands, run_commands, teaching_commands
+from wholetrack_training.cli import (
+    bundle_commands,
+    data_commands,
+    import_commands,
+    result_commands,
+    run_commands,
+    teaching_commands,
+)
 from wholetrack_training.cli.errors import ReportingGroup
 
 app = typer.Typer(
@@ -52,6 +59,7 @@ for _command in (
 app.command("refresh-card")(bundle_commands.refresh)
 app.command("restate", hidden=True, deprecated=True)(bundle_commands.refresh)
 app.command("quantise")(bundle_commands.quantise)
+app.add_typer(import_commands.app, name="import")
 
 
 def main() -> None:

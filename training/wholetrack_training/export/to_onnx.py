@@ -62,7 +62,7 @@ def export_onnx_graph(network: nn.Module, *, inputs: Mapping[str, tuple[int, int
     network = with_single_nodes(network).eval()
     examples = tuple(torch.zeros((2, *shape)) for shape in inputs.values())
     batch = torch.export.Dim("N", min=1)
-    with _quiet():
+    with quiet_export():
         program = torch.onnx.export(
             network,
             examples,
@@ -84,7 +84,7 @@ def export_onnx_graph(network: nn.Module, *, inputs: Mapping[str, tuple[int, int
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Silence the exporter: it prints its progress, and warns of its own deprecated code and of optional packages."""
     log = logging.getLogger("torch.onnx")
     before = log.level

@@ -114,11 +114,20 @@ def publish(
     )
     card = with_figures(card, records, recipe)
     files = {MODEL_FILE: onnx, card.golden.file: golden, CARD_TEXT_FILE: card_text(card, records).encode()}
-    return _write(card, files, models)
+    return write_bundle(card, files, models)
 
 
-def _write(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
-    """Write a bundle, check that it loads, and only then replace an older bundle of the same version."""
+def write_bundle(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
+    """Write a bundle, check that it loads, and only then replace an older bundle of the same version.
+
+    Args:
+        card: Its contract.
+        files: Contents of the other files by name.
+        models: Folder of all bundles.
+
+    Returns:
+        Folder of the bundle.
+    """
     folder, unfinished = models / card.name / card.version, models / _UNFINISHED / card.name / card.version
     shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
     unfinished.mkdir(parents=True)

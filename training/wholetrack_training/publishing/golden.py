@@ -14,19 +14,25 @@ from wholetrack_training.systems.recipe import Recipe
 _SECONDS = 10.0
 
 
-def golden_windows(recipe: Recipe) -> NDArray[np.float32]:
-    """Return the normalised windows of an arpeggio with a beat, a sweep and noise, ``[n_windows, frames, n_mels]``.
+def golden_sound(sample_rate: int) -> NDArray[np.float32]:
+    """Return ten seconds of an arpeggio with a beat, a sweep and noise, ``[n_samples]``.
 
     The sound is synthesised, so it is free of copyright and may be part of the bundle.
     """
-    rate = recipe.audio.sample_rate
-    time = np.arange(int(_SECONDS * rate)) / rate
+    time = np.arange(int(_SECONDS * sample_rate)) / sample_rate
     notes = 220.0 * 2.0 ** (np.array([0, 4, 7, 12, 7, 4]) / 12.0)
     pitch = notes[(time * 4).astype(int) % len(notes)]
-    arpeggio = sum(np.sin(2 * np.pi * np.cumsum(pitch) / rate * k) / k for k in range(1, 8))
+    arpeggio = sum(np.sin(2 * np.pi * np.cumsum(pitch) / sample_rate * k) / k for k in range(1, 8))
     beat = np.exp(-((time * 2) % 1.0) * 30) * np.random.default_rng(0).standard_normal(len(time))
     sweep = np.sin(2 * np.pi * (100 * time + 250 * time**2))
-    sound = (0.1 * arpeggio + 0.2 * beat + 0.05 * sweep * (time > 5)).astype(np.float32)
+    sound: NDArray[np.float32] = (0.1 * arpeggio + 0.2 * beat + 0.05 * sweep * (time > 5)).astype(np.float32)
+    return sound
+
+
+def golden_windows(recipe: Recipe) -> NDArray[np.float32]:
+    """Return the normalised windows of the golden sound, ``[n_windows, frames, n_mels]``."""
+    rate = recipe.audio.sample_rate
+    sound = golden_sound(rate)
     features = LogMel(recipe.features, rate)
     stream = features.stream()
     windows = WindowGrid.of(recipe.windows, features.grid)
