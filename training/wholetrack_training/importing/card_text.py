@@ -15,35 +15,24 @@ def card_text(card: ModelCard) -> str:
 
 def _lines(card: ModelCard) -> Iterator[str]:
     imported = card.trained_on["imported"]
-    yield f"# {card.name} {card.version}"
-    yield ""
-    yield f"{card.summary}: {', '.join(card.labels)}."
-    yield ""
+    yield from (f"# {card.name} {card.version}", "", f"{card.summary}: {', '.join(card.labels)}.", "")
     yield f"- Source: {imported['source']}."
     yield f"- Licence of the network: {card.licence}. Check whether it covers your use, and that of the training data."
     yield f"- Imported by `wholetrack-train import` from {imported['format']}: {imported['file']}, SHA-256"
     yield f"  {imported['file_sha256']}."
     if "max_difference" in imported:
-        yield f"- Conversion: outputs of ONNX and of the original network differ by at most {imported['max_difference']:.1e}."
+        yield f"- Conversion: ONNX and the original network differ by at most {imported['max_difference']:.1e}."
     if imported.get("scores"):
         yield f"- Scores: {imported['scores']}."
     yield f"- Windows: {card.windows.window_s:g} s every {card.windows.hop_s:g} s, at {card.audio.sample_rate} Hz."
-    yield ""
-    yield "## Accuracy"
-    yield ""
-    yield "Not measured. The import checks that the service runs the network and computes its features, and nothing else."
-    yield ""
-    yield "## Limitations"
-    yield ""
+    yield from ("", "## Accuracy", "")
+    yield "Not measured. The import only checks that the service runs the network and computes its features."
+    yield from ("", "## Limitations", "")
     yield f"- The model assigns one of {len(card.labels)} genres to any recording, even if it is not music."
     if card.calibration is None:
         yield "- `confidence` is the leading share of the summed score and is not calibrated."
     if card.domain is None:
         yield "- `in_domain` is always null."
-    yield ""
     for entry in card.inputs:
-        yield f"## Features of the input `{entry.name}`"
-        yield ""
-        yield "```json"
-        yield json.dumps(entry.features.document(), indent=2)
-        yield "```"
+        yield from ("", f"## Features of the input `{entry.name}`", "", "```json")
+        yield from (json.dumps(entry.features.document(), indent=2), "```")

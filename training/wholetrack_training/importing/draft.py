@@ -37,7 +37,7 @@ class Draft:
     @property
     def network_outputs(self) -> tuple[str, ...]:
         """The outputs that the network itself has, in the order of scores, tags, embedding."""
-        return self.card.outputs.names[1:] if self.genre_tags else self.card.outputs.names
+        return self.card.outputs.names if self.genre_tags is None else self.card.outputs.names[1:]
 
 
 def read_draft(path: Path) -> Draft:
@@ -78,7 +78,7 @@ def draft_of(document: Mapping[str, Any], *, where: str) -> Draft:
         "golden": {"sha256": "", "tolerance": 1.0},
         "opset": 0,
     }
-    outputs = complete.get("outputs")
+    outputs: Any = complete.get("outputs")
     from_tags = isinstance(outputs, dict) and "tags" in outputs and "scores" not in outputs
     if from_tags:
         complete["outputs"] = {**outputs, "scores": {"name": SCORES_FROM_TAGS, "yields": "logits"}}

@@ -82,14 +82,13 @@ def add_scores(model: onnx.ModelProto, draft: Draft) -> None:
     tags = draft.card.outputs.tags
     assert tags
     name, logits = SCORES_FROM_TAGS, tags.name
-    nodes, constants = [], {f"{name}/positions": np.array(draft.genre_tags, dtype=np.int64)}
+    nodes, constants = [], [numpy_helper.from_array(np.array(draft.genre_tags, dtype=np.int64), f"{name}/positions")]
     if tags.yields == "probabilities":
         logits = f"{name}/logits"
-        constants |= {
-            f"{name}/least": np.float32(_SMALLEST_PROBABILITY),
-            f"{name}/most": np.float32(1 - _SMALLEST_PROBABILITY),
-            f"{name}/one": np.float32(1),
-        }
+        bounds = {"least": _SMALLEST_PROBABILITY, "most": 1 - _SMALLEST_PROBABILITY, "one": 1.0}
+        constants += [
+            helper.make_tensor(f"{name}/{key}", TensorProto.FLOAT, [], [value]) for key, value in bounds.items()
+        ]
         nodes += [
             helper.make_node("Clip", [tags.name, f"{name}/least", f"{name}/most"], [f"{name}/probability"]),
             helper.make_node("Sub", [f"{name}/one", f"{name}/probability"], [f"{name}/opposite"]),
@@ -97,9 +96,7 @@ def add_scores(model: onnx.ModelProto, draft: Draft) -> None:
             helper.make_node("Log", [f"{name}/odds"], [logits]),
         ]
     nodes.append(helper.make_node("Gather", [logits, f"{name}/positions"], [name], axis=1))
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value), constant) for constant, value in constants.items()
-    )
+    model.graph.initializer.extend(constants)
     model.graph.node.extend(nodes)
     model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
 

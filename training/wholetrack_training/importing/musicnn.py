@@ -174,7 +174,10 @@ def musicnn_draft(variant: Variant, tags: Sequence[str]) -> Draft:
             "trained_on": {"data": published.data},
             "parents": parents,
             "taxonomies": {
-                "coarse": {"summary": "The tags that are genres, each with those that are kinds of it.", "genres": coarse}
+                "coarse": {
+                    "summary": "The genres among the tags, each with its kinds.",
+                    "genres": coarse,
+                }
             },
             "audio": {"sample_rate": _SAMPLE_RATE},
             "windows": {"window_s": _SECONDS, "hop_s": _SECONDS, "last_window": "align_to_end"},

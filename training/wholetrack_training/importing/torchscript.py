@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import warnings
 import zipfile
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_torchscript(path: Path, draft: Draft, layout: Layout | None) -> Network
     _check_code(path)
     card, arranged = draft.card, layout or Layout.FRAMES_MELS
     shapes = [arranged.shape(entry.frames, entry.features.n_mels) for entry in card.inputs]
-    names, buffer = [entry.name for entry in card.inputs], BytesIO()
+    names = [entry.name for entry in card.inputs]
     axes = {name: {0: "N"} for name in (*names, *draft.network_outputs)}
     try:
         with warnings.catch_warnings():
@@ -46,17 +46,18 @@ def read_torchscript(path: Path, draft: Draft, layout: Layout | None) -> Network
             network: Any = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
             with torch.inference_mode():
                 _check_count(path, _outputs(network(*(torch.zeros((2, *shape)) for shape in shapes))), draft)
-            with quiet_export():
+            with quiet_export(), tempfile.NamedTemporaryFile() as converted:
                 torch.onnx.export(
                     network,
                     tuple(torch.zeros((2, *shape)) for shape in shapes),
-                    buffer,
+                    converted.name,
                     dynamo=False,
                     opset_version=OPSET,
                     input_names=names,
                     output_names=list(draft.network_outputs),
                     dynamic_axes=axes,
                 )
+                model = onnx.load_model_from_string(Path(converted.name).read_bytes())
     except NetworkImportError:
         raise
     except Exception as error:  # PyTorch raises several classes without a common base
@@ -70,7 +71,6 @@ def read_torchscript(path: Path, draft: Draft, layout: Layout | None) -> Network
         with torch.inference_mode():
             return [np.asarray(output.numpy()) for output in _outputs(network(*map(torch.from_numpy, inputs)))]
 
-    model = onnx.load_model_from_string(buffer.getvalue())
     return Network(model, "TorchScript", (arranged,) * len(names), reference)
 
 
