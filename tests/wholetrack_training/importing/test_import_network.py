@@ -95,7 +95,14 @@ def test_an_onnx_classifier_is_served_and_its_card_says_where_it_came_from(tmp_p
     assert origin["source"] == "https://example.org/theirs"
     assert origin["file"] == "theirs.onnx"
     text = (folder / "CARD.md").read_text()
-    for fact in ("https://example.org/theirs", "MIT", "folk, funk, jazz", origin["file_sha256"], "Not measured", '"min_max"'):
+    for fact in (
+        "https://example.org/theirs",
+        "MIT",
+        "folk, funk, jazz",
+        origin["file_sha256"],
+        "Not measured",
+        '"min_max"',
+    ):
         assert fact in text
     assert (folder.parent / ".gitignore").read_text() == "*\n"
 
@@ -156,7 +163,7 @@ def test_a_torchscript_classifier_is_converted_and_served(tmp_path: Path, song: 
             return logits, logits * 0.5, mean
 
     file = tmp_path / "theirs.pt"
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.save(torch.jit.script(Theirs()), file)  # type: ignore[no-untyped-call]
     tags = {**TAG_OUTPUTS["tags"], "yields": "logits"}
     outputs = {
@@ -164,9 +171,7 @@ def test_a_torchscript_classifier_is_converted_and_served(tmp_path: Path, song: 
         "scores": {"name": "genre", "yields": "logits"},
         "tags": tags,
     }
-    models = imported(
-        tmp_path, file, write_card(tmp_path, card_with(outputs=outputs)), "--layout", "1,mels,frames"
-    )
+    models = imported(tmp_path, file, write_card(tmp_path, card_with(outputs=outputs)), "--layout", "1,mels,frames")
     found, windows = predicted(models, song)
     logits = expected_logits(windows)
     np.testing.assert_allclose(found.windows.probabilities, softmax(logits), atol=1e-5)
@@ -178,9 +183,7 @@ def test_a_torchscript_classifier_is_converted_and_served(tmp_path: Path, song: 
     assert card.trained_on["imported"]["max_difference"] < 1e-5
 
 
-def test_without_models_the_folder_is_that_of_the_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_models_the_folder_is_that_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, card = tmp_path / "theirs.onnx", write_card(tmp_path, card_with())
     onnx.save(classifier(), file)
     monkeypatch.chdir(tmp_path)

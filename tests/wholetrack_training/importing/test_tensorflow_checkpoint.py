@@ -44,7 +44,9 @@ def block(entries: Sequence[tuple[bytes, bytes]], *, kind: int = 0) -> bytes:
     """Return a block with its trailer; every key is stored as what differs from the one before it."""
     content, before = b"", b""
     for key, value in entries:
-        shared = next((i for i, (a, b) in enumerate(zip(before, key, strict=False)) if a != b), min(len(before), len(key)))
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(before, key, strict=False)) if a != b), min(len(before), len(key))
+        )
         content += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
         before = key
     content += struct.pack("<II", 0, 1)
