@@ -98,8 +98,8 @@ def normalised(features: LogMel, samples: NDArray[np.float32]) -> NDArray[np.flo
     return np.asarray(windows[0])
 
 
-# What get_mel_banks(128, 1024, 32000.0, 0.0, 15000.0, 100.0, -500.0, 1.0) of torchaudio.compliance.kaldi 2.11.0 returns:
-# the first bins of some bands, and the sum of each of these bands.
+# From torchaudio 2.11.0, compliance.kaldi.get_mel_banks(128, 1024, 32000.0, 0.0, 15000.0, 100.0, -500.0, 1.0):
+# for some bands the first bin, its values there, and its sum.
 TORCHAUDIO_BANKS = {
     0: (1, (0.18859525,), 0.18859525),
     1: (1, (0.81140476,), 0.81140476),

@@ -76,7 +76,7 @@ def weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def expected_logits(windows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return what the classifier makes of windows ``[n, FRAMES, MELS]``, with numpy alone."""
     matrix, bias = weights()
-    return windows.astype(np.float64).mean(axis=1) @ matrix + bias
+    return np.asarray(windows.astype(np.float64).mean(axis=1) @ matrix + bias)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

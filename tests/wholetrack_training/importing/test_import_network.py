@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from wholetrack import startup
 from wholetrack.contracts import TrackPrediction
@@ -164,7 +167,7 @@ def test_a_torchscript_classifier_is_converted_and_served(tmp_path: Path, song: 
 
     file = tmp_path / "theirs.pt"
     with pytest.warns(DeprecationWarning, match="torch.jit"):
-        torch.jit.save(torch.jit.script(Theirs()), file)  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(Theirs()), file)
     tags = {**TAG_OUTPUTS["tags"], "yields": "logits"}
     outputs = {
         "embedding": {"name": "vector", "length": MELS},
@@ -181,6 +184,29 @@ def test_a_torchscript_classifier_is_converted_and_served(tmp_path: Path, song: 
     card = load_bundle(models / "theirs" / "2.1").card
     assert card.trained_on["imported"]["format"] == "TorchScript"
     assert card.trained_on["imported"]["max_difference"] < 1e-5
+
+
+def test_the_card_and_the_export_of_the_guide_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    guide = (PROJECT / "docs" / "importing.md").read_text()
+    blocks = {kind: re.search(rf"```{kind}\n(.*?)```", guide, re.DOTALL) for kind in ("json", "python")}
+    assert blocks["json"]
+    assert blocks["python"]
+    document = json.loads(blocks["json"][1])
+    (entry,) = document["inputs"]
+    shape = (entry["frames"], entry["features"]["n_mels"])
+    layers = (torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1], len(document["labels"])), torch.nn.Softmax(1))
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(
+            blocks["python"][1],
+            {"torch": torch, "network": torch.nn.Sequential(*layers), "windows": torch.zeros(2, *shape)},
+        )
+    card = write_card(tmp_path, document)
+    done = CliRunner().invoke(app, ["import", "network", "their.onnx", "--card", str(card), *LICENCE])
+    assert done.stdout == "my-models/their-classifier/1\n", done.output
 
 
 def test_without_models_the_folder_is_that_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

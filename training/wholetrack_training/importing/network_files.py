@@ -20,7 +20,9 @@ Arrays = Sequence[NDArray[np.float32]]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PICKLE = b"\x80"
-_TO_ONNX = "export it in the program that has its code, with torch.onnx.export(network.eval(), ..., dynamo=True)"
+_TO_ONNX = (
+    "export it in the program that has its code, with torch.onnx.export(network.eval(), ..., external_data=False)"
+)
 _TOO_LARGE = 1 << 30
 
 
@@ -84,7 +86,7 @@ def _read_archive(path: Path, draft: Draft, layout: Layout | None) -> Network:
         raise NetworkImportError(
             f"{path} was written by torch.export.save, and PyTorch reads such files with pickle, which can run any "
             "code: convert it where you trust it, with "
-            "torch.onnx.export(torch.export.load('network.pt2'), (), 'network.onnx', dynamo=True)"
+            "torch.onnx.export(torch.export.load('network.pt2'), (), 'network.onnx', external_data=False)"
         )
     if "data.pkl" in names:
         raise _refused_pickle(path)
@@ -108,8 +110,8 @@ def _read_onnx(path: Path) -> onnx.ModelProto:
         raise NetworkImportError(f"{path} is not a valid ONNX file: {str(error).splitlines()[0]}") from error
     if uses_other_files:
         raise NetworkImportError(
-            f"{path} keeps its weights in other files, and a bundle has one file: write it again with "
-            "onnx.save(onnx.load('network.onnx'), 'one-file.onnx')"
+            f"{path} keeps its weights in other files, and a bundle has one file: pass external_data=False to "
+            "torch.onnx.export, or write it again with onnx.save(onnx.load('network.onnx'), 'one-file.onnx')"
         )
     return model
 
