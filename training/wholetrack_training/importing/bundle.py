@@ -18,7 +18,7 @@ from wholetrack.settings import Settings
 from wholetrack_training.errors import NetworkImportError
 from wholetrack_training.files import npz_bytes
 from wholetrack_training.importing.card_text import card_text
-from wholetrack_training.importing.checks import Outputs, check_outputs, max_difference, run_network
+from wholetrack_training.importing.checks import Outputs, check_outputs, max_difference, open_network, run_network
 from wholetrack_training.importing.draft import Draft
 from wholetrack_training.importing.graph import add_scores, check_names, declare_outputs, feed_windows, opset_of
 from wholetrack_training.importing.network_files import Network
@@ -55,8 +55,9 @@ def import_network(network: Network, draft: Draft, *, licence: str, origin: dict
     layouts = feed_windows(model, draft, network.layouts)
     add_scores(model, draft)
     windows = golden_windows(card)
-    outputs = run_network(model, draft, windows)
-    check_outputs(model, draft, [np.concatenate((array, array[:, ::-1])) for array in windows])
+    session = open_network(model, draft)
+    outputs = run_network(session, draft, windows)
+    check_outputs(session, model, draft, [np.concatenate((array, array[:, ::-1])) for array in windows])
     difference = max_difference(network, outputs, draft, layouts, windows)
     declare_outputs(model, draft)
     onnx = model.SerializeToString(deterministic=True)
@@ -70,14 +71,8 @@ def import_network(network: Network, draft: Draft, *, licence: str, origin: dict
         **({} if difference is None else {"max_difference": difference}),
         **({"scores": _SCORES} if draft.genre_tags else {}),
     }
-    final = card.model_copy(
-        update={
-            "licence": licence,
-            "trained_on": {**card.trained_on, "imported": imported},
-            "sha256": hashlib.sha256(onnx).hexdigest(),
-            "golden": GoldenSpec(sha256=hashlib.sha256(golden_file).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
-            "opset": opset_of(model),
-        }
+    final = _completed(
+        card, licence=licence, imported=imported, onnx=onnx, opset=opset_of(model), golden_file=golden_file
     )
     try:
         open_session(Bundle(final, final.document(), onnx, Golden(Rows(tuple(windows)), golden)), Settings())
@@ -88,6 +83,21 @@ def import_network(network: Network, draft: Draft, *, licence: str, origin: dict
     # Networks of others are not to be committed by accident, wherever their folder is.
     (folder.parent / ".gitignore").write_text("*\n")
     return folder
+
+
+def _completed(
+    card: ModelCard, *, licence: str, imported: dict[str, Any], onnx: bytes, opset: int, golden_file: bytes
+) -> ModelCard:
+    """Return the card with what is known after the import, in place of the placeholders."""
+    golden = GoldenSpec(sha256=hashlib.sha256(golden_file).hexdigest(), tolerance=_GOLDEN_TOLERANCE)
+    known = {
+        "licence": licence,
+        "trained_on": {**card.trained_on, "imported": imported},
+        "sha256": hashlib.sha256(onnx).hexdigest(),
+        "golden": golden,
+        "opset": opset,
+    }
+    return card.model_copy(update=known)
 
 
 def golden_windows(card: ModelCard) -> list[NDArray[np.float32]]:

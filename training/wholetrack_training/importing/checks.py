@@ -18,15 +18,32 @@ from wholetrack_training.importing.network_files import Network
 Outputs = Mapping[str, NDArray[np.float32]]
 
 _SUM_TOLERANCE = 1e-3
+# Severity of onnxruntime's own log.
+_FATAL = 4
 # Kernels add in another order for another size of the batch, and frameworks differ in the same way.
 _TOLERANCE = 1e-4
 
 
-def run_network(model: onnx.ModelProto, draft: Draft, windows: Sequence[NDArray[np.float32]]) -> Outputs:
+def open_network(model: onnx.ModelProto, draft: Draft) -> ort.InferenceSession:
+    """Open a network on the CPU.
+
+    Raises:
+        NetworkImportError: If onnxruntime does not accept it.
+    """
+    options = ort.SessionOptions()
+    # Errors are raised as exceptions as well, and shapes are checked below.
+    options.log_severity_level = _FATAL
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises several classes without a common base
+        raise _does_not_run(draft, error) from error
+
+
+def run_network(session: ort.InferenceSession, draft: Draft, windows: Sequence[NDArray[np.float32]]) -> Outputs:
     """Run a network, and check the shapes of its outputs.
 
     Args:
-        model: The network.
+        session: The network.
         draft: The card.
         windows: Windows of each input, ``[n, frames, n_mels]``.
 
@@ -37,17 +54,11 @@ def run_network(model: onnx.ModelProto, draft: Draft, windows: Sequence[NDArray[
         NetworkImportError: If onnxruntime cannot run the network, or an output has another shape or is not finite.
     """
     card, n_windows = draft.card, len(windows[0])
-    names = [entry.name for entry in card.inputs]
-    options = ort.SessionOptions()
-    # Errors are raised as exceptions as well, and shapes are checked below.
-    options.log_severity_level = 4
+    feed = {entry.name: array for entry, array in zip(card.inputs, windows, strict=True)}
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found = session.run(list(card.outputs.names), dict(zip(names, windows, strict=True)))
-    except Exception as error:  # onnxruntime raises several classes without a common base
-        raise NetworkImportError(
-            f"onnxruntime cannot run the network with windows of {_shapes(draft)}: {_first_line(error)}"
-        ) from error
+        found = session.run(list(card.outputs.names), feed)
+    except Exception as error:
+        raise _does_not_run(draft, error) from error
     outputs = dict(zip(card.outputs.names, map(np.asarray, found), strict=True))
     for (name, output), shape in zip(outputs.items(), card.output_shapes, strict=True):
         if output.shape != (n_windows, *shape):
@@ -62,20 +73,23 @@ def run_network(model: onnx.ModelProto, draft: Draft, windows: Sequence[NDArray[
     return outputs
 
 
-def check_outputs(model: onnx.ModelProto, draft: Draft, windows: Sequence[NDArray[np.float32]]) -> None:
+def check_outputs(
+    session: ort.InferenceSession, model: onnx.ModelProto, draft: Draft, windows: Sequence[NDArray[np.float32]]
+) -> None:
     """Check that outputs are logits or probabilities as the card says, and do not depend on the rest of the batch.
 
     Args:
-        model: The network.
+        session: The network.
+        model: Its graph.
         draft: The card.
         windows: At least two windows of each input.
 
     Raises:
         NetworkImportError: If that is not the case.
     """
-    together = run_network(model, draft, windows)
+    together = run_network(session, draft, windows)
     for i in range(len(windows[0])):
-        alone = run_network(model, draft, [array[i : i + 1] for array in windows])
+        alone = run_network(session, draft, [array[i : i + 1] for array in windows])
         for name, output in together.items():
             if not np.allclose(output[i], alone[name][0], rtol=_TOLERANCE, atol=_TOLERANCE):
                 raise NetworkImportError(
@@ -156,13 +170,11 @@ def _check_tags(model: onnx.ModelProto, name: str, yields: str, tags: NDArray[np
         )
 
 
-def _shapes(draft: Draft) -> str:
-    return " and ".join(f"{entry.frames} frames with {entry.features.n_mels} mel bands" for entry in draft.card.inputs)
+def _does_not_run(draft: Draft, error: Exception) -> NetworkImportError:
+    windows = (f"{entry.frames} frames with {entry.features.n_mels} mel bands" for entry in draft.card.inputs)
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return NetworkImportError(f"onnxruntime cannot run the network with windows of {' and '.join(windows)}: {reason}")
 
 
 def _shown(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(('N', *map(str, shape[1:])))}]"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
