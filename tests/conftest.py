@@ -27,6 +27,11 @@ _HAS_GPU = Path("/dev/nvidiactl").exists() and "CUDAExecutionProvider" in onnxru
 _REQUIREMENTS = {
     "data": ((SHARED / "data").is_dir(), f"the real recordings are missing: {SHARED / 'data'} does not exist"),
     "torch": (importlib.util.find_spec("torch") is not None, "PyTorch is not installed: pip install -e '.[train]'"),
+    "musicnn_package": (
+        importlib.util.find_spec("musicnn") is not None,
+        "musicnn is missing: pip install --no-deps musicnn",
+    ),
+    "keras": (importlib.util.find_spec("keras") is not None, "Keras is not installed: pip install keras"),
     "curl": (shutil.which("curl") is not None, "curl is not installed"),
     "espeak": (shutil.which("espeak-ng") is not None, "espeak-ng is not installed"),
     "browser": (find_chromium() is not None, "Chromium is not installed"),
@@ -36,7 +41,7 @@ _REQUIREMENTS = {
     "docker": (bool(os.environ.get("WHOLETRACK_CONTAINERS")), "tests of containers run with `make containers`"),
 }
 # What a machine may lack even if WHOLETRACK_NO_SKIPS is set.
-_OPTIONAL = {"gpu", "no_gpu", "docker", "cgroup"}
+_OPTIONAL = {"gpu", "no_gpu", "docker", "cgroup", "musicnn_package", "keras"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,3 +25,7 @@ class ExportError(TrainingError):
 
 class PublishingError(TrainingError):
     """A bundle cannot be published or changed as requested."""
+
+
+class NetworkImportError(TrainingError):
+    """A network that others trained cannot be made into a bundle."""

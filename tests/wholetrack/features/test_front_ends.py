@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,74 @@ def mn04_reference(samples: NDArray[np.float32], rate: int, fmax: float = 15000.
 def normalised(features: LogMel, samples: NDArray[np.float32]) -> NDArray[np.float32]:
     windows = normalise(all_frames(features, samples, [])[None], features.spec.normalisation)
     return np.asarray(windows[0])
+
+
+# From torchaudio 2.11.0, compliance.kaldi.get_mel_banks(128, 1024, 32000.0, 0.0, 15000.0, 100.0, -500.0, 1.0):
+# for some bands the first bin, its values there, and its sum.
+TORCHAUDIO_BANKS = {
+    0: (1, (0.18859525,), 0.18859525),
+    1: (1, (0.81140476,), 0.81140476),
+    40: (37, (0.44743332, 0.86015522, 0.17910729), 1.4866959),
+    90: (174, (0.04523728, 0.25587142, 0.46545434, 0.67396814), 4.8383455),
+    127: (457, (0.05645002, 0.14287254, 0.22912437, 0.31517851), 11.832726),
+}
+
+
+def test_the_bands_of_kaldi_are_those_of_torchaudio() -> None:
+    found = mel_filters(sample_rate=32000, n_fft=1024, n_mels=128, fmin=0.0, fmax=15000.0, scale="kaldi", norm=None)
+    for band, (first, values, total) in TORCHAUDIO_BANKS.items():
+        assert np.flatnonzero(found[:, band])[0] == first
+        np.testing.assert_allclose(found[first : first + len(values), band], values, atol=2e-5)
+        assert found[:, band].sum() == pytest.approx(total, abs=2e-4)
+
+
+PLAIN: dict[str, Any] = {**MUSICNN, "log": "ln", "gain": 1.0, "offset": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "pre_emphasis", "level"),
+    [
+        ({}, 0.0, lambda mel: np.log(mel + 1e-3)),
+        ({"pre_emphasis": 0.9}, 0.9, lambda mel: np.log(mel + 1e-3)),
+        ({"gain": 50.0}, 0.0, lambda mel: np.log(50 * mel + 1e-3)),
+        ({"offset": None, "floor": 0.01}, 0.0, lambda mel: np.log(np.maximum(mel, 0.01))),
+        ({"offset": None, "floor": 0.01, "gain": 50.0}, 0.0, lambda mel: np.log(np.maximum(50 * mel, 0.01))),
+        ({"log": "log10"}, 0.0, lambda mel: np.log10(mel + 1e-3)),
+        ({"log": "db"}, 0.0, lambda mel: 10 * np.log10(mel + 1e-3)),
+        (
+            {"normalisation": {"kind": "affine", "add": -1.5, "divide_by": 3.0}},
+            0.0,
+            lambda mel: (np.log(mel + 1e-3) - 1.5) / 3.0,
+        ),
+    ],
+)
+def test_every_option_does_what_its_definition_says(
+    tune: NDArray[np.float32],
+    changes: dict[str, object],
+    pre_emphasis: float,
+    level: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> None:
+    samples = tune[:30_000]
+    emphasised = scipy.signal.lfilter([1.0, -pre_emphasis], [1.0], samples.astype(np.float64))
+    mel = librosa.feature.melspectrogram(
+        y=emphasised, sr=16000, n_fft=512, hop_length=256, n_mels=96, pad_mode="reflect", dtype=np.float64
+    )
+    found = normalised(front_end(PLAIN, 16000, **changes), samples)
+    np.testing.assert_allclose(found, level(mel).T[: len(found)], atol=2e-3)
+
+
+def test_the_package_musicnn_rounds_levels_to_half_precision_and_the_service_does_not(
+    tune: NDArray[np.float32],
+) -> None:
+    """The package is of 2019, when librosa continued recordings by reflection; since 0.9 the default are zeros.
+
+    Its code is ``np.log10(10000 * melspectrogram(...).astype(np.float16) + 1)``, and the product is float32 in the
+    versions of numpy that it requires.
+    """
+    mel = librosa.feature.melspectrogram(y=tune, sr=16000, n_fft=512, hop_length=256, n_mels=96, pad_mode="reflect").T
+    expected = np.log10(10000 * mel.astype(np.float16).astype(np.float32) + 1)
+    found = normalised(front_end(MUSICNN, 16000), tune)
+    np.testing.assert_allclose(found, expected[: len(found)], atol=3e-4)
 
 
 def test_the_front_end_of_mn04(tune: NDArray[np.float32]) -> None:

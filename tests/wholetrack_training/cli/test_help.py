@@ -26,6 +26,7 @@ def test_the_help_needs_no_training_packages() -> None:
         (["--help"], "refresh-card"),
         (["fit", "--help"], "--protocol"),
         (["build", "--help"], "deepsound-crnn"),
+        (["import", "network", "--help"], "--licence"),
     ):
         done = run_without_packages(*arguments)
         assert done.returncode == 0, done.stderr

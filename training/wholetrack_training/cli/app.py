@@ -15,6 +15,7 @@ from wholetrack_training.cli import (
     bundle_commands,
     data_commands,
     head_commands,
+    import_commands,
     judging_commands,
     result_commands,
     run_commands,
@@ -65,6 +66,7 @@ app.command("restate", hidden=True, deprecated=True)(bundle_commands.refresh)
 app.command("quantise")(bundle_commands.quantise)
 app.command("refresh-judged")(judging_commands.refresh_judged)
 app.command("publish-two-towers")(judging_commands.publish_two_towers)
+app.add_typer(import_commands.app, name="import")
 
 
 def main() -> None:

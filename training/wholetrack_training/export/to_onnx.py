@@ -78,7 +78,7 @@ class ExportedGraph:
     def __init__(self, network: nn.Module, *, inputs: Mapping[str, tuple[int, int]], outputs: Sequence[str]) -> None:
         examples = tuple(torch.zeros((2, *shape)) for shape in inputs.values())
         batch = torch.export.Dim("N", min=1)
-        with _quiet():
+        with quiet_export():
             program = torch.onnx.export(
                 with_single_nodes(network).eval(),
                 examples,
@@ -109,7 +109,7 @@ class ExportedGraph:
             if initializer.name in weights:
                 array = weights[initializer.name].detach().cpu().numpy()
                 initializer.CopyFrom(onnx.numpy_helper.from_array(array, initializer.name))
-        with _quiet():
+        with quiet_export():
             self._program.model = onnx_ir.from_proto(graph)
             self._program.optimize()
             optimised = self._program.model_proto
@@ -122,7 +122,7 @@ class ExportedGraph:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Silence the exporter: it prints its progress, and warns of its own deprecated code and of optional packages."""
     log = logging.getLogger("torch.onnx")
     before = log.level
