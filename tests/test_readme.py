@@ -33,6 +33,7 @@ NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"
 
 @pytest.mark.curl
 @pytest.mark.torch
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_readme_and_the_guides_succeed(
     tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32]
 ) -> None:

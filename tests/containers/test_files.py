@@ -37,7 +37,7 @@ _KUBERNETES_VERSIONS = ("1.30", "1.37")
 
 def test_the_dockerfile_and_the_scripts_pass_their_linters() -> None:
     run(str(_TOOLS / "bin/hadolint"), "Dockerfile")
-    scripts = [".ci/run", *map(str, sorted((PROJECT / "examples").glob("*.sh")))]
+    scripts = [".ci/run", "requirements/install.sh", *map(str, sorted((PROJECT / "examples").glob("*.sh")))]
     run(str(_TOOLS / "bin/shellcheck"), *scripts)
 
 

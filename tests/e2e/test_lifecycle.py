@@ -53,9 +53,9 @@ def test_a_client_that_disconnects_while_its_recording_is_processed(tmp_path: Pa
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 def test_a_shutdown_finishes_what_is_in_progress(tmp_path: Path, recorder: Recorder, sent: signal.Signals) -> None:
-    response = _stopped_during(tmp_path, recorder, seconds=600, shutdown_timeout_s=60, sent=sent)
+    response = _stopped_during(tmp_path, recorder, seconds=300, shutdown_timeout_s=60, sent=sent)
     assert response.status_code == 200
-    assert response.json()["windows"]["count"] == 598
+    assert response.json()["windows"]["count"] == 298
 
 
 def test_a_prediction_that_outlasts_the_shutdown_timeout_fails_with_draining(

@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import psutil
 
-from tests.fuzz.corpus import corpus, fingerprint
+from tests.fuzz.corpus import Origin, corpus, fingerprint
 from tests.fuzz.expectations import problems_of
 from tests.fuzz.idle import IdleService
 from tests.fuzz.sender import Check, Sender
@@ -105,6 +105,7 @@ def check_response(response: httpx.Response) -> Iterable[str]:
 
 
 def run_campaign(
+    origins: Sequence[Origin],
     *,
     files: int,
     seed: int,
@@ -117,6 +118,7 @@ def run_campaign(
     """Start the service, send it damaged files, and check every response and what is left over.
 
     Args:
+        origins: The valid files that are damaged.
         files: Number of files to send.
         seed: Seed of the mutants.
         clients: Number of clients that send at the same time.
@@ -128,7 +130,6 @@ def run_campaign(
     tally, progress = Tally(seed, keep), _Progress([], 0.0, {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        origins = corpus(Recorder(find_ffmpeg()), _new_folder(folder / "corpus"))
         sender = Sender(origins, seed, tally, check, timeout_s=timeout_s, clients=clients)
         try:
             with running_server(_new_folder(folder / "server"), **LIMITS) as server:
@@ -201,7 +202,10 @@ def main() -> None:
     parser.add_argument("--timeout-s", type=float, default=60.0, help="seconds after which a request counts as hung")
     parser.add_argument("--keep", type=Path, help="folder for the files that caused violations")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        origins = corpus(Recorder(find_ffmpeg()), Path(folder))
     result = run_campaign(
+        origins,
         files=options.files,
         seed=options.seed,
         clients=options.clients,

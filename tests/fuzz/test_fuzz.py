@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.campaign import run_campaign
-from tests.fuzz.corpus import SECONDS, Origin, fingerprint, generated
+from tests.fuzz.corpus import SECONDS, Origin, fingerprint, generated, real
 from tests.fuzz.expectations import problems_of
 from tests.fuzz.mutations import MAX_GROWTH, MUTATIONS, Mutation, fix_checksums, make_mutant
 from tests.harness.recordings import Recorder, generate_tune, wav_bytes
@@ -23,7 +23,7 @@ from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 
-FILES = 200
+FILES = 120
 MAX_DURATION_S = 30.0
 
 
@@ -32,8 +32,8 @@ def origins(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> tup
     return tuple(generated(recorder, tmp_path_factory.mktemp("corpus")))
 
 
-def test_damaged_files_get_predictions_or_documented_errors(tmp_path: Path) -> None:
-    result = run_campaign(files=FILES, seed=1, clients=3, keep=tmp_path / "findings")
+def test_damaged_files_get_predictions_or_documented_errors(origins: tuple[Origin, ...], tmp_path: Path) -> None:
+    result = run_campaign((*origins, *real()), files=FILES, seed=1, clients=3, keep=tmp_path / "findings")
     assert result.violations == ()
     assert sum(result.statuses.values()) == FILES
     # Mutants that are all refused without decoding, or all decoded without an error, would show nothing.
@@ -43,12 +43,14 @@ def test_damaged_files_get_predictions_or_documented_errors(tmp_path: Path) -> N
     assert result.warnings["damaged"] > 10
 
 
-def test_a_campaign_reports_violations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_campaign_reports_violations(
+    origins: tuple[Origin, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never_refused(response: httpx.Response) -> list[str]:
         return [] if response.status_code == 200 else [f"refused with {response.status_code}"]
 
     monkeypatch.setattr("tests.fuzz.campaign.MAX_GROWTH_MIB", -1e6)
-    result = run_campaign(files=20, seed=3, clients=2, keep=tmp_path, check=never_refused)
+    result = run_campaign(origins, files=20, seed=3, clients=2, keep=tmp_path, check=never_refused)
     *refused, grown = result.violations
     assert grown.problem.startswith("the memory of the service grew")
     assert grown.number is None
