@@ -23,3 +23,8 @@ def read_record(name: str) -> Record:
     """Return the last record of a benchmark."""
     record: Record = json.loads((RECORDS / f"{name}.json").read_text())
     return record
+
+
+def has_record(name: str) -> bool:
+    """Return whether there is a record of a benchmark."""
+    return (RECORDS / f"{name}.json").exists()

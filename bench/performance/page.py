@@ -7,6 +7,7 @@ from statistics import median
 
 from bench.markdown import median_and_range, paragraph
 from bench.peers import NAMES
+from bench.performance.scaling import process_section, scaling_section
 from bench.performance.summary import THROUGHPUT_RATIOS
 from bench.records import Record
 from wholetrack_training.results.markdown import markdown_table
@@ -32,6 +33,8 @@ def page(records: dict[str, Record], summary: Record) -> str:
         *_frameworks(summary),
         *_fairness_and_memory(records, summary),
         *_overload(records["overload"]),
+        *process_section(records["ceiling"]),
+        *(scaling_section(records["scaling"]) if "scaling" in records else ()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -49,9 +52,9 @@ def _introduction(track: Record) -> Iterable[str]:
     machine = track["machine"]
     yield from paragraph(
         "`python -m bench.performance` generates this page from the records in [bench](bench), which `make bench`, "
-        "`make bench-memory` and `make bench-peers` write. [performance.json](performance.json) has the same figures "
-        "in machine-readable form. Ratios compare runs that alternated on one machine; they are given as median "
-        "(minimum to maximum, number of runs)."
+        "`make bench-memory`, `make bench-peers` and `make bench-scaling` write. [performance.json](performance.json) "
+        "has the same figures in machine-readable form. Ratios compare runs that alternated on one machine; they are "
+        "given as median (minimum to maximum, number of runs)."
     )
     yield from paragraph(
         f"Measured on {track['date']} on {machine['cpus']} cores ({machine['processor']}), with ffmpeg "

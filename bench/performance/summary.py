@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from bench.records import Record, read_record
+from bench.canned_service import Stage
+from bench.records import Record, has_record, read_record
 
 _BENCHMARKS = (
     *("startup", "track", "session", "first_answer", "probe", "memory", "throughput", "fairness", "overload"),
-    *("decoding", "peers"),
+    *("decoding", "peers", "ceiling"),
 )
+# Needs a machine with many cores and a GPU.
+_SCALING = "scaling"
 THROUGHPUT_RATIOS = {
     "throughput_ratio_to_seed_way": "throughput_ratio_to_baseline_script",
     "throughput_ratio_to_seed_way_in_processes": "throughput_ratio_to_baseline_script_in_processes",
@@ -17,12 +20,14 @@ THROUGHPUT_RATIOS = {
 
 
 def read_records() -> dict[str, Record]:
-    """Return the last record of every benchmark, by its name."""
-    return {name: read_record(name) for name in _BENCHMARKS}
+    """Return the last record of every benchmark, by its name; that of ``bench.scaling`` only if there is one."""
+    names = [*_BENCHMARKS, *([_SCALING] if has_record(_SCALING) else [])]
+    return {name: read_record(name) for name in names}
 
 
 def summarise(records: dict[str, Record]) -> Record:
     """Return the main figures with the number of measurements, and where they were measured."""
+    ceiling = records["ceiling"]["replaced"][Stage.DECODER]
     memory, overload, throughput, peers = (records[name] for name in ("memory", "overload", "throughput", "peers"))
     return {
         "measured": {name: {key: record[key] for key in ("date", "machine")} for name, record in records.items()},
@@ -39,7 +44,25 @@ def summarise(records: dict[str, Record]) -> Record:
             "ten_hours_more_than_three_minutes": _megabytes(memory["difference_mib"]),
             "repeats": 1,
         },
+        "main_process_cpu_ms_per_track": ceiling["main_process_cpu_ms_per_track"],
+        "ceiling_tracks_per_s": ceiling["tracks_per_second"],
+        **({"scaling": _of_scaling(records[_SCALING])} if _SCALING in records else {}),
         "overload": {"seconds": overload["seconds"], "repeats": 1, "by_max_requests": overload["by_max_requests"]},
+    }
+
+
+def _of_scaling(scaling: Record) -> Record:
+    """Return where it was measured, and the tracks per second by device and number of clients."""
+    by_device = {
+        device: {str(load["clients"]): load["tracks_per_second"] for load in loads}
+        for device, loads in scaling["devices"].items()
+    }
+    return {
+        "cores": scaling["cores"],
+        "gpu": scaling["gpu"],
+        "decoding_alone_tracks_per_s": scaling["decoding"]["tracks_per_second"],
+        "tracks_per_s": by_device,
+        "repeats": 1,
     }
 
 

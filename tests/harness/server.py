@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +88,15 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path, group: MemoryGroup | None = None, /, **settings: Any) -> Iterator[Server]:
+def running_server(
+    folder: Path, group: MemoryGroup | None = None, program: Sequence[str] = ("wholetrack",), /, **settings: Any
+) -> Iterator[Server]:
     """Start the service on a free port, and stop it with SIGTERM at the end of the block.
 
     Args:
         folder: An empty folder for uploads and the log.
         group: The control group to run in; None for that of this process.
+        program: Module that runs the command line, and its own arguments.
         settings: Settings of the service by their lower-case names, without prefix.
 
     Raises:
@@ -103,7 +106,7 @@ def running_server(folder: Path, group: MemoryGroup | None = None, /, **settings
     port = free_port()
     temp_dir, log = folder / "uploads", folder / "log.jsonl"
     temp_dir.mkdir()
-    command = [sys.executable, "-m", "wholetrack", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", *program, "serve", "--port", str(port)]
     if group is not None:
         command = group.command(*command)
     environment = service_environment(temp_dir, settings)
