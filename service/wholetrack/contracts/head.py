@@ -45,7 +45,7 @@ class HeadCard(PublishedSpec):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> HeadCard:
-        check_parents(self.parents, self.labels)
+        check_parents(self.parents, self.labels, tags=())
         check_taxonomies(self.taxonomies, self.labels)
         return self
 

@@ -23,6 +23,8 @@ from tests.wholetrack_training.mn04_weights import write_mn04
 from wholetrack_training.cli import app
 from wholetrack_training.data.audio_pool import POOL_RATE, read_pool
 from wholetrack_training.fitting import fold_training, music_stage, teachers
+from wholetrack_training.fitting.joint_stage import JointPlan
+from wholetrack_training.fitting.label_stage import LabelPlan
 from wholetrack_training.systems.checkpoints import load_network
 from wholetrack_training.systems.taggers import front_ends, musicnn
 from wholetrack_training.systems.taggers.tagger import Tagger
@@ -59,9 +61,9 @@ def stand_in(name: str, _weights: Path) -> Tagger:
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "open_tagger", stand_in)
     monkeypatch.setattr(music_stage, "MusicPlan", partial(music_stage.MusicPlan, rounds=1, steps=2, stretches=1))
-    joint = partial(fold_training.JointPlan, steps=2, stretches=1, recordings=4, spectrograms=8)
+    joint = partial(JointPlan, steps=2, stretches=1, recordings=4, spectrograms=8)
     monkeypatch.setattr(fold_training, "JointPlan", joint)
-    monkeypatch.setattr(fold_training, "LabelPlan", partial(fold_training.LabelPlan, versions=0))
+    monkeypatch.setattr(fold_training, "LabelPlan", partial(LabelPlan, versions=0))
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ def data(tmp_path: Path) -> Path:
     np.savez(folder / "gtzan-mel.npz", mel=mel, track=np.array(names), genre=genres)
     write_mn04(folder, n_labels=len(AUDIOSET_TAGS), labels=AUDIOSET_TAGS)
     tags = {name: rng.random((28, len(MSD_TAGS)), dtype=np.float32) for name in names}
-    np.savez(folder / "gtzan-taggrams.npz", **tags)
+    np.savez(folder / "gtzan-taggrams.npz", **tags)  # type: ignore[arg-type]
     return folder
 
 

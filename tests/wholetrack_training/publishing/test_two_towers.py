@@ -18,6 +18,7 @@ import torch
 
 from tests.wholetrack_training.results.test_judging import made_up
 from wholetrack.contracts import TagCalibrationSpec
+from wholetrack.contracts.prediction import Detail
 from wholetrack_training.errors import DataError, PublishingError
 from wholetrack_training.export.two_towers import KNOWN_GENRE, KnownGenre, PublishedTwoTowers
 from wholetrack_training.publishing import two_towers
@@ -71,7 +72,7 @@ def test_the_bundle_is_served(models: Path, tmp_path: Path) -> None:
     song.write_bytes(wav_bytes((0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), 22050))
     pipeline = build_pipeline(Settings(models_dir=models, default_model="two", device="cpu"))
     try:
-        found = pipeline.predict(song, taxonomy="gtzan", embedding="track", max_duration_s=60)
+        found = pipeline.predict(song, taxonomy="gtzan", embedding=Detail.TRACK, max_duration_s=60)
     finally:
         pipeline.close()
     assert found.labels == GTZAN
@@ -83,6 +84,7 @@ def test_the_bundle_is_served(models: Path, tmp_path: Path) -> None:
     # House is AudioSet's label under another name, and a bell of a bicycle is no property of music.
     assert not {"House music", "Bicycle bell"} & set(names)
     assert found.embedding is not None
+    assert found.embedding.track is not None
     assert np.linalg.norm(found.embedding.track) == pytest.approx(1.0, abs=1e-5)
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 from wholetrack_training.errors import DataError
 from wholetrack_training.results.beyond import judge_beyond, read_beyond
 from wholetrack_training.results.intervals import Share
-from wholetrack_training.systems.taxonomy import GENRES
+from wholetrack_training.systems.taxonomy import GENRES, GTZAN
 
 LABELS = (*GENRES, "house")
 TABLE = """file,genre,gtzan_genre,listeners_say,listeners_percent,duration_s
@@ -47,7 +47,7 @@ def test_recordings_are_judged_by_group_and_where_listeners_agree(tmp_path: Path
             one_hot("rock"),
         ]
     )
-    figures = judge_beyond(recordings, shares, LABELS)
+    figures = judge_beyond(recordings, shares, LABELS, gtzan_shares=shares[:, : len(GTZAN)])
     assert figures.gtzan == Share(1, 2)
     assert figures.gtzan_agreed == Share(1, 1)
     assert figures.groups_top1 == Share(1, 3)
@@ -82,7 +82,8 @@ def test_the_interval_is_wilsons() -> None:
 def test_no_cases_say_nothing_about_the_share(tmp_path: Path) -> None:
     table = tmp_path / "tracks.csv"
     table.write_text(TABLE.splitlines()[0] + "\n")
-    figures = judge_beyond(read_beyond(table), np.zeros((0, len(LABELS))), LABELS)
+    nothing = np.zeros((0, len(LABELS)))
+    figures = judge_beyond(read_beyond(table), nothing, LABELS, gtzan_shares=nothing[:, : len(GTZAN)])
     for share in (figures.gtzan, figures.gtzan_agreed, figures.groups_top1, figures.groups_top3):
         assert math.isnan(share.value)
         assert share.interval == (0.0, 1.0)

@@ -32,7 +32,8 @@ WINDOW_TAGS = tuple(tag for tag in TAGS if tag in DOMAIN_TAGS)
 def row(**logits: float) -> np.ndarray:
     """Logarithms of the probabilities of all genres, for some logits; the other logits are 0."""
     values = np.array([logits.get(genre, 0.0) for genre in GENRES])
-    return values - np.log(np.exp(values).sum())
+    normalised: np.ndarray = values - np.log(np.exp(values).sum())
+    return normalised
 
 
 def classified(

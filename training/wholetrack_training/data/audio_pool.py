@@ -117,4 +117,5 @@ def _middle(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
 
 
 def _levels(samples: NDArray[np.float32]) -> NDArray[np.int16]:
-    return np.clip(np.rint(samples * np.float32(FULL_SCALE)), -32768, 32767).astype(np.int16)
+    levels: NDArray[np.int16] = np.clip(np.rint(samples * np.float32(FULL_SCALE)), -32768, 32767).astype(np.int16)
+    return levels

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from wholetrack_training.data.audio_pool import read_pool
 from wholetrack_training.errors import DataError
@@ -94,6 +95,6 @@ def starting_network(music: Path, weights: Path, version_1: Path) -> TwoTowerCrn
     network = new_network(tags)
     network.spectrum.load_state_dict(read_crnn(version_1).state_dict())
     network.music.features.load_state_dict(student.mn04.features.state_dict())
-    hidden, output = student.mn04.classifier["2"], student.mn04.classifier["5"]
+    hidden, output = (layer for layer in student.mn04.classifier.values() if isinstance(layer, nn.Linear))
     network.head.music = TaggerHead.of(hidden, output, [labels.index(tag) for tag in tags])
     return network

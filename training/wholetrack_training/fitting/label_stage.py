@@ -66,7 +66,7 @@ def labelled_features(network: TwoTowerCrnn, audio: AudioPool, plan: LabelPlan) 
     recordings, features = [], []
     with torch.inference_mode():
         for change in (UNCHANGED, *[plan.changes] * plan.versions):
-            for chosen in each.split(_BATCH):
+            for chosen in torch.split(each, _BATCH):
                 towers = network.towers(*inputs(window_samples(waveforms.draw(chosen, WINDOW_S, change))))
                 found = network.predict(towers)
                 recordings.append(chosen)

@@ -75,7 +75,8 @@ def teach(
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.averaging))
+    average = get_ema_multi_avg_fn(schedule.averaging)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=average)
     optimiser = torch.optim.AdamW(
         [{"params": [*part.parameters()]} for part, _ in rates], weight_decay=schedule.weight_decay
     )

@@ -81,7 +81,7 @@ class Teachers(nn.Module):
         return found
 
     def _of(self, name: str, samples: Tensor) -> TaggerTargets:
-        found = [self.networks[name](self.spectrograms[name](part)) for part in samples.split(_BATCH)]
+        found = [self.networks[name](self.spectrograms[name](part)) for part in torch.split(samples, _BATCH)]
         logits, embedding = (torch.cat(parts).float() for parts in zip(*found, strict=True))
         return TaggerTargets(logits, embedding)
 

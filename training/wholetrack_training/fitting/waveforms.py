@@ -111,7 +111,8 @@ class Waveforms:
             cutoff = lowest + (highest - lowest) * self._uniform(n, 1)
             cutoff = torch.where(self._uniform(n, 1) < changes.low_passed, cutoff, torch.tensor(float(POOL_RATE)))
             gain = gain * (hz <= cutoff.to(self._device))
-        return spectrum * gain
+        filtered: Tensor = spectrum * gain
+        return filtered
 
     def _uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self._generator)

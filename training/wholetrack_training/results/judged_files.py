@@ -98,8 +98,15 @@ def read_judged(path: Path) -> Judged:
         document = json.loads(path.read_text())
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
             sets = {name: _read_set(arrays, name) for name in document["recordings"]}
-        names = (tuple(document[name]) for name in ("labels", "tags", "window_tags"))
-        return Judged(document["label"], document["date"], *names, sets=sets, least_peak=document["least_peak"])
+        return Judged(
+            document["label"],
+            document["date"],
+            labels=tuple(document["labels"]),
+            tags=tuple(document["tags"]),
+            window_tags=tuple(document["window_tags"]),
+            sets=sets,
+            least_peak=document["least_peak"],
+        )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a record of judged networks: {error}") from error
 

@@ -59,7 +59,7 @@ class Spectrogram(nn.Module):
 
     def _log(self, mel: Tensor) -> Tensor:
         mel = mel * self.spec.gain
-        mel = mel.clamp(min=self.spec.floor) if self.spec.floor is not None else mel + self.spec.offset
+        mel = mel + (self.spec.offset or 0.0) if self.spec.floor is None else mel.clamp(min=self.spec.floor)
         if self.spec.log == "ln":
             return mel.log()
         return mel.log10() * (10.0 if self.spec.log == "db" else 1.0)
