@@ -89,7 +89,7 @@ bench-containers: $(VENV)/.test ## Measure the images, and several instances beh
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
 	$(BIN)/python -m bench.performance
 
-train: $(VENV)/.training ## Train, evaluate and publish the default model and its folds from DATA (hours; resumable)
+train: $(VENV)/.training ## Train, evaluate and publish wholetrack-crnn-gtzan and its folds from DATA (hours; resumable)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \
 	    $(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
@@ -99,8 +99,8 @@ train: $(VENV)/.training ## Train, evaluate and publish the default model and it
 	        --data $(DATA) --results docs/results/$(LABEL) || exit 1; \
 	done
 	$(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-all --data $(DATA) --protocol all
-	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --data $(DATA) --results docs/results/$(LABEL)
-	$(BIN)/wholetrack-train quantise models/wholetrack-crnn/1 --data $(DATA) --folds tests/folds
+	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --name wholetrack-crnn-gtzan --data $(DATA) --results docs/results/$(LABEL)
+	$(BIN)/wholetrack-train quantise models/wholetrack-crnn-gtzan/1 --data $(DATA) --folds tests/folds
 
 systems: $(VENV)/.training ## Train, record and publish the four published systems and the baseline (days; resumable)
 	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \

@@ -239,14 +239,14 @@ def test_the_bill_of_materials_contains_the_version_ffmpeg_and_the_models(tmp_pa
             "dependencies": [{"ref": "L1"}],
         },
         binary,
-        [PROJECT / "models/wholetrack-crnn/1/model.json"],
+        [PROJECT / "models/wholetrack-crnn-gtzan/1/model.json"],
     )
     assert sbom["metadata"]["component"]["version"]
     _, model, ffmpeg = sbom["components"]
     assert (ffmpeg["name"], ffmpeg["version"]) == ("ffmpeg", "9.0.2")
     assert ffmpeg["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"ffmpeg").hexdigest()}]
     assert sbom["dependencies"][0] == {"ref": "L1", "dependsOn": [ffmpeg["bom-ref"]]}
-    assert (model["name"], model["version"]) == ("wholetrack-crnn", "1")
+    assert (model["name"], model["version"]) == ("wholetrack-crnn-gtzan", "1")
     network = next(each for each in model["components"] if each["name"] == "model.onnx")
-    content = (PROJECT / "models/wholetrack-crnn/1/model.onnx").read_bytes()
+    content = (PROJECT / "models/wholetrack-crnn-gtzan/1/model.onnx").read_bytes()
     assert network["hashes"][0]["content"] == hashlib.sha256(content).hexdigest()
