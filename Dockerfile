@@ -80,6 +80,7 @@ FROM tools AS code
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY service service
 COPY models/wholetrack-crnn models/wholetrack-crnn
+COPY models/wholetrack-crnn-gtzan models/wholetrack-crnn-gtzan
 RUN pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/wholetrack/bin/python install --no-cache-dir --no-deps --no-index --target /opt/app /wheels/*.whl
 # The wheel contains the default bundle only. The others are copied next to it, where the service looks for built-in

@@ -105,11 +105,11 @@ train: $(VENV)/.training ## Train, judge and publish version 2 from DATA and MUS
 	$(BIN)/wholetrack-train collect $(DATA_FOLDER)/audio/gtzan-short $(DATA_FOLDER)/audio/gtzan --to $(RUNS)/gtzan
 	$(BIN)/wholetrack-train teach-music $(TWO_TOWERS) --pool $(RUNS)/music --weights $(DATA_FOLDER)/pretrained --device $(DEVICE)
 	$(BIN)/wholetrack-train teach-folds $(TWO_TOWERS) --pool $(RUNS)/music --gtzan $(RUNS)/gtzan --device $(DEVICE) \
-	    --weights $(DATA_FOLDER)/pretrained --data $(DATA_FOLDER) --folds tests/folds --version-1 models/wholetrack-crnn/1
+	    --weights $(DATA_FOLDER)/pretrained --data $(DATA_FOLDER) --folds tests/folds --version-1 models/wholetrack-crnn-gtzan/1
 	$(BIN)/wholetrack-train judge $(TWO_TOWERS) --audio $(DATA_FOLDER)/audio --free-music $(MUSIC) --label wholetrack-crnn-2
 	$(BIN)/wholetrack-train publish-two-towers $(TWO_TOWERS)/fold-0.pt --record docs/judged/wholetrack-crnn-2.json
 
-train-gtzan: $(VENV)/.training ## Train, evaluate and publish version 1 and its folds from DATA (hours; resumable)
+train-gtzan: $(VENV)/.training ## Train, evaluate and publish wholetrack-crnn-gtzan and its folds from DATA (hours; resumable)
 	for part in 1 2 3; do for protocol in artist-filtered random; do \
 	    $(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-$$protocol-$$part --data $(DATA) --protocol $$protocol --part $$part || exit 1; \
 	done; done
@@ -119,8 +119,8 @@ train-gtzan: $(VENV)/.training ## Train, evaluate and publish version 1 and its 
 	        --data $(DATA) --results docs/results/$(LABEL) || exit 1; \
 	done
 	$(BIN)/wholetrack-train fit $(RUNS)/$(LABEL)-all --data $(DATA) --protocol all
-	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --data $(DATA) --results docs/results/$(LABEL)
-	$(BIN)/wholetrack-train quantise models/wholetrack-crnn/1 --data $(DATA) --folds tests/folds
+	$(BIN)/wholetrack-train publish $(RUNS)/$(LABEL)-all --name wholetrack-crnn-gtzan --data $(DATA) --results docs/results/$(LABEL)
+	$(BIN)/wholetrack-train quantise models/wholetrack-crnn-gtzan/1 --data $(DATA) --folds tests/folds
 
 systems: $(VENV)/.training ## Train, record and publish the four published systems and the baseline (days; resumable)
 	for label in hilsdorf-crnn-3s campana-crnn-3s guimaraes-cnn-1.5s deepsound-crnn-29s; do \

@@ -32,7 +32,8 @@ models/<name>/<version>/
     CARD.md           the model card, for people to read: training data, metrics, limitations
 ```
 
-The default bundle is part of the package. In a checkout, all bundles below `models/` are served.
+The bundles `wholetrack-crnn` and `wholetrack-crnn-gtzan` are part of the package. In a checkout, all bundles below
+`models/` are served.
 `WHOLETRACK_MODELS_DIR` adds a folder of your own. The newest version of each name is served; if the versions are equal,
 the one in your folder. With `WHOLETRACK_MODEL_VERSIONS=all` the older ones are served, too, and requests name them as
 `NAME@VERSION`; each takes as much memory and time at start-up as a model of its own. Every folder there must be a model

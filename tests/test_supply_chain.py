@@ -241,7 +241,7 @@ def test_the_bill_of_materials_contains_the_version_ffmpeg_the_models_and_the_pa
             "dependencies": [{"ref": "L1"}],
         },
         binary,
-        [PROJECT / "models/wholetrack-crnn/1/model.json"],
+        [PROJECT / "models/wholetrack-crnn-gtzan/1/model.json"],
         PROJECT / "page/package-lock.json",
     )
     assert sbom["metadata"]["component"]["version"]
@@ -250,7 +250,7 @@ def test_the_bill_of_materials_contains_the_version_ffmpeg_the_models_and_the_pa
     assert (ffmpeg["name"], ffmpeg["version"]) == ("ffmpeg", "9.0.2")
     assert ffmpeg["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(b"ffmpeg").hexdigest()}]
     assert sbom["dependencies"][0] == {"ref": "L1", "dependsOn": [ffmpeg["bom-ref"]]}
-    assert (model["name"], model["version"]) == ("wholetrack-crnn", "1")
+    assert (model["name"], model["version"]) == ("wholetrack-crnn-gtzan", "1")
     bundled = json.loads((PROJECT / "page/package.json").read_text())["dependencies"]
     assert {package["name"]: package["version"] for package in packages} == bundled
     serif = next(package for package in packages if package["name"] == "@fontsource/instrument-serif")
@@ -259,5 +259,5 @@ def test_the_bill_of_materials_contains_the_version_ffmpeg_the_models_and_the_pa
     assert [(entry["alg"], len(entry["content"])) for entry in serif["hashes"]] == [("SHA-512", 128)]
     assert {package["bom-ref"] for package in packages} <= {each["ref"] for each in sbom["dependencies"]}
     network = next(each for each in model["components"] if each["name"] == "model.onnx")
-    content = (PROJECT / "models/wholetrack-crnn/1/model.onnx").read_bytes()
+    content = (PROJECT / "models/wholetrack-crnn-gtzan/1/model.onnx").read_bytes()
     assert network["hashes"][0]["content"] == hashlib.sha256(content).hexdigest()

@@ -45,6 +45,7 @@ def test_models_are_served_with_their_cards(server: Server) -> None:
     card = shown.pop("card")
     assert shown == listed
     assert (listed["labels"], listed["summary"]) == (card["labels"], card["summary"])
+    card = server.get("/v1/models/wholetrack-crnn-gtzan").json()["card"]
     assert len(card["labels"]) == 10
     assert card["windows"] == {
         "window_s": 3.0,

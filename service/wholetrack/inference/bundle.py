@@ -33,7 +33,7 @@ from wholetrack.settings import ModelVersions
 
 _PACKAGE = Path(__file__).parents[1]
 BUILT_IN_MODELS = _PACKAGE / "models" if (_PACKAGE / "models").is_dir() else _PACKAGE.parents[1] / "models"
-"""The bundles that come with the package: the default one inside a wheel, all of ``models/`` in a checkout."""
+"""The bundles that come with the package: two of them inside a wheel, all of ``models/`` in a checkout."""
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model.json"
 

@@ -10,7 +10,7 @@ from wholetrack.aggregation.window_scores import WindowLog, track_scores
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 
 
-@pytest.mark.parametrize("model", ["wholetrack-crnn", "deepsound-crnn"])
+@pytest.mark.parametrize("model", ["wholetrack-crnn-gtzan", "deepsound-crnn"])
 @pytest.mark.parametrize("seed", range(5))
 def test_parts_add_up_to_the_whole(model: str, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ TOO_LARGE = "[ONNXRuntimeError] : 6 : Status Message: /src/bfc_arena.cc:360 Fail
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn"]
+    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn-gtzan"]
 
 
 class Gpu:
@@ -83,7 +83,9 @@ def test_the_batch_is_halved_until_the_warm_up_succeeds(
     assert [sizes[:4] for sizes in gpu.sizes] == [[1, 16], [1, 8], [1, 4, 2, 1]]
     assert set(gpu.limits) == {1000}
     (message,) = caplog.messages
-    assert message.startswith("model wholetrack-crnn on cuda:0: at most 4 windows per batch instead of 16, because")
+    assert message.startswith(
+        "model wholetrack-crnn-gtzan on cuda:0: at most 4 windows per batch instead of 16, because"
+    )
     assert "Failed to allocate memory" in message
     assert "\n" not in message
 
@@ -152,7 +154,9 @@ def test_a_network_with_an_operator_that_onnxruntime_lacks_is_unavailable(bundle
 def test_a_network_that_no_device_could_run_breaks_the_contract(operator: str, output: str, bundle: Bundle) -> None:
     """An operator that the standard does not have, and an output that no operator computes."""
     invalid = replace(bundle, onnx=network(operator, "", output))
-    with pytest.raises(StartupError, match=r"^wholetrack-crnn: model.onnx is not a valid network \(.*\)$") as caught:
+    with pytest.raises(
+        StartupError, match=r"^wholetrack-crnn-gtzan: model.onnx is not a valid network \(.*\)$"
+    ) as caught:
         open_session(invalid, Settings(device=DeviceChoice.CPU))
     assert not isinstance(caught.value, UnavailableModelError)
 

@@ -22,7 +22,9 @@ from wholetrack.startup import build_pipeline
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(BUILT_IN_MODELS / "wholetrack-crnn" / "1", tmp_path / "wholetrack-crnn" / "1"))
+    return Path(
+        shutil.copytree(BUILT_IN_MODELS / "wholetrack-crnn-gtzan" / "1", tmp_path / "wholetrack-crnn-gtzan" / "1")
+    )
 
 
 def rewrite(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -88,7 +90,7 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
         ),
         (
             lambda bundle: replace_file(bundle, "model.onnx", b"junk"),
-            "wholetrack-crnn: model.onnx is not a valid network",
+            "wholetrack-crnn-gtzan: model.onnx is not a valid network",
         ),
         (
             lambda bundle: replace_file(bundle, "golden.npz", npz(windows=np.zeros((1, 39, 128)))),
@@ -132,14 +134,14 @@ def test_the_newest_version_is_served(bundle: Path) -> None:
     for version in ("9", "10"):
         copy = Path(shutil.copytree(bundle, bundle.parent / version))
         rewrite(copy, lambda card, version=version: card.update(version=version))  # type: ignore[misc]
-    assert load_bundles(bundle.parent.parent)["wholetrack-crnn"].card.version == "10"
+    assert load_bundles(bundle.parent.parent)["wholetrack-crnn-gtzan"].card.version == "10"
 
 
 def test_folders_add_up_and_the_later_one_takes_precedence(bundle: Path) -> None:
     rewrite(bundle, lambda card: card.update(summary="mine"))
     found = load_bundles(BUILT_IN_MODELS, bundle.parent.parent)
     assert found.keys() == load_bundles(BUILT_IN_MODELS).keys()
-    assert found["wholetrack-crnn"].card.summary == "mine"
+    assert found["wholetrack-crnn-gtzan"].card.summary == "mine"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_files_and_hidden_folders_beside_bundles_are_ignored(bundle: Path) -> No
     (bundle.parent / "notes.txt").touch()
     for name in (".git", "lost+found"):
         (bundle.parents[1] / name).mkdir()
-    assert load_bundles(bundle.parents[1]).keys() == {"wholetrack-crnn"}
+    assert load_bundles(bundle.parents[1]).keys() == {"wholetrack-crnn-gtzan"}
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:

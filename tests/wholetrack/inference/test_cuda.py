@@ -89,7 +89,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InferenceSession
 from wholetrack.inference.bundle import BUILT_IN_MODELS
 options = SessionOptions()
 options.log_severity_level = 4
-session = InferenceSession(options, str(BUILT_IN_MODELS / "wholetrack-crnn" / "1" / "model.onnx"), True, False)
+session = InferenceSession(options, str(BUILT_IN_MODELS / "wholetrack-crnn-gtzan" / "1" / "model.onnx"), True, False)
 session.initialize_session(["CUDAExecutionProvider"], [{{"device_id": "0"}}], set())
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

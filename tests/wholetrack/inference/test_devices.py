@@ -64,7 +64,7 @@ class Gpus:
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn"]
+    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn-gtzan"]
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_the_models_on_a_gpu_share_its_memory(gpus: Gpus, bundle: Bundle) -> Non
 
 def test_a_single_model_may_use_all_memory(gpus: Gpus, bundle: Bundle) -> None:
     gpus.devices(Settings(device=DeviceChoice.CUDA), 1).open(bundle)
-    assert gpus.opened == [("wholetrack-crnn", "cuda:0", 7200)]
+    assert gpus.opened == [("wholetrack-crnn-gtzan", "cuda:0", 7200)]
 
 
 def test_several_gpus_with_several_sessions_each(gpus: Gpus, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from wholetrack.settings import Precision, Settings
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn"]
+    return load_bundles(BUILT_IN_MODELS)["wholetrack-crnn-gtzan"]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ import {module}
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 from wholetrack.inference.session import open_session
 from wholetrack.settings import Settings
-open_session(load_bundles(BUILT_IN_MODELS)["wholetrack-crnn"], Settings(device="cpu"))
+open_session(load_bundles(BUILT_IN_MODELS)["wholetrack-crnn-gtzan"], Settings(device="cpu"))
 """
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "ORT_DISABLE_TELEMETRY": "0"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)

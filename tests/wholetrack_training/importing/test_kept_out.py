@@ -28,7 +28,7 @@ def in_build_context(path: str) -> bool:
 def test_the_default_folder_is_ignored_by_git_and_docker() -> None:
     assert f"/{OWN_MODELS}/" in (PROJECT / ".gitignore").read_text().split("\n")
     assert not in_build_context(f"{OWN_MODELS}/musicnn-msd/0.1.0/model.onnx")
-    assert in_build_context("models/wholetrack-crnn/1/model.onnx")
+    assert in_build_context("models/wholetrack-crnn/2/model.onnx")
 
 
 def test_images_contain_no_other_bundles_than_those_of_the_project() -> None:

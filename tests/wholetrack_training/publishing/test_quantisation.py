@@ -61,7 +61,7 @@ def test_an_8_bit_network_of_lower_accuracy_is_refused(
 
 
 def test_int8_is_evaluated_on_unseen_tracks_and_the_same_recipe(published: Path, toys: TrackSet) -> None:
-    bundled = BUILT_IN_MODELS / "wholetrack-crnn" / "1"
+    bundled = BUILT_IN_MODELS / "wholetrack-crnn-gtzan" / "1"
     with pytest.raises(PublishingError, match="do not have the recipe"):
         add_int8(published, [bundled], toys)
     card = json.loads((published / "model.json").read_text())

@@ -87,7 +87,7 @@ def test_a_temperature_is_used_only_if_it_reduces_the_calibration_error(
 @pytest.mark.parametrize(
     ("bundle", "label"),
     [
-        ("models/wholetrack-crnn/1", "wholetrack-crnn-3s"),
+        ("models/wholetrack-crnn-gtzan/1", "wholetrack-crnn-3s"),
         ("models/hilsdorf-crnn/1", "hilsdorf-crnn-3s"),
         ("models/campana-crnn/1", "campana-crnn-3s"),
         ("models/guimaraes-cnn/1", "guimaraes-cnn-1.5s"),

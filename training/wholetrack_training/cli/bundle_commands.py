@@ -10,7 +10,9 @@ import typer
 
 from wholetrack_training.cli.options import DataOption, FinishedRun, load_for_recipe, load_tracks
 
-BundleArgument = Annotated[Path, typer.Argument(help="Folder of a published bundle, such as models/wholetrack-crnn/1.")]
+BundleArgument = Annotated[
+    Path, typer.Argument(help="Folder of a published bundle, such as models/wholetrack-crnn-gtzan/1.")
+]
 
 
 def export(run: FinishedRun, to: Annotated[Path, typer.Argument(help="The ONNX file to write.")]) -> None:
