@@ -140,7 +140,7 @@ def test_a_truncated_mp3_is_predicted_with_a_warning(strict: Server, music: Path
     assert response.status_code == 200, response.text
     body = response.json()
     assert 45 < body["track"]["duration_s"] < 60
-    assert [warning["code"] for warning in body["warnings"]] == ["truncated"]
+    assert body["warnings"][0]["code"] == "truncated"
 
 
 def test_a_wav_shorter_than_its_header_states_is_predicted_with_a_warning(

@@ -26,6 +26,8 @@ FULL = {
     "hungarian-dance-5.ogg": 45.845,
 }
 
+N_GENRES = 16
+
 # Probabilities have four decimals.
 _ROUNDED = 6e-5
 
@@ -40,7 +42,7 @@ def check(body: dict[str, Any]) -> None:
     """Check what must hold for every prediction."""
     labels, windows, prediction = body["model"]["labels"], body["windows"], body["prediction"]
     rows = probabilities(body)
-    assert rows.shape == (windows["count"], len(labels)) == (len(windows["start_s"]), 10)
+    assert rows.shape == (windows["count"], len(labels)) == (len(windows["start_s"]), N_GENRES)
     assert ((rows >= 0) & (rows <= 1)).all()
     np.testing.assert_allclose(rows.sum(axis=1), 1.0, atol=len(labels) * _ROUNDED)
     leading = np.array([labels.index(genre) for genre in windows["genre"]])
@@ -48,7 +50,7 @@ def check(body: dict[str, Any]) -> None:
     audible = np.ones(len(rows), dtype=bool)
     audible[windows["silent"]] = False
     shares = rows[audible].sum(axis=0) / audible.sum()
-    votes = np.bincount(leading[audible], minlength=10)
+    votes = np.bincount(leading[audible], minlength=N_GENRES)
     summed, voted = prediction["summed_score"], prediction["majority_vote"]
     assert summed["genre"] == summed["top_k"][0]["genre"] == labels[shares.argmax()]
     assert summed["share"] == pytest.approx(shares.max(), abs=_ROUNDED)
@@ -67,7 +69,7 @@ def check(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "seconds"), FULL.items())
 def test_whole_recordings_are_predicted(server: Server, music: Path, name: str, seconds: float) -> None:
     recording = music / "audio" / "full" / name
-    response = server.post(recording, top_k=10)
+    response = server.post(recording, top_k=N_GENRES)
     assert response.status_code == 200, response.text
     body = response.json()
     check(body)
@@ -99,7 +101,7 @@ def test_every_lossless_format_gives_the_same_prediction(
     bodies = _post_converted(server, recorder, segment, [LOSSLESS[0], *_kinds_for(name, LOSSLESS[1:])], tmp_path)
     for kind, body in bodies.items():
         check(body)
-        assert body["warnings"] == [], kind
+        assert _warnings(body) == [], kind
         np.testing.assert_allclose(probabilities(body), probabilities(bodies[LOSSLESS[0]]), atol=1e-3)
 
 
@@ -108,12 +110,12 @@ def test_every_lossy_format_gives_a_similar_prediction(
     server: Server, recorder: Recorder, music: Path, tmp_path: Path, name: str
 ) -> None:
     codec = "mp3" if name.endswith("mp3") else "vorbis"
-    original = server.post(music / "audio" / "full" / name, top_k=10).json()
+    original = server.post(music / "audio" / "full" / name, top_k=N_GENRES).json()
     shares = _shares(original)
     segment = recorder.load(music / "audio" / "full" / name, codec)
     for kind, body in _post_converted(server, recorder, segment, _kinds_for(name, LOSSY), tmp_path).items():
         check(body)
-        assert body["warnings"] == [], kind
+        assert _warnings(body) == [], kind
         assert body["track"]["duration_s"] == pytest.approx(FULL[name], abs=0.2)
         converted = _shares(body)
         assert sum(abs(converted[genre] - share) for genre, share in shares.items()) / 2 < 0.25, kind
@@ -122,6 +124,11 @@ def test_every_lossy_format_gives_a_similar_prediction(
 def _kinds_for(name: str, kinds: Sequence[Kind]) -> Sequence[Kind]:
     """Return a third of the kinds, so that each one is tested with two of the six recordings."""
     return kinds[list(FULL).index(name) % 3 :: 3]
+
+
+def _warnings(body: dict[str, Any]) -> list[str]:
+    """Return the codes of all warnings about the file; whether the model knows such music is another question."""
+    return [warning["code"] for warning in body["warnings"] if warning["code"] != "out_of_domain"]
 
 
 def _shares(body: dict[str, Any]) -> dict[str, float]:
@@ -134,7 +141,7 @@ def _post_converted(
     bodies = {}
     for kind in kinds:
         recording = recorder.convert(segment, kind, folder / f"converted.{kind.suffix}")
-        response = server.post(recording, top_k=10)
+        response = server.post(recording, top_k=N_GENRES)
         assert response.status_code == 200, (kind, response.text)
         bodies[kind] = response.json()
         recording.unlink()
