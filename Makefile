@@ -76,7 +76,7 @@ pythons: ## Run the unit tests of the service on every supported Python that is 
 	$(PYTHON) tests/pythons.py
 
 bench: $(VENV)/.test ## Measure cost, throughput, fairness and overload (about 7 minutes); writes docs/bench and docs/PERFORMANCE.md
-	for name in startup track session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	for name in startup track models session first_answer probe throughput fairness overload; do $(BIN)/python -m bench.$$name --record || exit 1; done
 	$(BIN)/python -m bench.performance
 
 bench-page: $(VENV)/.test ## Measure the time until the page shows something, in Chromium (about a minute); writes docs/bench

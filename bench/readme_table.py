@@ -14,7 +14,7 @@ _BENCH, _MEMORY = "`make bench`", "`make bench-memory`"
 
 def table() -> str:
     """Return the table, and the sentence that says where its figures were measured."""
-    startup, track, probe, memory = map(read_record, ("startup", "track", "probe", "memory"))
+    startup, track, probe, memory, models = map(read_record, ("startup", "track", "probe", "memory", "models"))
     cpu = {name: track[name]["cpu_s"]["median"] for name in ("service", "decode_alone", "session_alone")}
     wall_s = track["service"]["wall_s"]["median"]
     busy, short, long, many = probe["four_uploads"], memory["short"], memory["long"], memory["many"]
@@ -41,7 +41,14 @@ def table() -> str:
             _MEMORY,
         ),
     ]
-    return "\n".join([*markdown_table(("", "", "measured by"), rows), "", _conditions(track, startup, probe, memory)])
+    return "\n".join(
+        [
+            *markdown_table(("", "", "measured by"), rows),
+            "",
+            _conditions(track, startup, probe, memory),
+            _model(track, models),
+        ]
+    )
 
 
 def _conditions(*records: Record) -> str:
@@ -51,6 +58,17 @@ def _conditions(*records: Record) -> str:
         f"Medians on {machine['cpus']} cores ({machine['processor']}), ffmpeg {machine['ffmpeg'].split('-')[0]}, "
         f"onnxruntime {machine['onnxruntime']} on the CPU, {dates}.\n"
         "The records with their spread are in [docs/bench](docs/bench)."
+    )
+
+
+def _model(track: Record, models: Record) -> str:
+    default, other = models["cpu_s"]
+    if track["model"] == default:
+        return f"All with the default model, {default}."
+    ratio = models["ratio"]["median"]
+    return (
+        f"All with the model {track['model']}. The default, {default}, takes {ratio:.1f} times the CPU time of\n"
+        f"{other} (`python -m bench.models`)."
     )
 
 

@@ -149,8 +149,9 @@ def main() -> None:
         n_windows = len(pipeline.normalised_windows(song, max_duration_s=_MAX_DURATION_S))
         with running_server(folder) as server:
             costs = measure(pipeline, server, song, options.repeats)
+        model = pipeline.model(None).card.name
         pipeline.close()
-    figures = {"song_seconds": SONG_SECONDS, "windows": n_windows, **summarise(costs)}
+    figures = {"model": model, "song_seconds": SONG_SECONDS, "windows": n_windows, **summarise(costs)}
     print_record("track", figures, folder=options.record)
 
 

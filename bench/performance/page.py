@@ -27,6 +27,7 @@ def page(records: dict[str, Record], summary: Record) -> str:
         "# Performance",
         *_introduction(records["track"]),
         *_cost_of_a_track(records["track"]),
+        *_cost_of_the_default_model(records["models"]),
         *_decoding(records["decoding"]),
         *_batches(records["session"]),
         *_throughput(records["throughput"], records["track"], summary),
@@ -59,7 +60,16 @@ def _introduction(track: Record) -> Iterable[str]:
     yield from paragraph(
         f"Measured on {track['date']} on {machine['cpus']} cores ({machine['processor']}), with ffmpeg "
         f"{machine['ffmpeg'].split('-')[0]}, onnxruntime {machine['onnxruntime']} on the CPU and Python "
-        f"{machine['python']}. The song is {track['song_seconds']} s of mp3 at 192 kb/s."
+        f"{machine['python']}, with the model {track['model']}. The song is {track['song_seconds']} s of mp3 at "
+        "192 kb/s."
+    )
+
+
+def _cost_of_the_default_model(models: Record) -> Iterable[str]:
+    default, other = models["cpu_s"]
+    yield from paragraph(
+        f"{default}, the default model, takes {median_and_range(models['ratio'])} times the CPU time of {other} for "
+        f"the whole request (`python -m bench.models` on {models['date']}). The target is 1.6."
     )
 
 
@@ -103,10 +113,10 @@ def _decoding(decoding: Record) -> Iterable[str]:
 
 
 def _batches(session: Record) -> Iterable[str]:
-    costs = session["cpu_ms_per_window"]["wholetrack-crnn"]
+    costs = session["cpu_ms_per_window"]["wholetrack-crnn-gtzan"]
     yield from ("", "## Batches")
     yield from paragraph(
-        "CPU milliseconds per window of the default model in one thread, by batch size, in float32 and in int8 "
+        "CPU milliseconds per window of wholetrack-crnn-gtzan in one thread, by batch size, in float32 and in int8 "
         "(`WHOLETRACK_CPU_PRECISION`). The model card states how int8 affects accuracy."
     )
     yield ""

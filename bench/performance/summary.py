@@ -7,7 +7,7 @@ from bench.records import Record, has_record, read_record
 
 _BENCHMARKS = (
     *("startup", "track", "session", "first_answer", "probe", "memory", "throughput", "fairness", "overload"),
-    *("decoding", "peers", "ceiling"),
+    *("decoding", "peers", "ceiling", "models"),
 )
 # Needs a machine with many cores and a GPU.
 _SCALING = "scaling"
@@ -32,6 +32,7 @@ def summarise(records: dict[str, Record]) -> Record:
     return {
         "measured": {name: {key: record[key] for key in ("date", "machine")} for name, record in records.items()},
         "cpu_ratio_to_floor": records["track"]["cpu_ratio_to_floor"],
+        "cpu_ratio_of_default_model": records["models"]["ratio"],
         "cpu_share_of_service": records["track"]["cpu_share_of_service"],
         **{name: throughput[name_in_record] for name, name_in_record in THROUGHPUT_RATIOS.items()},
         "throughput_ratio_to_peers": _of_peers(peers, "throughput_ratio"),
