@@ -41,14 +41,8 @@ def table() -> str:
             _MEMORY,
         ),
     ]
-    return "\n".join(
-        [
-            *markdown_table(("", "", "measured by"), rows),
-            "",
-            _conditions(track, startup, probe, memory),
-            _model(track, models),
-        ]
-    )
+    conditions = f"{_conditions(track, startup, probe, memory)} {_model(track, models)}"
+    return "\n".join([*markdown_table(("", "", "measured by"), rows), "", conditions])
 
 
 def _conditions(*records: Record) -> str:
@@ -62,14 +56,11 @@ def _conditions(*records: Record) -> str:
 
 
 def _model(track: Record, models: Record) -> str:
-    default, other = models["cpu_s"]
+    default, _ = models["cpu_s"]
     if track["model"] == default:
-        return f"All with the default model, {default}."
-    ratio = models["ratio"]["median"]
-    return (
-        f"All with the model {track['model']}. The default, {default}, takes {ratio:.1f} times the CPU time of\n"
-        f"{other} (`python -m bench.models`)."
-    )
+        return "All with the default model."
+    ratio = f"{models['ratio']['median']:.1f}"
+    return f"All with {track['model']}; the default takes {ratio} times the CPU time (`python -m bench.models`)."
 
 
 def main() -> None:
