@@ -150,3 +150,10 @@ def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
     refused = run("teach-music", tmp_path / "run", "--pool", tmp_path / "pool", "--weights", data, "--device", "cpu")
     assert refused.exit_code == 1
     assert "is not a pool of recordings" in refused.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_missing_gpu_is_reported(tmp_path: Path, data: Path) -> None:
+    refused = run("teach-music", tmp_path / "run", "--pool", tmp_path / "pool", "--weights", data)
+    assert refused.exit_code == 1
+    assert "finds no GPU on this machine" in refused.stderr

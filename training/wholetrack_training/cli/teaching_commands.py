@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Device(StrEnum):
@@ -50,6 +53,16 @@ def collect(
     typer.echo(f"{len(collected)} of {len(files)} recordings, {hours:.1f} hours")
 
 
+def _available(device: Device) -> torch.device:
+    import torch
+
+    from wholetrack_training.errors import DataError
+
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise DataError("PyTorch finds no GPU on this machine; --device cpu trains without one, in days")
+    return torch.device(device)
+
+
 def teach_music(
     run: RunArgument, pool: PoolOption, weights: WeightsOption, *, device: DeviceOption = Device.CUDA
 ) -> None:
@@ -64,7 +77,7 @@ def teach_music(
     from wholetrack_training.fitting.teachers import open_teachers
     from wholetrack_training.fitting.waveforms import Waveforms
 
-    plan, place = MusicPlan(), torch.device(device)
+    plan, place = MusicPlan(), _available(device)
     waveforms = Waveforms(read_pool(pool), place, torch.Generator().manual_seed(plan.seed))
     student = teach_music_tower(
         waveforms, open_teachers(weights).to(place), plan, mn04=weights / "mn04.npz", device=place, folder=run
@@ -89,8 +102,6 @@ def teach_folds(
 
     The results are ``fold-<k>.pt`` in the folder of the run; ``fold-0.pt`` learned from everything.
     """
-    import torch
-
     from wholetrack_training.data.audio_pool import read_pool
     from wholetrack_training.data.precomputed import load_precomputed
     from wholetrack_training.fitting.fold_data import ALL, fold_data, read_tags
@@ -99,7 +110,7 @@ def teach_folds(
 
     recordings, tags = read_pool(gtzan), read_tags(weights / "gtzan-taggrams.npz")
     tracks = load_precomputed(data / "gtzan-mel.npz", data / "tracks.csv")
-    training = FoldTraining(pool=pool, weights=weights, run=run, device=torch.device(device))
+    training = FoldTraining(pool=pool, weights=weights, run=run, device=_available(device))
     for left_out in fold or (ALL, 1, 2, 3):
         start = starting_network(
             run / "music.pt", weights, version_1 if left_out == ALL else folds / f"fold-{left_out}/1"
