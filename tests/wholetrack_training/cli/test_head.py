@@ -216,7 +216,7 @@ def test_names_and_bases_that_are_not_possible(music: Path, models: Path, tmp_pa
         (run(music, models, base="triplet"), "there is no model triplet with a network, neither among the built-in "),
         (run(music, models, base="twin@2"), "choose one with --base: twin"),
         (run(music, models, base="guimaraes-cnn"), "guimaraes-cnn 1 yields no embedding, which a head needs"),
-        (run(music, tmp_path / "none", base="guimaraes-cnn"), "there is none, so add a bundle with an embedding"),
+        (run(music, tmp_path / "none", base="guimaraes-cnn"), "choose a model that does with --base: wholetrack-crnn"),
         (run(music, other), "twin 1 yields no embedding, which a head needs; choose a model that does with --base: "),
     ):
         assert expected in complaint(result)

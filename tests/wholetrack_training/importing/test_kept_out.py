@@ -33,7 +33,11 @@ def test_the_default_folder_is_ignored_by_git_and_docker() -> None:
 
 def test_images_contain_no_other_bundles_than_those_of_the_project() -> None:
     copied = re.findall(r"^COPY (?!--from)(\S+)", (PROJECT / "Dockerfile").read_text(), re.MULTILINE)
-    assert [path for path in copied if "models" in path] == ["models/wholetrack-crnn", "models"]
+    assert [path for path in copied if "models" in path] == [
+        "models/wholetrack-crnn",
+        "models/wholetrack-crnn-gtzan",
+        "models",
+    ]
 
 
 def test_no_bundle_of_the_project_is_imported() -> None:

@@ -140,7 +140,7 @@ def publish_head(
 def _with_embedding(networks: Mapping[str, Path]) -> str:
     """Return the names of the models that yield an embedding."""
     found = [key for key, path in networks.items() if load_bundle(path).card.outputs.embedding]
-    return ", ".join(sorted(found)) or "there is none, so add a bundle with an embedding"
+    return ", ".join(sorted(found))
 
 
 def _has_models(folder: Path) -> bool:
