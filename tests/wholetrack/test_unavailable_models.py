@@ -69,7 +69,7 @@ def test_the_others_are_served_without_a_model_that_does_not_run(
     models: Path, tune: NDArray[np.float32], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     change_golden(models / BROKEN / "1")
-    settings = Settings(device="cpu", temp_dir=tmp_path)
+    settings = Settings(default_model=DEFAULT, device="cpu", temp_dir=tmp_path)
     song = wav_bytes(tune, 22050)
     responses: dict[str, httpx.Response] = {}
     n_received = 0

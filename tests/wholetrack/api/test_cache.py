@@ -46,7 +46,7 @@ def test_a_cached_prediction_is_the_same_except_for_its_times(prediction: TrackP
 
 
 def test_the_least_recently_used_prediction_is_evicted(prediction: TrackPrediction) -> None:
-    cache = PredictionCache(3 * 5000)
+    cache = PredictionCache(3 * 6000)
     for number in (1, 2, 3):
         cache.put(key(number), prediction)
     assert cache.get(key(1)) is not None

@@ -30,7 +30,9 @@ def predicted(
 @pytest.fixture(scope="module")
 def text(predicted: TrackPrediction) -> str:
     source = SourceFile("song.wav", "0" * 64, 1, began=time.monotonic())
-    return prediction_response(predicted, source, top_k=10, detail=WindowDetail.FULL).model_dump_json()
+    return prediction_response(
+        predicted, source, top_k=len(predicted.labels), detail=WindowDetail.FULL
+    ).model_dump_json()
 
 
 def test_numbers_have_no_more_decimals_than_they_mean(text: str) -> None:

@@ -61,7 +61,9 @@ def sizes(monkeypatch: pytest.MonkeyPatch) -> list[DecoderMemory]:
 
 
 def result(prediction: TrackPrediction) -> tuple[object, ...]:
-    return prediction.stream, prediction.duration_s, prediction.summed_score, prediction.majority_vote
+    """Return what is predicted. The batches in which windows are classified affect the last digits of a share."""
+    ranked = [(entry.genre, round(entry.share, 5)) for entry in prediction.summed_score.ranked]
+    return prediction.stream, prediction.duration_s, ranked, prediction.majority_vote
 
 
 @pytest.mark.usefixtures("with_bundled_ffmpeg")

@@ -83,6 +83,8 @@ def rename(*path: str | int, to: str) -> Callable[[dict[str, Any]], None]:
 
 
 def without_tags(card: dict[str, Any]) -> None:
+    tags = {tag["name"] if isinstance(tag, dict) else tag for tag in card["outputs"]["tags"]["labels"]}
+    card["parents"] = {child: parent for child, parent in card["parents"].items() if child not in tags}
     del card["outputs"]["tags"], card["unverified"]
 
 

@@ -130,6 +130,10 @@ def _limitations(card: ModelCard) -> Iterator[str]:
         f"Only GTZAN's genres ({_listed(GTZAN)}) were learned from labels. What the model knows of the others comes "
         "from the networks that taught it."
     )
+    yield (
+        "The scores depend on the level of a recording, unlike those of version 1: the spectrogram of the music tower "
+        "is not relative to the loudest value of a window. The tower was taught with gains from -12 to 6 dB."
+    )
     yield "Music from most of the world is missing from all sets of recordings that the model was judged by."
 
 
