@@ -35,7 +35,6 @@ MSD_TAGGERS = ("msd_musicnn", LONG_TAGGER)
 # Frames per second of gtzan-mel.npz: 387 frames sampled from 30 s.
 _FRAME_RATE = 387 / 30
 _JITTER = 2
-_N_LOSSES = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,7 @@ class JointTraining:
             lambda: self._losses_of_audio() | self._losses_of_spectrograms(),
             [*towers, *others, *added],
             TeachingSchedule(plan.steps, plan.warm_up, plan.weight_decay, plan.averaging),
-            weights=torch.ones(_N_LOSSES, device=self.device),
+            device=self.device,
             plan=repr(asdict(plan)),
             checkpoint=checkpoint,
         )

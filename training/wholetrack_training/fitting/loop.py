@@ -50,11 +50,11 @@ def teach(
     rates: Sequence[tuple[nn.Module, float]],
     schedule: TeachingSchedule,
     *,
-    weights: Tensor,
+    device: torch.device,
     plan: str,
     checkpoint: Path,
 ) -> None:
-    """Minimise the weighted sum of some losses, or continue an interrupted run.
+    """Minimise the sum of some losses, or continue an interrupted run.
 
     Afterwards the network has the averaged weights. The statistics of batch normalisation stay as they were published:
     those of music that is unlike the music of AudioSet undo what a network knows.
@@ -64,7 +64,7 @@ def teach(
         losses: Draws a batch and returns the losses by name.
         rates: Parts of the network, which together have all its parameters, with the learning rate of each.
         schedule: How the weights follow the losses.
-        weights: Weight of each loss, in order.
+        device: Where the network is.
         plan: Everything that distinguishes the run from others, as text.
         checkpoint: File from which an interrupted run continues; its folder must exist.
 
@@ -82,12 +82,12 @@ def teach(
     )
     stored = _Checkpoint(checkpoint, plan, {"network": network, "averaged": averaged, "optimiser": optimiser})
     progress = _Progress(schedule.steps)
-    for step in range(stored.restore(weights.device), schedule.steps):
+    for step in range(stored.restore(device), schedule.steps):
         for group, (_, rate) in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.factor(step)
         found = losses()
         optimiser.zero_grad(set_to_none=True)
-        (torch.stack([*found.values()]) * weights).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([*found.values()]).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
         optimiser.step()
         averaged.update_parameters(network)

@@ -83,14 +83,15 @@ def teach_music_tower(
     lengths = {name: len(scale.mean) for name, scale in scales.items() if name != "mn04"}
     student = MusicStudent(mn04, lengths).to(device)
     spectrogram = Spectrogram(MUSIC_FEATURES, AUDIO.sample_rate, MUSIC_FRAMES).to(device)
-    weights = torch.tensor([plan.weights[name] for name in scales], device=device)
 
     def losses() -> dict[str, Tensor]:
         stretches = draw(waveforms, plan.stretches, plan.changes)
         targets = teachers.targets(stretches)
         found = student(spectrogram(window_samples(stretches)))
         found["mn04"] = scales["mn04"].standardised(found["mn04"])
-        return {name: scale.loss(found[name], targets[name].joined()) for name, scale in scales.items()}
+        return {
+            name: plan.weights[name] * scale.loss(found[name], targets[name].joined()) for name, scale in scales.items()
+        }
 
     rates = [(student.mn04, plan.learning_rate), (student.heads, plan.learning_rate * plan.head_rate)]
     schedule = TeachingSchedule(plan.steps, plan.warm_up, plan.weight_decay, plan.averaging)
@@ -98,7 +99,7 @@ def teach_music_tower(
     for number in range(1, plan.rounds + 1):
         _log.info("Round %d/%d", number, plan.rounds)
         checkpoint = folder / f"music-checkpoint-{number}.pt"
-        teach(student, losses, rates, schedule, weights=weights, plan=repr(asdict(plan)), checkpoint=checkpoint)
+        teach(student, losses, rates, schedule, device=device, plan=repr(asdict(plan)), checkpoint=checkpoint)
     return student.eval()
 
 
