@@ -59,7 +59,7 @@ def _model(track: Record, models: Record) -> str:
     default, _ = models["cpu_s"]
     if track["model"] == default:
         return "All with the default model."
-    ratio = f"{models['ratio']['median']:.1f}"
+    ratio = f"{models['ratio']['median']:.2f}"
     return f"All with {track['model']}; the default takes {ratio} times the CPU time (`python -m bench.models`)."
 
 

@@ -13,8 +13,7 @@ from wholetrack.contracts import WarningCode
 from wholetrack.pipeline import Pipeline
 
 # For each model: the largest confidence for a sound that is not music, the largest share of GTZAN's clips that are out
-# of domain, and how many of the six whole recordings are in domain. The threshold of version 2 is one that nine tenths of
-# the clips reach if they are held out.
+# of domain, and how many of the six whole recordings are in domain.
 BOUNDS = {"wholetrack-crnn-gtzan": (0.3, 0.02, 6), "wholetrack-crnn": (0.4, 0.14, 4)}
 SOUNDS = {
     "white noise": "anoisesrc=color=white:amplitude=0.3",

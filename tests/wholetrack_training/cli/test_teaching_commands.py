@@ -156,4 +156,4 @@ def test_bad_input_is_refused(tmp_path: Path, data: Path) -> None:
 def test_a_missing_gpu_is_reported(tmp_path: Path, data: Path) -> None:
     refused = run("teach-music", tmp_path / "run", "--pool", tmp_path / "pool", "--weights", data)
     assert refused.exit_code == 1
-    assert "finds no GPU on this machine" in refused.stderr
+    assert "PyTorch found no GPU" in refused.stderr

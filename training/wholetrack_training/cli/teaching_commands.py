@@ -59,7 +59,7 @@ def _available(device: Device) -> torch.device:
     from wholetrack_training.errors import DataError
 
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise DataError("PyTorch finds no GPU on this machine; --device cpu trains without one, in days")
+        raise DataError("PyTorch found no GPU. Use --device cpu to train without one; this takes days")
     return torch.device(device)
 
 
