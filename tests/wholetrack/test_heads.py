@@ -196,6 +196,7 @@ def _set(**fields: Any) -> Callable[[dict[str, Any]], None]:
         (_set(labels=["one", "two", "two"]), "labels must be distinct"),
         (_set(parents={"morning": "day"}), "parents: 'day', the parent of 'morning', is not one of the labels"),
         (_set(name="other"), "states a different name or version"),
+        (_set(domain={"tag": "calmness", "least_probability": 0.5}), r"domain: 'calmness' is not one of the tags \(is"),
     ],
 )
 def test_a_head_that_does_not_fit(tmp_path: Path, change: Callable[[dict[str, Any]], None], complaint: str) -> None:

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from wholetrack.contracts.features import Spec
 from wholetrack.contracts.model_card import ModelCard, PublishedSpec
 from wholetrack.contracts.outputs import ScoresSpec
-from wholetrack.contracts.taxonomy import TaxonomySpec, check_parents, check_taxonomies
+from wholetrack.contracts.taxonomy import TaxonomySpec, check_domain_tag, check_parents, check_taxonomies
 
 
 class BaseModelSpec(Spec):
@@ -50,7 +50,13 @@ class HeadCard(PublishedSpec):
         return self
 
     def joined_with(self, base: ModelCard) -> ModelCard:
-        """Return the contract of the model that consists of the network of ``base`` and this head."""
+        """Return the contract of the model that consists of the network of ``base`` and this head.
+
+        Raises:
+            ValueError: If the domain names a tag that the base does not have.
+        """
+        if self.domain:
+            check_domain_tag(self.domain.tag, base.outputs.tags.names if base.outputs.tags else ())
         own = {name: getattr(self, name) for name in PublishedSpec.model_fields}
         scores = ScoresSpec(name=base.outputs.scores.name, yields="probabilities")
         return base.model_copy(

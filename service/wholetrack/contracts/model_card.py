@@ -8,7 +8,13 @@ from pydantic import Field, model_validator
 
 from wholetrack.contracts.features import AudioSpec, Spec
 from wholetrack.contracts.outputs import InputSpec, OutputsSpec
-from wholetrack.contracts.taxonomy import TaxonomySpec, check_parents, check_taxonomies, check_unverified
+from wholetrack.contracts.taxonomy import (
+    TaxonomySpec,
+    check_domain_tag,
+    check_parents,
+    check_taxonomies,
+    check_unverified,
+)
 
 
 class WindowingSpec(Spec):
@@ -163,8 +169,8 @@ class ModelCard(BundleSpec):
         check_parents(self.parents, self.labels, tags)
         check_taxonomies(self.taxonomies, self.labels)
         check_unverified(self.unverified, self.labels, tags)
-        if self.domain and self.domain.tag is not None and self.domain.tag not in tags:
-            raise ValueError(f"domain: {self.domain.tag!r} is not one of the tags")
+        if self.domain:
+            check_domain_tag(self.domain.tag, tags)
         return self
 
     @property

@@ -42,6 +42,10 @@ class Rows:
     def __getitem__(self, rows: slice) -> Rows:
         return Rows(tuple(array[rows] for array in self.arrays))
 
+    def copy(self) -> Rows:
+        """Return a copy, which does not keep the arrays alive that these rows were cut from."""
+        return Rows(tuple(array.copy() for array in self.arrays))
+
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of one row of each array."""

@@ -82,6 +82,16 @@ def check_unverified(unverified: Sequence[str], labels: Sequence[str], tags: Seq
             raise ValueError(f"unverified: {name!r} is not one of the tags{_hint(name, tags)}")
 
 
+def check_domain_tag(tag: str | None, tags: Sequence[str]) -> None:
+    """Check that the tag that decides whether a recording is in domain, if there is one, is among the tags.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if tag is not None and tag not in tags:
+        raise ValueError(f"domain: {tag!r} is not one of the tags{_hint(tag, tags)}")
+
+
 def _hint(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name, known, n=1)
     return f" (is it {close[0]!r}?)" if close else f": {', '.join(known)}" if known else ""

@@ -174,8 +174,9 @@ def load_head(folder: Path, base: Bundle, *, key: str) -> Bundle:
                 "wholetrack-train head, or serve that network"
             )
         head = read_head(_read_checked(folder / card.head.file, card.head.sha256), card, base.card)
+        joined = card.joined_with(base.card)
     _check_names(card, folder)
-    return replace(base, card=card.joined_with(base.card), document=document, head=head, base=key)
+    return replace(base, card=joined, document=document, head=head, base=key)
 
 
 def _key_of_base(folder: Path, known: Mapping[str, Path]) -> str:

@@ -186,7 +186,8 @@ class Worker:
         found, begin = [], 0
         for part in batch:
             end = begin + len(part.windows)
-            found.append(part.track.converted(outputs[begin:end]))
+            # A track may keep its rows until it ends. A view would keep the outputs of the whole batch.
+            found.append(part.track.converted(outputs[begin:end].copy()))
             begin = end
         with self._batches.lock:
             if self.abandoned:

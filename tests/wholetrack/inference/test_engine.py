@@ -39,6 +39,21 @@ def test_outputs_are_in_the_order_of_the_windows(device: FakeDevice, engine: Eng
         assert numbers_of(track) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_track_does_not_keep_the_outputs_of_others_in_its_batch(device: FakeDevice, engine: Engine) -> None:
+    received: list[Rows] = []
+    with engine.open_track() as first, engine.open_track() as second:
+        first.on_output = lambda _, outputs: received.append(outputs)
+        first.put(numbered(0))
+        device.entered.acquire()
+        first.put(numbered(1))
+        second.put(numbered(101, 102))
+        device.permits.release(10)
+        assert numbers_of(first) == [0, 1]
+        assert numbers_of(second) == [101, 102]
+    assert device.batches == [[0], [1, 101, 102]]
+    assert all(array.base is None for outputs in received for array in outputs.arrays)
+
+
 def test_a_track_without_windows_has_no_outputs(engine: Engine) -> None:
     with engine.open_track() as track:
         assert track.finish() is None
