@@ -23,7 +23,8 @@ def tones(*hz: float, seconds: float = 3.0) -> AudioPool:
 
 
 def waveforms(pool: AudioPool) -> Waveforms:
-    return Waveforms(pool, torch.device("cpu"), torch.Generator().manual_seed(1))
+    torch.manual_seed(1)
+    return Waveforms(pool, torch.device("cpu"))
 
 
 def loudest_hz(samples: torch.Tensor, rate: int) -> list[float]:

@@ -78,7 +78,7 @@ def teach_music(
     from wholetrack_training.fitting.waveforms import Waveforms
 
     plan, place = MusicPlan(), _available(device)
-    waveforms = Waveforms(read_pool(pool), place, torch.Generator().manual_seed(plan.seed))
+    waveforms = Waveforms(read_pool(pool), place)
     student = teach_music_tower(
         waveforms, open_teachers(weights).to(place), plan, mn04=weights / "mn04.npz", device=place, folder=run
     )

@@ -64,8 +64,7 @@ class FoldTraining:
 
     @cached_property
     def _music(self) -> Waveforms:
-        generator = torch.Generator().manual_seed(JointPlan().seed)
-        return Waveforms(read_pool(self._pool), self._device, generator)
+        return Waveforms(read_pool(self._pool), self._device)
 
 
 def starting_network(music: Path, weights: Path, version_1: Path) -> TwoTowerCrnn:

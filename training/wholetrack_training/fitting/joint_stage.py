@@ -108,7 +108,7 @@ class JointTraining:
         """
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.teachers, self.music = plan, device, teachers, music
-        self._recordings = Waveforms(data.audio, device, torch.Generator().manual_seed(plan.seed))
+        self._recordings = Waveforms(data.audio, device)
         self._genres = data.audio_genres.to(device)
         self._frames, self._frame_genres = data.frames.to(device), data.genres.to(device)
         self._tags = data.tags.to(device)
@@ -148,6 +148,7 @@ class JointTraining:
             [*towers, *others, *added],
             TeachingSchedule(plan.steps, plan.warm_up, plan.weight_decay, plan.averaging),
             device=self.device,
+            seed=plan.seed,
             plan=repr(asdict(plan)),
             checkpoint=checkpoint,
         )

@@ -60,7 +60,8 @@ def labelled_features(network: TwoTowerCrnn, audio: AudioPool, plan: LabelPlan) 
         plan: How many changed copies to add.
     """
     inputs = NetworkInputs()
-    waveforms = Waveforms(audio, torch.device("cpu"), torch.Generator().manual_seed(plan.seed))
+    torch.manual_seed(plan.seed)
+    waveforms = Waveforms(audio, torch.device("cpu"))
     seconds = torch.from_numpy(np.diff(audio.offsets)) / POOL_RATE
     each = torch.arange(len(audio)).repeat_interleave((seconds / WINDOW_S).round().clamp(min=1).long())
     recordings, features = [], []

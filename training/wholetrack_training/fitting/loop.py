@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 _LOG_STEPS = 50
 _MAX_GRADIENT = 5.0
-_SAVE_STEPS = 500
+_SAVE_STEPS = 20
+# Larger than any number of steps, so that no two runs share a seed.
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def teach(
     schedule: TeachingSchedule,
     *,
     device: torch.device,
+    seed: int,
     plan: str,
     checkpoint: Path,
 ) -> None:
@@ -65,6 +68,8 @@ def teach(
         rates: Parts of the network, which together have all its parameters, with the learning rate of each.
         schedule: How the weights follow the losses.
         device: Where the network is.
+        seed: Seed of all randomness. Every step has its own, so that a run that continues draws what it would have drawn
+            without the interruption.
         plan: Everything that distinguishes the run from others, as text.
         checkpoint: File from which an interrupted run continues; its folder must exist.
 
@@ -85,6 +90,7 @@ def teach(
     for step in range(stored.restore(device), schedule.steps):
         for group, (_, rate) in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * schedule.factor(step)
+        torch.manual_seed(seed * _SEED_STRIDE + step)
         found = losses()
         optimiser.zero_grad(set_to_none=True)
         torch.stack([*found.values()]).sum().backward()  # type: ignore[no-untyped-call]

@@ -99,7 +99,16 @@ def teach_music_tower(
     for number in range(1, plan.rounds + 1):
         _log.info("Round %d/%d", number, plan.rounds)
         checkpoint = folder / f"music-checkpoint-{number}.pt"
-        teach(student, losses, rates, schedule, device=device, plan=repr(asdict(plan)), checkpoint=checkpoint)
+        teach(
+            student,
+            losses,
+            rates,
+            schedule,
+            device=device,
+            seed=plan.seed + number - 1,
+            plan=repr(asdict(plan)),
+            checkpoint=checkpoint,
+        )
     return student.eval()
 
 

@@ -50,20 +50,19 @@ UNCHANGED = SoundChanges(speed=0.0, mixed=0.0, equaliser_db=0.0, low_passed=0.0,
 class Waveforms:
     """Stretches of audio from random positions of random recordings.
 
-    Recordings that are shorter than a stretch are repeated.
+    Recordings that are shorter than a stretch are repeated. All randomness is that of PyTorch's global generator.
     """
 
-    def __init__(self, pool: AudioPool, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(self, pool: AudioPool, device: torch.device) -> None:
         """Copy a pool to a device.
 
         Args:
             pool: The recordings.
             device: Where to compute.
-            generator: Source of all randomness, on the CPU.
         """
         self._samples = torch.from_numpy(pool.samples.copy()).to(device)
         self._offsets = torch.from_numpy(pool.offsets)
-        self._device, self._generator = device, generator
+        self._device = device
         self.n_recordings = len(pool)
 
     def draw(self, recordings: Tensor, seconds: float, changes: SoundChanges) -> Stretches:
@@ -90,7 +89,7 @@ class Waveforms:
         n = len(audio)
         low, high = changes.mix_db
         gain = 10 ** ((low + (high - low) * self._uniform(n)) / 20) * (self._uniform(n) < changes.mixed)
-        other = torch.randperm(n, generator=self._generator)
+        other = torch.randperm(n)
         return audio + gain.to(self._device)[:, None] * audio[other.to(self._device)]
 
     def _filtered(self, audio: Tensor, length: int, changes: SoundChanges) -> Tensor:
@@ -103,7 +102,7 @@ class Waveforms:
         low, high = changes.gain_db
         gain_db = (low + (high - low) * self._uniform(n, 1)).to(self._device)
         if changes.equaliser_db:
-            knots = torch.randn(n, _EQUALISER_KNOTS, generator=self._generator) * changes.equaliser_db
+            knots = torch.randn(n, _EQUALISER_KNOTS) * changes.equaliser_db
             gain_db = gain_db + _curve(knots.to(self._device), hz)
         gain = 10 ** (gain_db / 20) * (length / audio.shape[1])
         if changes.low_passed:
@@ -115,7 +114,7 @@ class Waveforms:
         return filtered
 
     def _uniform(self, *shape: int) -> Tensor:
-        return torch.rand(*shape, generator=self._generator)
+        return torch.rand(*shape)
 
 
 class Stretches:
