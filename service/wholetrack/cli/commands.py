@@ -151,10 +151,11 @@ def predict(
             embedding=embedding,
             settings=settings,
         )
-        with closing(predictions) as results:
+        with closing(predictions) as predicted:
+            results = plotted(predicted, plot) if plot else predicted
             if output is None:
                 all_succeeded = print_predictions(
-                    plotted(results, plot) if plot else results,
+                    results,
                     output_format,
                     files=recordings,
                     labels=labels,

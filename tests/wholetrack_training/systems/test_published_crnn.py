@@ -31,5 +31,8 @@ def test_the_network_has_the_outputs_of_its_bundle() -> None:
 def test_another_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not hold"):
         read_crnn(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(DataError, match="does not hold"):
+        read_crnn(tmp_path)
     with pytest.raises(DataError, match="does not hold"):
         read_crnn(PROJECT / "models/hilsdorf-crnn/1")

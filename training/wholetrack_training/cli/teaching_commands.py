@@ -70,19 +70,18 @@ def teach_music(
 
     The result, ``music.pt`` in the folder of the run, is shared by all folds.
     """
-    import torch
-
     from wholetrack_training.data.audio_pool import read_pool
     from wholetrack_training.fitting.music_stage import MusicPlan, teach_music_tower
     from wholetrack_training.fitting.teachers import open_teachers
     from wholetrack_training.fitting.waveforms import Waveforms
+    from wholetrack_training.systems.checkpoints import write_tensors
 
     plan, place = MusicPlan(), _available(device)
     waveforms = Waveforms(read_pool(pool), place)
     student = teach_music_tower(
         waveforms, open_teachers(weights).to(place), plan, mn04=weights / "mn04.npz", device=place, folder=run
     )
-    torch.save({name: value.cpu() for name, value in student.state_dict().items()}, run / "music.pt")
+    write_tensors(run / "music.pt", {name: value.cpu() for name, value in student.state_dict().items()})
     typer.echo(f"taught: {run / 'music.pt'}")
 
 

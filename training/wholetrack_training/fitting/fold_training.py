@@ -15,7 +15,7 @@ from wholetrack_training.fitting.joint_stage import JointPlan, JointTraining
 from wholetrack_training.fitting.label_stage import LabelPlan, fit_labels
 from wholetrack_training.fitting.teachers import Teachers, open_teachers
 from wholetrack_training.fitting.waveforms import Waveforms
-from wholetrack_training.systems.checkpoints import load_network, new_network, save_network
+from wholetrack_training.systems.checkpoints import load_network, new_network, read_tensors, save_network
 from wholetrack_training.systems.music_student import MusicStudent
 from wholetrack_training.systems.published_crnn import read_crnn
 from wholetrack_training.systems.taggers.weights import read_weights
@@ -80,7 +80,7 @@ def starting_network(music: Path, weights: Path, version_1: Path) -> TwoTowerCrn
     """
     labels = read_weights(weights / "mn04.npz").labels
     try:
-        state = torch.load(music, weights_only=True, map_location="cpu")
+        state = read_tensors(music, torch.device("cpu"))
         lengths = {
             name.split(".")[1]: len(value)
             for name, value in state.items()
@@ -88,7 +88,7 @@ def starting_network(music: Path, weights: Path, version_1: Path) -> TwoTowerCrn
         }
         student = MusicStudent(weights / "mn04.npz", lengths)
         student.load_state_dict(state)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         raise DataError(f"{music} does not hold a taught music tower: {error}") from error
     tags = kept_tags(labels)
     network = new_network(tags)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wholetrack_training.errors import DifferentRunError
+from wholetrack_training.systems.checkpoints import read_tensors, write_tensors
 
 _log = logging.getLogger(__name__)
 
@@ -68,8 +69,8 @@ def teach(
         rates: Parts of the network, which together have all its parameters, with the learning rate of each.
         schedule: How the weights follow the losses.
         device: Where the network is.
-        seed: Seed of all randomness. Every step has its own, so that a run that continues draws what it would have drawn
-            without the interruption.
+        seed: Seed of all randomness. Every step has its own, so that a run that continues draws the same as if
+            it had not been interrupted.
         plan: Everything that distinguishes the run from others, as text.
         checkpoint: File from which an interrupted run continues; its folder must exist.
 
@@ -142,7 +143,7 @@ class _Checkpoint:
         """
         if not self._path.exists():
             return 0
-        state = torch.load(self._path, weights_only=True, map_location=device)
+        state = read_tensors(self._path, device)
         if state["plan"] != self._plan:
             raise DifferentRunError(f"{self._path} belongs to a run with another plan; choose another folder")
         for name, part in self._parts.items():
@@ -154,6 +155,4 @@ class _Checkpoint:
         if step % _SAVE_STEPS and step != steps:
             return
         state = {name: part.state_dict() for name, part in self._parts.items()}
-        unfinished = self._path.with_suffix(".unfinished")
-        torch.save({"plan": self._plan, "step": step} | state, unfinished)
-        unfinished.replace(self._path)
+        write_tensors(self._path, {"plan": self._plan, "step": step} | state)

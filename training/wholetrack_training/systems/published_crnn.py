@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def read_crnn(bundle: Path) -> Crnn:
         state["attention.score.weight"] = stored[_first(nodes["MatMul"].input, stored)].T
         state |= _recurrent(*(stored[name] for name in nodes["GRU"].input[1:4]))
         network.load_state_dict(state)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, StopIteration, DecodeError) as error:
         raise DataError(f"{bundle} does not hold {GTZAN_AUDIO.sample_rate} Hz wholetrack-crnn 1: {error}") from error
     return network.eval()
 
