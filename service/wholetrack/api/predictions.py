@@ -26,7 +26,7 @@ from wholetrack.api.threads import PredictionThreads
 from wholetrack.api.tracing import Attributes, Tracing
 from wholetrack.api.upload import Upload, UploadLimits, receive_upload
 from wholetrack.cancellation import Cancellation
-from wholetrack.contracts import TrackPrediction
+from wholetrack.contracts import Detail, TrackPrediction
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.observer import Observer
 from wholetrack.pipeline import Pipeline
@@ -116,6 +116,9 @@ class Predictions:
         """
         deadline = Deadline(self._settings.request_timeout_s)
         self._check(parameters)
+        if response_format is not ResponseFormat.JSON:
+            # Tables and pictures show neither. With the defaults, they share a cached prediction with JSON.
+            parameters = parameters.model_copy(update={"tags": None, "embedding": Detail.NONE})
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(permits(key, self._admission))

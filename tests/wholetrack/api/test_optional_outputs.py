@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,6 +22,7 @@ from wholetrack import startup
 from wholetrack.api.admission import Admission
 from wholetrack.api.app import create_app
 from wholetrack.cli.verify import compare
+from wholetrack.contracts import Detail, TrackPrediction
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
@@ -65,6 +67,25 @@ def outputs(
     path.write_bytes(song)
     fine, coarse = pipeline.normalised_windows(path, max_duration_s=60).arrays
     return run_network((models / "twin/1/model.onnx").read_bytes(), {"fine": fine, "coarse": coarse})
+
+
+def test_tables_do_not_keep_outputs_that_they_do_not_show(
+    app: tuple[Pipeline, AppClient], song: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, client = app
+    asked: list[tuple[Detail | None, Detail | None]] = []
+    predict = pipeline.predict
+
+    def recorded(path: Path, **options: Any) -> TrackPrediction:
+        asked.append((options["tags"], options["embedding"]))
+        return predict(path, **options)
+
+    monkeypatch.setattr(pipeline, "predict", recorded)
+    # Bytes behind the end of the audio make these other recordings.
+    for number, name in enumerate(("csv", "jsonl", "svg", "json")):
+        recording = song + bytes([number])
+        post(client, recording, format=name, tags="windows", embedding="windows").raise_for_status()
+    assert asked == [(None, Detail.NONE)] * 3 + [(Detail.WINDOWS, Detail.WINDOWS)]
 
 
 def test_requests_that_mean_the_same_share_a_cached_prediction(app: tuple[Pipeline, AppClient], song: bytes) -> None:

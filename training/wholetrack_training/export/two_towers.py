@@ -15,7 +15,6 @@ from wholetrack.contracts import (
     EmbeddingSpec,
     InputSpec,
     OutputsSpec,
-    RelativeToMax,
     ScoresSpec,
     TagSpec,
     TagsSpec,
@@ -24,7 +23,7 @@ from wholetrack.contracts import (
 )
 from wholetrack_training.export.to_onnx import OPSET, ExportedGraph
 from wholetrack_training.systems.checkpoints import new_network
-from wholetrack_training.systems.gtzan import gtzan_features
+from wholetrack_training.systems.network_inputs import SPECTRUM_FEATURES
 from wholetrack_training.systems.tag_kinds import KINDS, published_tags
 from wholetrack_training.systems.taxonomy import AUDIOSET, GENRES, GTZAN, PARENTS, UNVERIFIED
 from wholetrack_training.systems.two_towers import (
@@ -43,9 +42,6 @@ SCORES, TAGS, EMBEDDING = "scores", "tags", "embedding"
 
 HOP_S = 1.0
 """The default hop, a whole number of steps of the music tower."""
-
-_RANGE_DB = 60.0
-
 
 KNOWN_GENRE = "known genre"
 """The tag that the music belongs to one of the genres, which decides whether a recording is in domain."""
@@ -152,7 +148,7 @@ def interface_of(network: PublishedTwoTowers) -> dict[str, Any]:
                 name=SPECTRUM,
                 shape=("N", SPECTRUM_FRAMES, SPECTRUM_BANDS),
                 frames=SPECTRUM_FRAMES,
-                features=gtzan_features(RelativeToMax(range_db=_RANGE_DB)),
+                features=SPECTRUM_FEATURES,
             ),
             InputSpec(
                 name=MUSIC,
