@@ -117,7 +117,7 @@ def _batches(session: Record) -> Iterable[str]:
     yield from ("", "## Batches")
     yield from paragraph(
         "CPU milliseconds per window of wholetrack-crnn-gtzan in one thread, by batch size, in float32 and in int8 "
-        "(`WHOLETRACK_CPU_PRECISION`). The model card states how int8 affects accuracy."
+        "(`WHOLETRACK_CPU_PRECISION`). Its card states how int8 affects accuracy. wholetrack-crnn has no int8 network."
     )
     yield ""
     yield from markdown_table(

@@ -161,7 +161,8 @@ class Settings(BaseSettings):
         default=Precision.FLOAT32,
         description="Precision on the CPU: float32, or int8, which classifies about twice as many windows per second. "
         "With int8 the probabilities of a window differ, but genres and accuracy hardly change (the bundle's CARD.md "
-        "has the figures). A bundle without an int8 network runs in float32.",
+        "has the figures). A bundle without an int8 network, such as "
+        "wholetrack-crnn, runs in float32.",
     )
     cuda_batch: PositiveInt = Field(
         default=256,

@@ -6,7 +6,10 @@ from typing import Any
 
 from wholetrack.api.formats import ResponseFormat
 
-_LABELS = ["blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"]
+_LABELS = [
+    *("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock"),
+    *("electronic", "ambient", "folk", "funk", "soul", "soundtrack"),
+]
 
 PREDICTION: dict[str, Any] = {
     "track": {
@@ -21,7 +24,7 @@ PREDICTION: dict[str, Any] = {
     },
     "model": {
         "name": "wholetrack-crnn",
-        "version": "1",
+        "version": "2",
         "device": "cpu",
         "precision": "float32",
         "window_s": 3.0,
@@ -51,14 +54,14 @@ PREDICTION: dict[str, Any] = {
         "start_s": [0.0, 1.0],
         "genre": ["jazz", "jazz"],
         "probabilities": [
-            [0.18, 0.02, 0.01, 0.01, 0.01, 0.74, 0.0, 0.01, 0.01, 0.01],
-            [0.24, 0.03, 0.01, 0.01, 0.01, 0.68, 0.0, 0.01, 0.0, 0.01],
+            [0.18, 0.02, 0.01, 0.01, 0.01, 0.74, 0.0, 0.01, 0.01, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.24, 0.03, 0.01, 0.01, 0.01, 0.68, 0.0, 0.01, 0.0, 0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
         ],
     },
     "tags": {
         "track": [
-            {"tag": "calm", "kind": "mood", "probability": 0.83},
-            {"tag": "voice", "kind": "voice", "probability": 0.07},
+            {"tag": "Jazz", "kind": "genre", "probability": 0.83},
+            {"tag": "Singing", "kind": "voice", "probability": 0.07, "unverified": True},
         ],
     },
     "embedding": {"length": 4, "track": [0.5, -0.5, 0.1, 0.7]},
@@ -83,26 +86,25 @@ EXAMPLES_OF_FORMATS = {
 
 _SUMMARY: dict[str, Any] = {
     "name": "wholetrack-crnn",
-    "version": "1",
+    "version": "2",
     "device": "cpu",
     "precision": "float32",
     "default": True,
     "available": True,
     "unavailable_reason": None,
     "labels": _LABELS,
-    "summary": "A convolutional recurrent network for ten genres.",
+    "summary": "CRNN with two convolutional towers, 3 s windows, 16 genres, tags and an embedding",
 }
 
 MODELS: dict[str, Any] = {"models": [_SUMMARY]}
 MODEL: dict[str, Any] = {
     **_SUMMARY,
     "card": {
-        "schema_version": 1,
+        "schema_version": 2,
         "name": "wholetrack-crnn",
-        "version": "1",
+        "version": "2",
         "labels": _LABELS,
-        "windows": {"window_s": 3.0, "hop_s": 1.0, "frames": 39},
-        "metrics": {"artist_filtered": {"runs": 3, "track_accuracy_summed": 0.65}},
+        "windows": {"window_s": 3.0, "hop_s": 1.0, "last_window": "align_to_end"},
     },
 }
 

@@ -60,7 +60,8 @@ class PredictParameters(BaseModel):
     taxonomy: str | None = Field(
         default=None,
         description="Name of a taxonomy of the model, such as gtzan. Its genres replace the labels of the model, and "
-        "the probability of a genre is the sum of the probabilities of its labels. Default: the labels of the model.",
+        "the probability of a genre is the sum of the probabilities of its labels. Labels that belong to none of its "
+        "genres are left out, and the rest is scaled to add up to 1. Default: the labels of the model.",
         examples=[None],
     )
     tags: Detail | None = Field(
@@ -72,7 +73,7 @@ class PredictParameters(BaseModel):
     embedding: Detail = Field(
         default=Detail.NONE,
         description="Embedding: none, track (one vector for the track) or windows (also one for each window). Only for "
-        "models with an embedding.",
+        "models with an embedding. Other formats than JSON and events show neither tags nor embeddings.",
         examples=["none"],
     )
 
@@ -156,8 +157,8 @@ class Prediction(BaseModel):
         "share of the first genre."
     )
     in_domain: bool | None = Field(
-        description="Whether the recording resembles the music that the model was trained on; null if the model cannot "
-        "tell."
+        description="Whether the recording seems to be music of a kind that the model knows; null if the model "
+        "cannot tell."
     )
 
 
@@ -190,7 +191,9 @@ class TagProbability(BaseModel):
     parent: str | None = Field(
         default=None, description="Parent genre, such as electronic for house. Omitted for a tag without one."
     )
-    probability: float = Field(description="Calibrated probability that the tag applies, from 0 to 1.")
+    probability: float = Field(
+        description="Probability that the tag applies; calibrated unless the tag is unverified, from 0 to 1."
+    )
     unverified: bool = Field(
         default=False, description="True for a tag that could not be judged because there were too few recordings."
     )

@@ -160,7 +160,7 @@ def _check_scores(name: str, yields: str, scores: NDArray[np.float32]) -> None:
 def _check_tags(model: onnx.ModelProto, name: str, yields: str, tags: NDArray[np.float32]) -> None:
     if yields == "probabilities" and not ((tags >= 0) & (tags <= 1)).all():
         raise NetworkImportError(
-            f"the output {name!r} has values from {tags.min():.3g} to {tags.max():.3g}, which are no probabilities: "
+            f"the output {name!r} has values from {tags.min():.3g} to {tags.max():.3g}, which are not probabilities: "
             "set yields to logits, if a sigmoid is missing"
         )
     if yields == "logits" and (operator := produced_by(model, name)) in {"Sigmoid", "Softmax"}:
