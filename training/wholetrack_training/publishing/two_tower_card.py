@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wholetrack.contracts import ModelCard
+from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.markdown import markdown_table
 from wholetrack_training.systems.taxonomy import GTZAN
 
@@ -142,8 +143,9 @@ def _beyond(metrics: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _cells(share: Mapping[str, Any]) -> tuple[str, str, str]:
-    low, high = share["interval"]
-    return str(share["n"]), f"{share['share']:.3f}", f"{low:.3f} to {high:.3f}"
+    counted = Share(share["right"], share["n"])
+    low, high = counted.interval
+    return str(counted.n), f"{counted.value:.3f}", f"{low:.3f} to {high:.3f}"
 
 
 def _listed(names: Sequence[str]) -> str:
