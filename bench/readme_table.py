@@ -50,7 +50,7 @@ def _conditions(*records: Record) -> str:
     dates = " and ".join(sorted({record["date"] for record in records}))
     return (
         f"Medians on {machine['cpus']} cores ({machine['processor']}), ffmpeg {machine['ffmpeg'].split('-')[0]}, "
-        f"onnxruntime {machine['onnxruntime']} on the CPU, {dates}.\n"
+        f"onnxruntime {machine['onnxruntime']} on the CPU, {dates}. "
         "The records with their spread are in [docs/bench](docs/bench)."
     )
 
@@ -60,7 +60,10 @@ def _model(track: Record, models: Record) -> str:
     if track["model"] == default:
         return "All with the default model."
     ratio = f"{models['ratio']['median']:.2f}"
-    return f"All with {track['model']}; the default takes {ratio} times the CPU time (`python -m bench.models`)."
+    return (
+        f"Measured when {track['model']} was the default; {default} takes {ratio} times the CPU time "
+        "(`python -m bench.models`)."
+    )
 
 
 def main() -> None:

@@ -60,8 +60,8 @@ def _introduction(track: Record) -> Iterable[str]:
     yield from paragraph(
         f"Measured on {track['date']} on {machine['cpus']} cores ({machine['processor']}), with ffmpeg "
         f"{machine['ffmpeg'].split('-')[0]}, onnxruntime {machine['onnxruntime']} on the CPU and Python "
-        f"{machine['python']}, with the model {track['model']}. The song is {track['song_seconds']} s of mp3 at "
-        "192 kb/s."
+        f"{machine['python']}, when {track['model']} was the default model. The song is "
+        f"{track['song_seconds']} s of mp3 at 192 kb/s."
     )
 
 

@@ -89,8 +89,9 @@ def _accuracy(metrics: Mapping[str, Any]) -> list[str]:
         "labelled recordings to learn from. It was chosen on the recordings beyond GTZAN; for each of their figures it "
         "was chosen on all recordings but the judged one.",
         "",
-        "Which parts are added up to a score, and how much the tags of each tagger count, was chosen among 50 "
-        "combinations by their accuracy on all of these recordings. The figures are therefore a little too high.",
+        "Which parts are added up to a score, and how much the tags of each tagger count, was chosen by "
+        "hand among about 50 combinations by their accuracy on all of these recordings. The figures are therefore a "
+        "little too high.",
     ]
 
 
