@@ -39,10 +39,7 @@ def _nothing_is_left_behind(strict: Server) -> Iterator[None]:
     before = strict.descriptors()
     yield
     strict.wait_until_clean()
-    deadline = time.monotonic() + 10
-    while strict.descriptors() > before:
-        assert time.monotonic() < deadline, f"{before} descriptors before, {strict.descriptors()} after"
-        time.sleep(0.05)
+    strict.wait_for_descriptors(before)
 
 
 @pytest.fixture

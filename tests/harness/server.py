@@ -77,6 +77,19 @@ class Server:
         """Return the number of open descriptors that are not network connections."""
         return int(self.process.num_fds()) - len(self.process.net_connections())
 
+    def wait_for_descriptors(self, limit: int) -> None:
+        """Wait until at most `limit` descriptors are open: a connection is closed after its client has left.
+
+        Raises:
+            AssertionError: If more are still open after the timeout.
+        """
+        until(
+            lambda: self.descriptors() <= limit,
+            seconds=20,
+            poll_s=0.02,
+            context=lambda: f"at most {limit} descriptors expected, {self.descriptors()} open",
+        )
+
     def wait_until_clean(self, seconds: float = 20.0) -> None:
         """Wait until no upload and no decoder is left.
 
@@ -118,7 +131,7 @@ def running_server(
             yield server
             if process.poll() is None:
                 server.wait_until_clean()
-                assert server.descriptors() <= before, f"{before} descriptors before, {server.descriptors()} after"
+                server.wait_for_descriptors(before)
                 process.send_signal(signal.SIGTERM)
             status = process.wait(timeout=_EXIT_S)
             assert status == 0, f"ended with {status}: {log.read_text()}"

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
 
+from wholetrack_training.errors import DataError
 from wholetrack_training.export.two_towers import KNOWN_GENRE, KnownGenre
 from wholetrack_training.results.audio_figures import as_document, audio_figures
 from wholetrack_training.results.audio_page import audio_section, figure_lines, read_judged_models
@@ -224,3 +225,10 @@ def _repeated(found: ClassifiedSet, times: int) -> ClassifiedSet:
         tags=np.tile(found.tags, (times, 1)),
         window_tags=np.tile(found.window_tags, (times, 1)),
     )
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"figures": {}}'])
+def test_a_damaged_record_is_reported(tmp_path: Path, content: str) -> None:
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(DataError, match="is not a record of a judged model"):
+        read_judged_models(tmp_path)

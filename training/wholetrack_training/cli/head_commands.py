@@ -46,7 +46,7 @@ def head(
     licence: Annotated[
         str | None, typer.Option(help="Licence of the head, as an SPDX expression; default: that of the base.")
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Number of folds of the cross-validation.")] = 10,
+    folds: Annotated[int, typer.Option(min=3, help="Number of folds of the cross-validation.")] = 10,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="Hold out one recording, or one artist, at a time.")
     ] = False,

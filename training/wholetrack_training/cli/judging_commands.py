@@ -31,7 +31,7 @@ def judge(
     free_music: Annotated[Path | None, typer.Option(help="Folder of free music; default: none.")] = None,
     to: JudgedOption = JUDGED,
 ) -> None:
-    """Judge a model on recordings that its networks were not trained on, through the service's pipeline.
+    """Judge a model on recordings of artists that its networks were not trained on, through the service's pipeline.
 
     The outputs and the figures are recorded. Checkpoints are exported first, unless that was done before.
     """

@@ -23,7 +23,7 @@ _DOMAIN = (
     ("clips_left_out", "the same, without the label of their genre"),
     ("beyond", "recordings beyond GTZAN"),
     ("beyond_left_out", "the same, without the label of their genre"),
-    ("free_music", "free music of any genre"),
+    ("free_music", "free music of any genre, which may have taught the network"),
     ("no_music", "noise, tones, hum, clicks and speech"),
     ("precision", "precision"),
 )

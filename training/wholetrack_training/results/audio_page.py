@@ -37,7 +37,7 @@ _DOMAIN_ROWS: tuple[tuple[str, Callable[[DomainFigures], Share | None]], ...] = 
     ("beyond GTZAN, recordings of a genre of the model", lambda domain: domain.beyond),
     ("the same, without the label of their genre", lambda domain: domain.beyond_left_out),
     ("beyond GTZAN, recordings of no genre of the model", lambda domain: domain.beyond_unlabelled),
-    ("free music of any genre", lambda domain: domain.free_music),
+    ("free music of any genre, which may have taught the network", lambda domain: domain.free_music),
     ("noise, tones, hum, clicks and speech", lambda domain: domain.no_music),
     ("precision", lambda domain: domain.precision),
 )
@@ -62,10 +62,12 @@ def read_judged_models(folder: Path) -> dict[str, JudgedModel]:
     Raises:
         DataError: If a record is damaged.
     """
-    return {
-        path.stem: JudgedModel(tuple(json.loads(path.read_text())["labels"]), read_figures(path))
-        for path in sorted(folder.glob("*.json"))
-    }
+    return {path.stem: _read_model(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _read_model(path: Path) -> JudgedModel:
+    figures = read_figures(path)
+    return JudgedModel(tuple(json.loads(path.read_text())["labels"]), figures)
 
 
 def audio_section(models: Mapping[str, JudgedModel]) -> list[str]:
