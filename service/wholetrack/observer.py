@@ -9,7 +9,13 @@ from wholetrack.contracts import ModelCard, Rows, TaxonomySpec
 
 
 class Observer:
-    """Receives the audio and the windows of one track as they become available. This one ignores them."""
+    """Receives the waveform and the windows of one track as they become available. This one ignores them.
+
+    Attributes:
+        peaks_per_s: Number of peaks of the waveform per second of audio that it wants; 0 for none.
+    """
+
+    peaks_per_s = 0
 
     def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
         """Note that the track is about to be decoded from its beginning.
@@ -22,8 +28,13 @@ class Observer:
             taxonomy: The taxonomy in which the genres are read; None for the labels of the model.
         """
 
-    def decoded(self, samples: NDArray[np.float32]) -> None:
-        """Receive the next samples, mono at the sample rate of the model, ``[n_samples]``."""
+    def decoded(self, n_samples: int, peaks: NDArray[np.float32]) -> None:
+        """Note that more of the track was decoded.
+
+        Args:
+            n_samples: Number of further samples at the sample rate of the model.
+            peaks: The largest absolute value of each interval that is complete by now, ``[n_peaks]``.
+        """
 
     def cut(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
         """Receive the starts of the next windows in seconds, and whether each is silent, ``[n_windows]``."""

@@ -34,8 +34,8 @@ from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.extraction.windows import ExtractedWindows, WindowExtractor
 from wholetrack.features.grid import WindowGrid
-from wholetrack.features.windows import WindowBlock
 from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.observer import Observer
@@ -224,11 +224,11 @@ class Pipeline:
         served = self.model(model)
         track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
         with self._open(track) as decoding:
-            blocks = list(track.blocks(decoding))
+            rows = [block.rows for block in track.blocks(decoding, keep_silent=True)]
             decoding.summary()
-        return Rows.joined([served.features.normalised(block) for block in blocks])
+        return Rows.joined(rows)
 
-    def _open(self, track: _Track) -> Decoding:
+    def _open(self, track: _Track) -> Decoding[NDArray[np.float32]]:
         rate = track.served.card.audio.sample_rate
         return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, plan=track.plan)
 
@@ -240,9 +240,8 @@ class Pipeline:
                 track.windows.add(block.start_s, block.silent)
                 track.observer.cut(block.start_s, block.silent)
                 self._check_length(track)
-                windows = track.normalised(block)
                 with track.timer.measure("inference"):
-                    queue.put(windows)
+                    queue.put(block.rows)
                 if not decoding.ended:
                     slot.yield_slot(stalled=decoding.stalled)
             track.cancellation.check()
@@ -280,28 +279,23 @@ class _Track:
         self.timer = _StageTimer()
         self.windows = WindowLog()
 
-    def blocks(self, decoding: Decoding) -> Iterator[WindowBlock]:
+    def blocks(
+        self, decoding: Decoding[NDArray[np.float32]], *, keep_silent: bool = False
+    ) -> Iterator[ExtractedWindows]:
         """Yield the windows of the track as it is decoded."""
-        stream = self.served.features.stream(self.grid)
+        extractor = WindowExtractor(
+            self.served.features, self.grid, peaks_per_s=self.observer.peaks_per_s, keep_silent=keep_silent
+        )
         pcm = decoding.blocks()
         while True:
             with self.timer.measure("decode"):
                 samples = next(pcm, None)
             if samples is None:
-                break
-            self.observer.decoded(samples)
+                return
             with self.timer.measure("features"):
-                block = stream.push(samples)
+                block = extractor.push(samples, is_last=decoding.ended)
+            self.observer.decoded(len(samples), block.peaks)
             yield block
-        if stream.n_samples:
-            with self.timer.measure("features"):
-                block = stream.finish()
-            yield block
-
-    def normalised(self, block: WindowBlock) -> Rows:
-        """Normalise the windows of a block that are not silent."""
-        with self.timer.measure("features"):
-            return self.served.features.normalised(block, ~block.silent)
 
 
 def _prediction(

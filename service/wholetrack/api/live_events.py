@@ -48,14 +48,14 @@ class LiveEvents(Observer):
         uploaded: Set on the event loop once the recording has been received.
     """
 
+    peaks_per_s = PEAKS_PER_S
+
     def __init__(self, detail: WindowDetail) -> None:
         self.uploaded = asyncio.Event()
         self._detail = detail
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._queue: deque[Callable[[], None]] = deque()
-        # Used by the thread of the track only.
-        self._waveform = _Waveform(1)
         # Used by take only.
         self._attempt: _Attempt | None = None
 
@@ -63,14 +63,12 @@ class LiveEvents(Observer):
 
     def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
         """Add the beginning of an attempt to decode the track."""
-        self._waveform = _Waveform(card.audio.sample_rate)
         self._queue.append(partial(self._begin, card, hop_s, taxonomy))
 
-    def decoded(self, samples: NDArray[np.float32]) -> None:
+    def decoded(self, n_samples: int, peaks: NDArray[np.float32]) -> None:
         """Add the peaks of the waveform."""
-        if len(samples):
-            self._waveform.add(samples)
-            self._append(partial(self._add_peaks, self._waveform.decoded_s, self._waveform.take()))
+        if n_samples:
+            self._append(partial(self._add_peaks, n_samples, peaks))
 
     def cut(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
         """Add the times of windows. They are sent once they have been classified."""
@@ -115,10 +113,10 @@ class LiveEvents(Observer):
         is_first = self._attempt is None or not self._attempt.is_announced
         self._attempt = _Attempt(card, hop_s, taxonomy, is_first=is_first)
 
-    def _add_peaks(self, decoded_s: float, peaks: list[float]) -> None:
+    def _add_peaks(self, n_samples: int, peaks: NDArray[np.float32]) -> None:
         assert self._attempt
-        self._attempt.decoded_s = decoded_s
-        self._attempt.peaks += peaks
+        self._attempt.n_samples += n_samples
+        self._attempt.peaks += np.minimum(peaks, 1.0).astype("f8").round(_PEAK_DECIMALS).tolist()
 
     def _add_windows(self, start_s: NDArray[np.float64], silent: NDArray[np.bool_]) -> None:
         assert self._attempt
@@ -133,7 +131,7 @@ class _Attempt:
     """What has happened in one attempt to decode the track and has not been sent."""
 
     def __init__(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None, *, is_first: bool) -> None:
-        self.decoded_s = 0.0
+        self.n_samples = 0
         self.peaks: list[float] = []
         self.scores = LiveScores(card)
         self.is_announced = False
@@ -154,9 +152,8 @@ class _Attempt:
             scores = folded(scores, self._card.labels, self._taxonomy)
         first, self._n_sent = self._n_sent, self._n_sent + len(scores.start_s)
         if self.peaks:
-            events.append(
-                Event("progress", {"decoded_s": self.decoded_s, "windows": self._n_sent, "peaks": self.peaks})
-            )
+            decoded_s = round(self.n_samples / self._card.audio.sample_rate, 3)
+            events.append(Event("progress", {"decoded_s": decoded_s, "windows": self._n_sent, "peaks": self.peaks}))
             self.peaks = []
         if len(scores.start_s) and detail is not WindowDetail.NONE:
             events.append(Event("windows", {"first": first} | window_fields(scores, self._labels, detail)))
@@ -175,30 +172,3 @@ class _Attempt:
             },
             "peaks_per_s": PEAKS_PER_S,
         }
-
-
-class _Waveform:
-    """The largest absolute value of each tenth of a second."""
-
-    def __init__(self, sample_rate: int) -> None:
-        self._sample_rate = sample_rate
-        self._n_per_peak = max(1, sample_rate // PEAKS_PER_S)
-        self._rest = np.zeros(0, dtype=np.float32)
-        self._peaks: list[float] = []
-        self._n_samples = 0
-
-    @property
-    def decoded_s(self) -> float:
-        return round(self._n_samples / self._sample_rate, 3)
-
-    def add(self, samples: NDArray[np.float32]) -> None:
-        self._n_samples += len(samples)
-        samples = np.concatenate([self._rest, samples])
-        n_peaks = len(samples) // self._n_per_peak
-        whole, self._rest = np.split(samples, [n_peaks * self._n_per_peak])
-        peaks = np.abs(whole).reshape(n_peaks, self._n_per_peak).max(axis=1)
-        self._peaks += np.minimum(peaks, 1.0).astype("f8").round(_PEAK_DECIMALS).tolist()
-
-    def take(self) -> list[float]:
-        peaks, self._peaks = self._peaks, []
-        return peaks

@@ -1,4 +1,4 @@
-"""Decode a file to blocks of mono PCM.
+"""Decode a file to blocks of mono PCM, or to what a receiver makes of it.
 
 Each part of a file gets an ffmpeg process of its own, and none outlives the ``with`` statement::
 
@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Generic, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.contracts import StreamInfo, TrackWarning, WarningCode
-from wholetrack.decoding.audio_parts import AudioPart, find_audio_parts
+from wholetrack.decoding.audio_parts import find_audio_parts
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_run import FfmpegRun
@@ -29,13 +29,12 @@ from wholetrack.decoding.memory_shortage import may_lack_memory
 from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
 from wholetrack.decoding.plan import THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.decoding.program_size import program_bytes
+from wholetrack.decoding.receiving import Received, Receiver, SampleReceiver, T
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 
-# Twelve seconds at 22,050 Hz. The scheduler counts these blocks.
-_BLOCK_SAMPLES = 1 << 18
 # A whole recording below -60 dB of full scale is silence, or the remainder of channels that cancel each other.
 _SILENT_PEAK = 1e-3
 
@@ -86,10 +85,20 @@ class FfmpegDecoder:
         """Kill all ffmpeg processes and stop the sandbox."""
         self.sandbox.close()
 
-    def open(self, path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan = THOROUGH) -> Decoding:
+    def open(
+        self, path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan = THOROUGH
+    ) -> Decoding[NDArray[np.float32]]:
+        """Start decoding a file to samples: :meth:`open_with` a receiver of mono samples, ``[n_samples]``."""
+        receiver = SampleReceiver(sample_rate=sample_rate)
+        return self.open_with(receiver, path, sample_rate=sample_rate, max_duration_s=max_duration_s, plan=plan)
+
+    def open_with(
+        self, receiver: Receiver[T], path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan
+    ) -> Decoding[T]:
         """Start decoding a file.
 
         Args:
+            receiver: Receives the output of ffmpeg.
             path: A seekable file. It must not change or disappear while it is being decoded.
             sample_rate: Sample rate of the output in Hz.
             max_duration_s: Longer recordings are rejected while they are being decoded.
@@ -103,6 +112,7 @@ class FfmpegDecoder:
         return Decoding(
             self.ffmpeg,
             path,
+            receiver,
             sample_rate=sample_rate,
             max_duration_s=max_duration_s,
             plan=plan,
@@ -112,7 +122,7 @@ class FfmpegDecoder:
         )
 
 
-class Decoding:
+class Decoding(Generic[T]):
     """Decodes the parts of a file one after the other. Leaving it as a context manager kills ffmpeg.
 
     Blocks are read by one thread. :meth:`kill` can be called from any thread and ends the output.
@@ -127,6 +137,7 @@ class Decoding:
         self,
         ffmpeg: Ffmpeg,
         path: Path,
+        receiver: Receiver[T],
         *,
         sample_rate: int,
         max_duration_s: float,
@@ -137,6 +148,7 @@ class Decoding:
     ) -> None:
         self._ffmpeg = ffmpeg
         self._path = path
+        self._receiver = receiver
         self._sample_rate = sample_rate
         self._max_duration_s = max_duration_s
         self._sandbox = sandbox
@@ -152,7 +164,7 @@ class Decoding:
         self._cpus = cpus
         self._cpu = cpus.acquire() if cpus else None
         try:
-            self._run = self._start(self._parts[0])
+            self._run = self._start(0)
         except BaseException:
             self._release_cpu()
             raise
@@ -173,32 +185,32 @@ class Decoding:
         self._was_killed = True
         self._run.kill()
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the samples, mono with full scale at 1.0.
+    def blocks(self) -> Iterator[T]:
+        """Yield what the receiver made of the audio.
 
         Yields:
-            Blocks of about 262,144 samples, ``[n_samples]``. While ffmpeg stalls, blocks are shorter or empty.
+            The contents of blocks of about 262,144 samples. While ffmpeg stalls, and at the end of a part, blocks are
+            shorter or empty.
 
         Raises:
             ServiceError: ``audio_too_long`` as soon as more audio than allowed was decoded; ``unsupported_media`` as
                 soon as the sample rate is known to be impossible.
             DecodeAgainError: As soon as quick decoding turns out not to be enough.
         """
-        pending: list[NDArray[np.float32]] = []
-        n_pending = 0
-        for samples in self._samples():
-            pending.append(samples)
-            n_pending += len(samples)
-            self.n_samples += len(samples)
-            self._check_duration()
-            self.stalled = self._run.stalled
-            # The last block of a part may be empty. A file of many parts without audio must yield as well.
-            if self.stalled or n_pending >= _BLOCK_SAMPLES or not len(samples):
-                yield np.concatenate(pending)
-                pending, n_pending = [], 0
-        self.stalled, self.ended = False, True
-        if n_pending:
-            yield np.concatenate(pending)
+        for index in range(len(self._parts)):
+            if index:
+                self._start_next(index)
+            for block in self._run.blocks():
+                self._check_format()
+                if block.ended:
+                    self._finish_part(block)
+                self.n_samples += block.n_samples
+                self._check_duration()
+                self.stalled = block.stalled
+                self.ended = block.ended and (self._was_killed or index + 1 == len(self._parts))
+                yield block.content
+            if self._was_killed:
+                return
 
     def summary(self) -> DecodedAudio:
         """Return a description of the decoded audio. Call it after the last block.
@@ -226,40 +238,40 @@ class Decoding:
         self._check_silence()
         return DecodedAudio(streams[0], sum(outcome.duration_s for outcome in decoded), warnings)
 
-    def _samples(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the samples of all parts."""
-        for index, part in enumerate(self._parts):
-            if index:
-                self._start_next(part)
-            for samples in self._run.blocks():
-                self._check_format()
-                yield samples
-            outcome = self._run.outcome()
-            self._outcomes.append(outcome)
-            self._peak = max(self._peak, self._run.peak)
-            if self._was_killed:
-                return
-            # Only now the log has been read to its end.
-            self._check_format()
-            if outcome.duration_s > 0 and not self._run.log.n_formats and not self._plan.exact:
-                self._decode_exactly("ffmpeg does not log its filters")
+    def _finish_part(self, last: Received[T]) -> None:
+        """Wait for ffmpeg to end, and check once more that quick decoding was enough.
 
-    def _start(self, part: AudioPart) -> FfmpegRun:
+        Raises:
+            DecodeAgainError: If it was not.
+        """
+        outcome = self._run.outcome()
+        self._outcomes.append(outcome)
+        self._peak = max(self._peak, last.peak)
+        if self._was_killed:
+            return
+        # Only now the log has been read to its end.
+        self._check_format()
+        if outcome.duration_s > 0 and not self._run.log.n_formats and not self._plan.exact:
+            self._decode_exactly("ffmpeg does not log its filters")
+
+    def _start(self, index: int) -> FfmpegRun[T]:
         return FfmpegRun(
             self._ffmpeg,
             self._sandbox,
             self._path,
-            part,
+            self._parts[index],
             sample_rate=self._sample_rate,
             limits=self._limits,
             cpu=self._cpu,
             exact=self._plan.exact,
+            receiver=self._receiver,
+            is_last=index + 1 == len(self._parts),
         )
 
-    def _start_next(self, part: AudioPart) -> None:
+    def _start_next(self, index: int) -> None:
         with self._run:
             pass
-        self._run = self._start(part)
+        self._run = self._start(index)
         if self._was_killed:
             self._run.kill()
 

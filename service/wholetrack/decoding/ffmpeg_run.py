@@ -1,29 +1,25 @@
-"""One ffmpeg process that decodes one part of a file to mono samples."""
+"""One ffmpeg process that decodes one part of a file."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import secrets
+import select
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Generic, Self
 
 from wholetrack.decoding.audio_parts import AudioPart
 from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
 from wholetrack.decoding.limits import allowed_cpu_s
-from wholetrack.decoding.mixing import MonoMixer
 from wholetrack.decoding.outcome import Outcome, check_sample_rate, decoder_stopped
-from wholetrack.decoding.pcm import PcmReader
-from wholetrack.decoding.pipes import OutputReader
-from wholetrack.decoding.resampling import Resampler
-from wholetrack.decoding.validity import SampleCheck
+from wholetrack.decoding.pipes import BLOCK_TIMEOUT_S, LogReader
+from wholetrack.decoding.receiving import Received, Receiver, T
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
@@ -45,7 +41,7 @@ _CPU_LIMIT_STEP_S = 5.0
 _MAX_TAGS_BYTES = 8 << 20
 
 
-class FfmpegRun:
+class FfmpegRun(Generic[T]):
     """A running ffmpeg process. Leaving it as a context manager kills the process.
 
     Blocks are read by one thread. :meth:`kill` can be called from any thread and ends the output.
@@ -59,6 +55,8 @@ class FfmpegRun:
         limits: Resource limits of the process.
         cpu: Number of the CPU to pin the process to; None to let the kernel choose.
         exact: Whether to decode exactly; see :meth:`Ffmpeg.decode_command`.
+        receiver: Receives its output.
+        is_last: Whether the part is the last one of the file.
 
     Attributes:
         log: What the process logged.
@@ -79,26 +77,26 @@ class FfmpegRun:
         limits: Limits,
         cpu: int | None,
         exact: bool,
+        receiver: Receiver[T],
+        is_last: bool,
     ) -> None:
         self._path = path
         self._sample_rate = sample_rate
+        self._exact = exact
+        self._receiver = receiver
+        self._is_last = is_last
         self._was_killed = False
         self._cpu_limit_s = allowed_cpu_s(0.0)
         self._n_samples = 0
         self._data_bytes = 0
-        self._validity = SampleCheck()
-        self._mixer: MonoMixer | None = None
-        self._resampler: Resampler | None = None
+        self._latest: Received[T] = Received(content=receiver.nothing)
         marker = f"{secrets.token_hex(8)}:"
         self.log = FfmpegLog(marker)
         command = ffmpeg.decode_command(
             part.url(INPUT_FD), options=part.options, marker=marker, sample_rate=None if exact else sample_rate
         )
         self.process = self._spawn(sandbox, command, limits=limits, cpu=cpu)
-        self._output = OutputReader(self.process.stdout, self.process.stderr, self.log.feed)
-        self._pcm = PcmReader(
-            self._output, n_channels=2 if exact else 1, unit=self._prepare_exact if exact else self._prepare_quick
-        )
+        self._log_reader = LogReader(self.process.stderr, self.log.feed)
         # A larger pipe means fewer switches between ffmpeg and the reader. The kernel can refuse it: it limits how much
         # pipe memory a user has.
         with suppress(OSError):
@@ -114,56 +112,58 @@ class FfmpegRun:
         self.process.close()
         self.process.stderr.close()
 
-    @property
-    def stalled(self) -> bool:
-        """Whether the latest block is incomplete because ffmpeg wrote nothing, or too slowly."""
-        return self._pcm.stalled
-
-    @property
-    def peak(self) -> float:
-        """Largest absolute value of a sample so far, where full scale is 1."""
-        return self._validity.peak
-
     def kill(self) -> None:
         """Kill ffmpeg if it is still running."""
         self._was_killed = True
         self.process.kill()
+        self._receiver.abort()
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield mono samples, ``[n_samples]``, in blocks of a few seconds; shorter or empty ones while ffmpeg stalls.
+    def blocks(self) -> Iterator[Received[T]]:
+        """Yield what the receiver receives; empty blocks while ffmpeg has not written anything.
 
         Raises:
             ServiceError: ``unsupported_media`` if the sample rate is too low or too high, ``undecodable_audio`` if the
                 file consists of tags.
         """
-        for frames in self._pcm.blocks():
-            if not self.log.started and self.log.n_bytes > _MAX_TAGS_BYTES:
-                raise ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The tags of the file are too long to be read.")
-            samples = self._validity.checked(self._mono(frames))
-            self._n_samples += len(samples)
-            self._data_bytes = max(self._data_bytes, self.process.data_bytes())
+        stdout = self.process.stdout
+        while not (events := self._log_reader.wait_for(stdout.fileno(), deadline=time.monotonic() + BLOCK_TIMEOUT_S)):
+            self._check_tags()
+            yield Received(content=self._receiver.nothing, stalled=True)
+        # ffmpeg describes the audio before it writes any.
+        self._log_reader.read(0.0)
+        self._measure_memory()
+        self._receiver.begin(
+            stdout, rate=self._exact_rate(has_audio=bool(events & select.POLLIN)), is_last=self._is_last
+        )
+        while not self._latest.ended:
+            block = self._latest = self._receiver.receive(self._log_reader)
+            # Everything that the process logged before it wrote the block.
+            self._log_reader.read(0.0)
+            self._check_tags()
+            self._n_samples += block.n_samples
+            self._measure_memory()
             self._raise_cpu_limit()
-            yield samples
+            yield block
 
     def outcome(self) -> Outcome:
         """Wait for the process to end, and return how it ended. Call it after the last block."""
-        self._output.read_log(_EXIT_TIMEOUT_S)
+        self._log_reader.read(_EXIT_TIMEOUT_S)
         try:
             status = self.process.wait(_EXIT_TIMEOUT_S)
         except TimeoutError:
             self.kill()
             status = self.process.wait()
-        self._output.read_log(0.0)
+        self._log_reader.read(0.0)
         self.log.finish()
         return Outcome(
             path=self._path,
             status=status,
             log=self.log,
             duration_s=self._n_samples / self._sample_rate,
-            cancelled_s=self._mixer.cancelled_s if self._mixer else 0.0,
+            cancelled_s=self._latest.cancelled_s,
             data_bytes=self._data_bytes,
             was_killed=self._was_killed,
-            has_invalid_samples=self._validity.has_replaced,
+            has_invalid_samples=self._latest.has_replaced,
         )
 
     def _spawn(self, sandbox: Sandbox, command: Sequence[str], *, limits: Limits, cpu: int | None) -> SandboxedProcess:
@@ -179,27 +179,23 @@ class FfmpegRun:
             except LauncherError as error:
                 raise decoder_stopped() from error
 
-    def _prepare_quick(self) -> int:
-        check_sample_rate(self.log)
-        return 1
+    def _check_tags(self) -> None:
+        if not self.log.started and self.log.n_bytes > _MAX_TAGS_BYTES:
+            raise ServiceError(ErrorKind.UNDECODABLE_AUDIO, "The tags of the file are too long to be read.")
 
-    def _prepare_exact(self) -> int:
-        """Set up what depends on the sample rate, and return the number of samples that are mixed together."""
-        check_sample_rate(self.log)
-        rate = self.log.output_rate
-        if rate is None:
+    def _exact_rate(self, *, has_audio: bool) -> int | None:
+        """Check the sample rate, and return that of the output if decoding is exact."""
+        if has_audio:
+            check_sample_rate(self.log)
+        if not (self._exact and has_audio):
+            return None
+        if self.log.output_rate is None:
             _log.error("ffmpeg did not describe its output: %s", self.log.text())
             raise decoder_stopped()
-        self._mixer, self._resampler = MonoMixer(rate), Resampler(rate, self._sample_rate)
-        return self._mixer.cell
+        return self.log.output_rate
 
-    def _mono(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return mono samples at the sample rate of the output for what ffmpeg wrote, ``[n, n_channels]``."""
-        if self._mixer is None or self._resampler is None:
-            # Quick decoding, or no samples yet.
-            return frames[:, 0]
-        mono = self._mixer.mix(frames)
-        return self._resampler.finish(mono) if self._pcm.ended else self._resampler.push(mono)
+    def _measure_memory(self) -> None:
+        self._data_bytes = max(self._data_bytes, self.process.data_bytes())
 
     def _raise_cpu_limit(self) -> None:
         """Allow ffmpeg more CPU time according to the audio that it has decoded."""

@@ -8,63 +8,59 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-# When no data arrives for this long, or a block is not full after this long, the track yields its slot to others.
-_SILENCE_TIMEOUT_S, _BLOCK_TIMEOUT_S = 0.2, 1.0
+SILENCE_TIMEOUT_S, BLOCK_TIMEOUT_S = 0.2, 1.0
+"""When no data arrives for the first time, or a block is not full after the second, the track yields its slot."""
+
 _CHUNK_BYTES = 1 << 16
 
 
-class OutputReader:
-    """Reads the output of a process, and its log at the same time, so that neither blocks the process.
-
-    When a block of output is returned, everything that the process logged before it wrote that block has been passed
-    on.
+class LogReader:
+    """Reads the log of a process while its output is awaited, so that neither blocks the process.
 
     Args:
-        stdout: Unbuffered read end of its output.
-        stderr: Unbuffered read end of its log.
+        stderr: Unbuffered read end of the log.
         on_log: Receives the log in parts, as it arrives.
     """
 
-    def __init__(self, stdout: IO[bytes], stderr: IO[bytes], on_log: Callable[[bytes], None]) -> None:
-        self._stdout = stdout
+    def __init__(self, stderr: IO[bytes], on_log: Callable[[bytes], None]) -> None:
         self._stderr = stderr.fileno()
         self._on_log = on_log
         self._poll = select.poll()
-        self._poll.register(stdout, select.POLLIN)
         self._poll.register(stderr, select.POLLIN)
-        self._log_poll = select.poll()
-        self._log_poll.register(stderr, select.POLLIN)
-        self._log_ended = False
+        self._ended = False
 
-    def read_into(self, view: memoryview) -> tuple[int, bool]:
-        """Fill ``view``, but stop when no data arrives for 0.2 seconds, one second has passed, or the output ends.
+    def wait_for(self, descriptor: int, *, deadline: float) -> int:
+        """Wait until there is something to read from a descriptor, and read the log in the meantime.
+
+        Args:
+            descriptor: The descriptor.
+            deadline: When to stop waiting, in monotonic time.
 
         Returns:
-            The number of bytes read, and whether the output has ended.
+            The events of the descriptor, as in ``select.poll``; 0 if it has none by the deadline, or if neither it nor
+            the log has data for 0.2 seconds.
         """
-        filled, ended, deadline = 0, False, time.monotonic() + _BLOCK_TIMEOUT_S
-        while filled < len(view) and not ended and time.monotonic() < deadline:
-            ready = {descriptor for descriptor, _ in self._poll.poll(1000 * _SILENCE_TIMEOUT_S)}
-            if not ready:
-                break
-            if self._stderr in ready:
-                self._read_log()
-            if self._stdout.fileno() in ready:
-                received = self._stdout.readinto(view[filled:])  # type: ignore[attr-defined]
-                ended = not received
-                filled += received
-        self.read_log(0.0)
-        return filled, ended
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not self._ended:
+            poll.register(self._stderr, select.POLLIN)
+        while time.monotonic() < deadline:
+            events = dict(poll.poll(1000 * SILENCE_TIMEOUT_S))
+            if self._stderr in events and self._read_chunk():
+                poll.unregister(self._stderr)
+            if not events or descriptor in events:
+                return events.get(descriptor, 0)
+        return 0
 
-    def read_log(self, timeout_s: float) -> None:
+    def read(self, timeout_s: float) -> None:
         """Read the log until it ends or there is nothing to read for ``timeout_s`` seconds."""
-        while not self._log_ended and self._log_poll.poll(1000 * timeout_s):
-            self._read_log()
+        while not self._ended and self._poll.poll(1000 * timeout_s):
+            self._read_chunk()
 
-    def _read_log(self) -> None:
+    def _read_chunk(self) -> bool:
+        """Pass on the next part of the log; return whether it has ended."""
         chunk = os.read(self._stderr, _CHUNK_BYTES)
         if chunk:
             self._on_log(chunk)
-        else:
-            self._log_ended = True
-            self._poll.unregister(self._stderr)
+        self._ended = not chunk
+        return self._ended

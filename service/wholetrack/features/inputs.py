@@ -38,6 +38,11 @@ class InputFeatures:
         entry, log_mel = self._card.inputs[self._reference], self._log_mels[self._reference]
         return WindowGrid.of(self._card.windows_of(entry), log_mel.grid, hop_s)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Frames per window and mel bands of each input."""
+        return tuple((entry.frames, entry.features.n_mels) for entry in self._card.inputs)
+
     def stream(self, grid: WindowGrid) -> WindowStream:
         """Return a new stream of windows for one track."""
         return WindowStream(self._log_mels, self._input_grids, grid)

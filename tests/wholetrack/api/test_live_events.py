@@ -48,13 +48,19 @@ async def test_what_happens_between_two_calls_becomes_one_event(live: LiveEvents
     add_windows(live, card, 0, 2)
     assert names(live.take()) == ["start", "windows"]
     for second in range(2, 7):
-        live.decoded(np.full(rate, 0.5, dtype=np.float32))
+        live.decoded(rate, np.full(10, 0.5, dtype=np.float32))
         add_windows(live, card, second, 1)
     progress, windows = live.take()
     assert (progress.name, progress.data["decoded_s"], progress.data["windows"]) == ("progress", 5.0, 7)
     assert progress.data["peaks"] == [0.5] * 50
     assert (windows.name, windows.data["first"], windows.data["count"]) == ("windows", 2, 5)
     assert live.take() == []
+
+
+async def test_peaks_are_rounded_and_do_not_exceed_full_scale(live: LiveEvents, card: ModelCard) -> None:
+    live.decoded(card.audio.sample_rate, np.array([0.12345, 1.5], dtype=np.float32))
+    (_, progress) = live.take()
+    assert progress.data["peaks"] == [0.123, 1.0]
 
 
 async def test_windows_wait_for_those_before_them(live: LiveEvents, card: ModelCard) -> None:
@@ -68,13 +74,13 @@ async def test_windows_wait_for_those_before_them(live: LiveEvents, card: ModelC
 
 
 async def test_a_further_attempt_restarts_the_events(live: LiveEvents, card: ModelCard) -> None:
-    live.decoded(np.full(card.audio.sample_rate, 0.9, dtype=np.float32))
+    live.decoded(card.audio.sample_rate, np.full(10, 0.9, dtype=np.float32))
     add_windows(live, card, 0, 3)
     first = live.take()
     assert names(first) == ["start", "progress", "windows"]
     add_windows(live, card, 3, 2)  # of the first attempt, and not sent
     live.started(card, 1.0, None)
-    live.decoded(np.full(card.audio.sample_rate, 0.1, dtype=np.float32))
+    live.decoded(card.audio.sample_rate, np.full(10, 0.1, dtype=np.float32))
     add_windows(live, card, 0, 2, favour=1)
     restart, progress, windows = live.take()
     assert (restart.name, restart.data) == ("restart", first[0].data)
@@ -93,7 +99,7 @@ async def test_an_attempt_of_which_nothing_was_sent_is_forgotten(live: LiveEvent
 async def test_without_detail_about_windows_only_their_number_is_sent(card: ModelCard) -> None:
     live = LiveEvents(WindowDetail.NONE)
     live.started(card, 1.0, None)
-    live.decoded(np.zeros(card.audio.sample_rate, dtype=np.float32))
+    live.decoded(card.audio.sample_rate, np.zeros(10, dtype=np.float32))
     add_windows(live, card, 0, 4)
     start, progress = live.take()
     assert (start.name, progress.name, progress.data["windows"]) == ("start", "progress", 4)

@@ -143,7 +143,7 @@ def test_processes_are_distributed_evenly_over_the_cpus(ffmpeg: Ffmpeg, long_son
     cpus = sorted(os.sched_getaffinity(0))
     allocator = CpuAllocator(cpus)
 
-    def cpu_of(decoding: Decoding) -> int:
+    def cpu_of(decoding: Decoding[NDArray[np.float32]]) -> int:
         next(decoding.blocks())
         (cpu,) = set[int]().union(*(os.sched_getaffinity(thread) for thread in threads_of(decoding)))
         return cpu
@@ -160,5 +160,5 @@ def test_processes_are_distributed_evenly_over_the_cpus(ffmpeg: Ffmpeg, long_son
     assert set(allocator._n_processes.values()) == {0}
 
 
-def threads_of(decoding: Decoding) -> list[int]:
+def threads_of(decoding: Decoding[NDArray[np.float32]]) -> list[int]:
     return [int(task.name) for task in Path(f"/proc/{decoding._run.process.pid}/task").iterdir()]

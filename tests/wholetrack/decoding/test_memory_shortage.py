@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -20,6 +21,7 @@ from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.decoding.memory_shortage import may_lack_memory
 from wholetrack.decoding.plan import DecodingPlan
+from wholetrack.decoding.receiving import Receiver
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.protocol import NOT_STARTED
@@ -48,15 +50,15 @@ def with_bundled_ffmpeg(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[DecoderMemory]:
     """The sizes of the decoders that are opened."""
-    opened, original = list[DecoderMemory](), FfmpegDecoder.open
+    opened, original = list[DecoderMemory](), FfmpegDecoder.open_with
 
     def recording_open(
-        decoder: FfmpegDecoder, path: Path, *, sample_rate: int, max_duration_s: float, plan: DecodingPlan
-    ) -> Decoding:
+        decoder: FfmpegDecoder, receiver: Receiver[Any], path: Path, *, plan: DecodingPlan, **limits: Any
+    ) -> Decoding[Any]:
         opened.append(plan.memory)
-        return original(decoder, path, sample_rate=sample_rate, max_duration_s=max_duration_s, plan=plan)
+        return original(decoder, receiver, path, plan=plan, **limits)
 
-    monkeypatch.setattr(FfmpegDecoder, "open", recording_open)
+    monkeypatch.setattr(FfmpegDecoder, "open_with", recording_open)
     return opened
 
 

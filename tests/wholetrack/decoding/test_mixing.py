@@ -127,5 +127,5 @@ def test_the_decoded_samples_do_not_depend_on_the_blocks(
     path = recorder.convert(recorder.load(wav, "pcm_f32le"), kind, tmp_path / "resampled.flac")
     whole, _ = decode(decoder, path)
     for n_bytes in (10_000, 400_000):
-        monkeypatch.setattr("wholetrack.decoding.pcm._BLOCK_BYTES", n_bytes)
+        monkeypatch.setattr("wholetrack.decoding.samples._BUFFER_BYTES", n_bytes)
         np.testing.assert_array_equal(decode(decoder, path)[0], whole)

@@ -92,7 +92,7 @@ def test_an_unreadable_recording_is_left_out_and_tried_again_next_time(
 ) -> None:
     open_ = decoder.open
 
-    def open_unless_forbidden(path: Path, **options: Any) -> Decoding:
+    def open_unless_forbidden(path: Path, **options: Any) -> Decoding[Any]:
         if path.name == "1.ogg":
             raise PermissionError(errno.EACCES, "Permission denied")
         return open_(path, **options)
@@ -145,7 +145,7 @@ def test_only_changed_recordings_and_damaged_entries_are_computed_again(
     opened: list[Path] = []
     open_ = FfmpegDecoder.open
 
-    def recording_open(self: FfmpegDecoder, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding:
+    def recording_open(self: FfmpegDecoder, path: Path, *, sample_rate: int, max_duration_s: float) -> Decoding[Any]:
         opened.append(path)
         return open_(self, path, sample_rate=sample_rate, max_duration_s=max_duration_s)
 
