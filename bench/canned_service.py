@@ -33,6 +33,7 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.limits import Limits
 from wholetrack.sandbox.process import SandboxedProcess
+from wholetrack.sandbox.target import Program
 from wholetrack.settings import Settings
 
 _CAT = Path("/bin/cat")
@@ -93,7 +94,7 @@ class CannedDecoder(Sandbox):
     """
 
     def __init__(self, samples: Path, log: bytes) -> None:
-        super().__init__(_CAT, libraries=[samples])
+        super().__init__(Program(_CAT, [samples]))
         self._samples = samples
         self._log = log
 

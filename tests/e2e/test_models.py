@@ -15,6 +15,7 @@ from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.inference.bundle import BUILT_IN_MODELS, load_bundles
 from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.client import Sandbox
+from wholetrack.sandbox.target import Program
 
 BUNDLES = load_bundles(BUILT_IN_MODELS)
 FIGURES = (
@@ -95,7 +96,7 @@ def test_a_card_states_the_metrics_of_both_protocols(name: str, server: Server) 
 def test_all_models_are_listed_and_ready(server: Server) -> None:
     listed = {model["name"] for model in server.get("/v1/models").json()["models"]}
     assert listed == set(BUNDLES)
-    layers = sorted(Sandbox(find_ffmpeg().path).layers)
+    layers = sorted(Sandbox(Program(find_ffmpeg().path)).layers)
     assert server.get("/readyz").json() == {
         "status": "ready",
         "models": dict.fromkeys(BUNDLES, "cpu"),

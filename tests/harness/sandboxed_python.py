@@ -13,6 +13,7 @@ from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 from wholetrack.sandbox.limits import Limits
 from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.protocol import INPUT_FD
+from wholetrack.sandbox.target import Program
 
 PYTHON = Path(sys.executable).resolve()
 LIMITS = Limits(
@@ -34,7 +35,7 @@ c, fd, args = ctypes.CDLL(None, use_errno=True), {INPUT_FD}, sys.argv[1:]
 
 def python_sandbox(wanted: Collection[Layer] = ALL_LAYERS) -> Sandbox:
     """Return a sandbox in which the interpreter finds its standard library."""
-    return Sandbox(PYTHON, wanted=wanted, libraries=(Path(sys.base_prefix), Path(sys.prefix)))
+    return Sandbox(Program(PYTHON, (Path(sys.base_prefix), Path(sys.prefix))), wanted=wanted)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
+from wholetrack.sandbox.target import Program
 
 # A whole recording below -60 dB of full scale is silence, or the remainder of channels that cancel each other.
 _SILENT_PEAK = 1e-3
@@ -75,7 +76,7 @@ class FfmpegDecoder:
     ) -> None:
         self.ffmpeg = ffmpeg
         try:
-            self.sandbox = Sandbox(ffmpeg.path, wanted=layers)
+            self.sandbox = Sandbox(Program(ffmpeg.path), wanted=layers)
             self._program_bytes = program_bytes(ffmpeg, self.sandbox)
         except (LauncherError, OSError) as error:
             raise StartupError(f"ffmpeg's sandbox cannot be started: {error}") from error

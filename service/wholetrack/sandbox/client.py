@@ -5,24 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 
 from wholetrack.sandbox.connection import LauncherConnection, LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 from wholetrack.sandbox.limits import Limits
 from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.protocol import SpawnRequest
+from wholetrack.sandbox.target import Functions, Program
 
 _log = logging.getLogger(__name__)
 
 
 class Sandbox:
-    """Spawns one program, any number of times and from any thread, with restricted rights.
+    """Spawns one program, or functions of one module, any number of times and from any thread, with restricted rights.
 
     Args:
-        program: Path of the program.
+        target: The program, or the functions.
         wanted: Layers to apply, as far as this machine supports them.
-        libraries: Files and folders that the program can read besides its input and the system libraries.
 
     Attributes:
         layers: The layers that are applied.
@@ -32,11 +32,8 @@ class Sandbox:
         OSError: If the Python interpreter cannot be executed, or the machine is out of processes or descriptors.
     """
 
-    def __init__(
-        self, program: Path, *, wanted: Collection[Layer] = ALL_LAYERS, libraries: Sequence[Path] = ()
-    ) -> None:
-        self._program = program
-        self._libraries = libraries
+    def __init__(self, target: Program | Functions, *, wanted: Collection[Layer] = ALL_LAYERS) -> None:
+        self._target = target
         self._lock = threading.Lock()
         self._launcher: LauncherConnection | None = None
         supported = self._connect().layers
@@ -77,13 +74,42 @@ class Sandbox:
             LauncherError: If the replacement fails as well.
             OSError: If the machine is out of processes or descriptors.
         """
-        request = SpawnRequest(
+        return self._spawn(self._request(limits, command=command, environment=environment, cpu=cpu), input_file)
+
+    def spawn_function(self, function: str, *, control: int, limits: Limits) -> SandboxedProcess:
+        """Call a function in a process of its own, with pipes for its stdout and stderr, as :meth:`spawn` does.
+
+        Args:
+            function: ``MODULE:FUNCTION``; the module is that of ``prepare``. The function gets the descriptor of its
+                socket, and the process ends when it returns.
+            control: Descriptor of a socket for the function.
+            limits: Resource limits, applied if :attr:`layers` includes them.
+
+        Raises:
+            LauncherError: If the replacement fails as well.
+            OSError: If the machine is out of processes or descriptors.
+        """
+        return self._spawn(self._request(limits, function=function), control)
+
+    def _request(
+        self,
+        limits: Limits,
+        *,
+        command: Sequence[str] = (),
+        function: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        cpu: int | None = None,
+    ) -> SpawnRequest:
+        return SpawnRequest(
             list(command),
+            function,
             dict(environment),
             sorted(self.layers),
             limits.rlimits() if Layer.LIMITS in self.layers else [],
             cpu,
         )
+
+    def _spawn(self, request: SpawnRequest, input_file: int) -> SandboxedProcess:
         launcher = self._connect()
         try:
             return launcher.spawn(request, input_file)
@@ -96,7 +122,7 @@ class Sandbox:
         """Return the current launcher; start one if there is none."""
         with self._lock:
             if self._launcher is None:
-                self._launcher = LauncherConnection(self._program, self._libraries)
+                self._launcher = LauncherConnection(self._target)
             return self._launcher
 
     def _disconnect(self, launcher: LauncherConnection) -> None:

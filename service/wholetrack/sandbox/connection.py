@@ -13,13 +13,13 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
 from wholetrack.sandbox.process import SandboxedProcess, wait_readable
-from wholetrack.sandbox.protocol import MAX_REPLY_BYTES, SpawnRequest
+from wholetrack.sandbox.protocol import MAX_REPLY_BYTES, LauncherOptions, SpawnRequest
+from wholetrack.sandbox.target import Functions, Program
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,12 @@ _BOOTSTRAP = """\
 import json, sys
 sys.path += json.loads(sys.argv[1])
 from wholetrack.sandbox.launcher import main
-main(*sys.argv[2:])
+main(sys.argv[2])
 """
+# Functions inherit the environment and the memory of their launcher: nothing from the service's environment that may be
+# secret, and no threads of the libraries for linear algebra.
+_INHERITED_VARIABLES = ("PATH", "LD_LIBRARY_PATH")
+_SINGLE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class LauncherError(Exception):
@@ -49,8 +53,7 @@ class LauncherConnection:
     """Starts a launcher and sends it requests.
 
     Args:
-        program: Path of the program that the launcher will spawn.
-        libraries: Further files and folders that the program can read.
+        target: What the launcher will spawn.
 
     Attributes:
         pid: Process id of the launcher.
@@ -61,12 +64,12 @@ class LauncherConnection:
         OSError: If the Python interpreter cannot be executed, or the machine is out of processes or descriptors.
     """
 
-    def __init__(self, program: Path, libraries: Sequence[Path]) -> None:
+    def __init__(self, target: Program | Functions) -> None:
         with ExitStack() as on_failure:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             on_failure.enter_context(self._socket)
             with theirs:
-                self._process = _start_launcher(theirs, program, libraries)
+                self._process = _start_launcher(theirs, target)
             on_failure.pop_all()
         self.pid = self._process.pid
         self._lock = threading.Lock()
@@ -75,11 +78,11 @@ class LauncherConnection:
         self.layers = self._receive_layers()
 
     def spawn(self, request: SpawnRequest, input_file: int) -> SandboxedProcess:
-        """Spawn a program.
+        """Spawn a program or a function.
 
         Args:
             request: What to execute, and how.
-            input_file: Descriptor of the program's input.
+            input_file: Descriptor of its input.
 
         Raises:
             LauncherError: If the launcher has ended or does not reply.
@@ -165,11 +168,17 @@ class LauncherConnection:
         return LauncherError("the launcher has ended")
 
 
-def _start_launcher(connection: socket.socket, program: Path, libraries: Sequence[Path]) -> subprocess.Popen[bytes]:
+def _start_launcher(connection: socket.socket, target: Program | Functions) -> subprocess.Popen[bytes]:
+    if isinstance(target, Program):
+        options = LauncherOptions(connection.fileno(), str(target.path), list(map(str, target.libraries)), prepare=None)
+        folders, environment = _import_folders(), None
+    else:
+        options = LauncherOptions(connection.fileno(), None, [], prepare=target.prepare)
+        folders = _import_folders(*target.packages)
+        environment = _SINGLE_THREAD | {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
     command = [
         *(sys.executable, *_INTERPRETER_OPTIONS, *(["-B"] if sys.dont_write_bytecode else [])),
-        *("-c", _BOOTSTRAP, json.dumps(_import_folders())),
-        *map(str, (connection.fileno(), program, *libraries)),
+        *("-c", _BOOTSTRAP, json.dumps(folders), json.dumps(options._asdict())),
     ]
     return subprocess.Popen(
         command,
@@ -177,13 +186,14 @@ def _start_launcher(connection: socket.socket, program: Path, libraries: Sequenc
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         bufsize=0,
+        env=environment,
         pass_fds=(connection.fileno(),),
         # A signal that a terminal sends to its process group, such as Ctrl-C, is handled by the service alone.
         start_new_session=True,
     )
 
 
-def _import_folders() -> list[str]:
+def _import_folders(*packages: str) -> list[str]:
     """Return the folders from which this process imports the launcher's packages, however they are installed.
 
     The launcher gets these folders only, so it imports the same code, whether that comes from a virtual environment,
@@ -191,9 +201,11 @@ def _import_folders() -> list[str]:
     they come after the standard library, so their modules cannot shadow those of the standard library.
     """
     folders = [Path(__file__).absolute().parents[2]]
-    landlockpy = importlib.util.find_spec("landlockpy")
-    if landlockpy is not None and landlockpy.origin is not None:
-        folders.append(Path(landlockpy.origin).absolute().parents[1])
+    for name in ("landlockpy", *packages):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin is not None:
+            is_package = spec.submodule_search_locations is not None
+            folders.append(Path(spec.origin).absolute().parents[1 if is_package else 0])
     return [str(folder) for folder in dict.fromkeys(folders)]
 
 

@@ -16,13 +16,17 @@ class FileAccessRules:
     """Allow a program to read one input file, execute itself, and read the system libraries.
 
     Args:
-        program: Path of the program.
+        program: Path of the program; None for a function, which can open no file at all.
         libraries: Further files and folders that it can read.
     """
 
-    def __init__(self, program: Path, libraries: Sequence[Path]) -> None:
+    def __init__(self, program: Path | None, libraries: Sequence[Path]) -> None:
         # The first use of landlockpy starts ldconfig. After this call, the children do not have to.
         abi_version()
+        self._reads_input = program is not None
+        self._rules: list[tuple[Path, AccessFS]] = []
+        if program is None:
+            return
         executable = program.resolve()
         readable = [*map(Path, _LIBRARIES), executable.parent.parent / "lib", *libraries]
         loaders = [loader for pattern in _LOADERS for loader in Path("/").glob(pattern[1:])]
@@ -41,5 +45,6 @@ class FileAccessRules:
         with Ruleset(scoped=Scope.SIGNAL | Scope.ABSTRACT_UNIX_SOCKET) as rules:
             for path, access in self._rules:
                 rules.allow_path(path, access)
-            rules.allow_path(f"/proc/self/fd/{input_fd}", _READ)
+            if self._reads_input:
+                rules.allow_path(f"/proc/self/fd/{input_fd}", _READ)
             rules.restrict()

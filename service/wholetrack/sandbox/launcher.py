@@ -1,17 +1,20 @@
-"""The launcher: a small process with a single thread that forks a child for each program.
+"""The launcher: a process with a single thread that forks a child for each program or function.
 
 Landlock, seccomp, resource limits and CPU affinity can only be set by a process on itself, so a child has to set them
 between fork and exec. A process with threads must not run Python there (fork(2)), and forking a service with loaded
 models would be slow. Therefore the service starts this process and sends it requests; see
 :mod:`wholetrack.sandbox.protocol`.
 
-It must start quickly, so it imports only the standard library, landlockpy and its sibling modules.
+It must start quickly, so it imports only the standard library, landlockpy and its sibling modules. One that spawns
+functions also imports the module that they are in, once, so that its children share the memory and need no files.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import gc
+import importlib
 import json
 import os
 import resource
@@ -26,7 +29,14 @@ from typing import NamedTuple
 from wholetrack.sandbox.child import Descriptors, Restrictions, become_program
 from wholetrack.sandbox.landlock import FileAccessRules
 from wholetrack.sandbox.layers import Layer
-from wholetrack.sandbox.protocol import LAUNCHER_NAME, MAX_REPLY_BYTES, MAX_REQUEST_BYTES, N_DESCRIPTORS, SpawnRequest
+from wholetrack.sandbox.protocol import (
+    LAUNCHER_NAME,
+    MAX_REPLY_BYTES,
+    MAX_REQUEST_BYTES,
+    N_DESCRIPTORS,
+    LauncherOptions,
+    SpawnRequest,
+)
 from wholetrack.sandbox.seccomp import SystemCallFilter
 
 _PR_SET_NAME = 15
@@ -163,26 +173,46 @@ def supported_layers(restrictions: Restrictions) -> list[Layer]:
     return layers
 
 
-def main(socket_fd: str, program: str, *libraries: str) -> None:
+def main(options: str) -> None:
     """Run the launcher.
 
     Args:
-        socket_fd: Descriptor of the socket to the service, in decimal.
-        program: Path of the program that will be spawned.
-        libraries: Further files and folders that the program can read.
+        options: The :class:`LauncherOptions` as a JSON object.
     """
+    given = LauncherOptions(**json.loads(options))
     ctypes.CDLL(None).prctl(_PR_SET_NAME, LAUNCHER_NAME.encode())
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    service = socket.socket(fileno=int(socket_fd))
-    restrictions = Restrictions(FileAccessRules(Path(program), list(map(Path, libraries))), _system_call_filter())
+    service = socket.socket(fileno=given.socket_fd)
+    if given.prepare:
+        _prepare(given.prepare)
+    program = None if given.program is None else Path(given.program)
+    restrictions = Restrictions(
+        FileAccessRules(program, list(map(Path, given.libraries))),
+        _system_call_filter(for_functions=given.prepare is not None),
+    )
     service.send(json.dumps(supported_layers(restrictions)).encode())
     Launcher(service, restrictions).serve()
 
 
-def _system_call_filter() -> SystemCallFilter | None:
+def _prepare(function: str) -> None:
+    """Import the module of a function and call the function, for all children.
+
+    Raises:
+        SystemExit: If that starts a thread. A process with threads must not run Python after a fork (fork(2)).
+    """
+    module, _, name = function.partition(":")
+    getattr(importlib.import_module(module), name)()
+    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - only their number matters
+        raise SystemExit(f"{module} starts threads, so that it cannot be used after a fork")
+    # The garbage collector would write to objects, and thereby copy the memory that children share.
+    gc.collect()
+    gc.freeze()
+
+
+def _system_call_filter(*, for_functions: bool) -> SystemCallFilter | None:
     try:
-        return SystemCallFilter()
+        return SystemCallFilter(for_functions=for_functions)
     except OSError:
         return None
 

@@ -3,8 +3,8 @@
 They are connected by a Unix socket that preserves message boundaries (``SOCK_SEQPACKET``):
 
 1. When the launcher is ready, it sends the names of the layers that this machine supports, as a JSON list.
-2. To spawn a program, the service sends a :class:`SpawnRequest` with four descriptors: the input file, the write ends
-   of the pipes for stdout and stderr, and one end of a status socket.
+2. To spawn a program, or a function that the launcher has imported, the service sends a :class:`SpawnRequest` with
+   four descriptors: the input file, the write ends of the pipes for stdout and stderr, and one end of a status socket.
 3. Over the status socket, the launcher replies with the process id and a pidfd, or with a negative ``errno`` value and
    no descriptor. When the program ends, it sends the exit status: that of the program, or minus the signal number.
 4. Meanwhile the service can send a new CPU time limit, in whole seconds.
@@ -20,7 +20,7 @@ import resource
 from typing import NamedTuple, Self
 
 INPUT_FD = 3
-"""The descriptor of the input file in a spawned program."""
+"""The descriptor of the input file in a spawned program, or of the socket of a function."""
 
 NOT_STARTED = 127
 """The exit status of a child that could not execute the program. Its stderr says why."""
@@ -35,11 +35,28 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_REPLY_BYTES = 4 << 10
 
 
-class SpawnRequest(NamedTuple):
-    """A program to start.
+class LauncherOptions(NamedTuple):
+    """What a launcher is started for: a program, or functions of a module that it imports once.
 
     Attributes:
-        command: Path and arguments.
+        socket_fd: Descriptor of the socket to the service.
+        program: Path of the program that will be spawned; None for functions.
+        libraries: Further files and folders that the program can read.
+        prepare: For functions, ``MODULE:FUNCTION`` to import and call before the launcher is ready; else None.
+    """
+
+    socket_fd: int
+    program: str | None
+    libraries: list[str]
+    prepare: str | None
+
+
+class SpawnRequest(NamedTuple):
+    """A program or a function to start.
+
+    Attributes:
+        command: Path and arguments of the program; empty for a function.
+        function: ``MODULE:FUNCTION`` to call in the child, with :data:`INPUT_FD`; None for a program.
         environment: All environment variables of the program; it inherits none.
         layers: Names of the layers to apply.
         rlimits: Resource, soft limit and hard limit, as in setrlimit(2).
@@ -47,6 +64,7 @@ class SpawnRequest(NamedTuple):
     """
 
     command: list[str]
+    function: str | None
     environment: dict[str, str]
     layers: list[str]
     rlimits: list[tuple[int, int, int]]

@@ -32,8 +32,16 @@ _ALLOWED = (
     *("clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time"),
     *("poll", "ppoll", "select", "pselect6", "getrandom"),
 )
+# What a function needs besides, to exchange messages, descriptors and shared memory over the sockets that it gets. It
+# can neither create sockets nor connect them.
+_ALLOWED_FOR_FUNCTIONS = (
+    *("sendmsg", "sendto", "recvmsg", "recvfrom", "getsockname", "getsockopt", "shutdown", "memfd_create", "ftruncate"),
+)
 # Descriptor flags and duplicates only: other commands of fcntl can send signals or take leases on files.
 _ALLOWED_FCNTL = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC)
+
+# Sealing shared memory, so that the receiver can rely on its size (memfd_create(2)).
+_ALLOWED_FCNTL_FOR_FUNCTIONS = (fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)
 
 
 class ArgumentComparison(ctypes.Structure):
@@ -50,17 +58,20 @@ class ArgumentComparison(ctypes.Structure):
 class SystemCallFilter:
     """An allow list of system calls. Every other call fails with ``EPERM``.
 
+    Args:
+        for_functions: Whether to allow what functions need, which programs do not.
+
     Raises:
         OSError: If libseccomp is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, for_functions: bool = False) -> None:
         self._library = ctypes.CDLL("libseccomp.so.2")
         self._library.seccomp_init.restype = ctypes.c_void_p
         self._rules = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(_FAIL_WITH | errno.EPERM)))
-        for name in _ALLOWED:
+        for name in (*_ALLOWED, *(_ALLOWED_FOR_FUNCTIONS if for_functions else ())):
             self._add(_ALLOW, name)
-        for command in _ALLOWED_FCNTL:
+        for command in (*_ALLOWED_FCNTL, *(_ALLOWED_FCNTL_FOR_FUNCTIONS if for_functions else ())):
             self._add(_ALLOW, "fcntl", ArgumentComparison(1, _EQUAL, command, 0))
         # New threads, but no new processes or namespaces. The flags of clone3 are behind a pointer and cannot be
         # checked; when it fails with ENOSYS, C libraries fall back to clone.

@@ -22,6 +22,7 @@ import wholetrack
 from tests.harness.sandboxed_python import PYTHON, python_sandbox
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError, _import_folders
+from wholetrack.sandbox.target import Program
 
 _WHOLETRACK, _LANDLOCKPY = Path(wholetrack.__file__).parent, Path(landlockpy.__file__).parent
 
@@ -29,7 +30,8 @@ _SERVICE = """
 from pathlib import Path
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.limits import Limits
-sandbox = Sandbox(Path("/bin/true"))
+from wholetrack.sandbox.target import Program
+sandbox = Sandbox(Program(Path("/bin/true")))
 limits = Limits(
     cpu_s=5, max_cpu_s=5, data_bytes=1 << 28, address_space_bytes=1 << 30, stack_bytes=1 << 23, open_files=32
 )
@@ -147,7 +149,7 @@ def test_a_missing_module_is_named_and_the_traceback_is_logged(
     shutil.copytree(_WHOLETRACK, tmp_path / "wholetrack")
     monkeypatch.setattr("wholetrack.sandbox.connection._import_folders", lambda: [str(tmp_path)])
     with pytest.raises(LauncherError) as caught:
-        Sandbox(PYTHON)
+        Sandbox(Program(PYTHON))
     assert str(caught.value) == ("the launcher exited with status 1: ModuleNotFoundError: No module named 'landlockpy'")
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
@@ -171,7 +173,7 @@ def test_a_launcher_that_does_not_start_is_an_error_and_leaves_nothing(
         monkeypatch.setattr("wholetrack.sandbox.connection._READY_TIMEOUT_S", 0.3)
     before = (psutil.Process().num_fds(), psutil.Process().children())
     with pytest.raises(LauncherError) as caught:
-        Sandbox(PYTHON)
+        Sandbox(Program(PYTHON))
     assert str(caught.value) == f"the launcher {message}"
     assert (psutil.Process().num_fds(), psutil.Process().children()) == before
 
@@ -180,7 +182,7 @@ def test_an_interpreter_that_cannot_be_executed_is_an_error_and_leaves_nothing(m
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     descriptors = psutil.Process().num_fds()
     with pytest.raises(FileNotFoundError, match="/nowhere/python"):
-        Sandbox(PYTHON)
+        Sandbox(Program(PYTHON))
     assert psutil.Process().num_fds() == descriptors
 
 
