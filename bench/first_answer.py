@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from bench.records import benchmark_parser
@@ -18,6 +18,7 @@ from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.errors import ErrorKind, ServiceError
+from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import Session, open_session
@@ -48,12 +49,15 @@ class _FirstBatch:
         return outputs
 
 
-def first_result_s(bundle: Bundle, session: Session, decoder: FfmpegDecoder, recording: Path) -> float:
+def first_result_s(
+    bundle: Bundle, session: Session, decoder: FfmpegDecoder, workers: FeatureWorkers, recording: Path
+) -> float:
     """Return the time from opening the file to the first output of the network, in seconds."""
     first_batch = _FirstBatch(session)
     served = ServedModel(bundle, Engine(first_batch))
     pipeline = Pipeline(
         decoder,
+        workers,
         {bundle.card.name: served},
         default_model=bundle.card.name,
         tracks_at_once=1,
@@ -63,7 +67,7 @@ def first_result_s(bundle: Bundle, session: Session, decoder: FfmpegDecoder, rec
     began = time.perf_counter()
     with suppress(ServiceError):
         pipeline.predict(recording, max_duration_s=_MAX_DURATION_S, cancellation=first_batch.cancellation)
-    pipeline.close()
+    served.engine.close()
     assert first_batch.cancellation.reason
     return first_batch.finished_at - began
 
@@ -78,10 +82,11 @@ def measure(folder: Path, repeats: int) -> dict[str, object]:
     settings = Settings(device=DeviceChoice.CPU)
     bundle = load_bundles(BUILT_IN_MODELS)[settings.default_model]
     session, decoder = open_session(bundle, settings), FfmpegDecoder(find_ffmpeg())
-    rounds = [
-        {title: first_result_s(bundle, session, decoder, recording) for title, recording in recordings.items()}
-        for _ in range(repeats + 1)
-    ]
+    with closing(decoder), closing(FeatureWorkers(1, max_tracks=1)) as workers:
+        rounds = [
+            {title: first_result_s(bundle, session, decoder, workers, path) for title, path in recordings.items()}
+            for _ in range(repeats + 1)
+        ]
     return {title: spread([one[title] for one in rounds[1:]]) for title in _MINUTES}
 
 

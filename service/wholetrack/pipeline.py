@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,13 @@ from wholetrack.contracts import (
 )
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.decoding.outcome import decoder_stopped
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.extraction.windows import ExtractedWindows, WindowExtractor
+from wholetrack.extraction.client import RemoteWindows, WorkerLostError
+from wholetrack.extraction.messages import MessageError
+from wholetrack.extraction.windows import ExtractedWindows
+from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.features.grid import WindowGrid
 from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
@@ -72,7 +76,7 @@ class _Request:
 
 @dataclass(slots=True)
 class _StageTimer:
-    """Seconds that the thread of a track spent in each stage."""
+    """Seconds that the thread of a track spent in each stage, or waited for it."""
 
     decode: float = 0.0
     features: float = 0.0
@@ -92,6 +96,7 @@ class Pipeline:
 
     Args:
         decoder: Opens recordings.
+        workers: Compute windows from what the decoder writes.
         models: The served models: the newest version of each by its name, others by ``NAME@VERSION``.
         default_model: Key in ``models`` of the model for requests that do not name one.
         tracks_at_once: Number of tracks that are decoded at the same time.
@@ -103,6 +108,7 @@ class Pipeline:
     def __init__(
         self,
         decoder: FfmpegDecoder,
+        workers: FeatureWorkers,
         models: dict[str, ServedModel],
         *,
         default_model: str,
@@ -114,6 +120,7 @@ class Pipeline:
         self.models = models
         self.default_model = default_model
         self.decoder = decoder
+        self.workers = workers
         self.scheduler = StrideScheduler(tracks_at_once, max_open=tracks_open)
 
     def model(self, name: str | None) -> ServedModel:
@@ -142,10 +149,15 @@ class Pipeline:
         return found
 
     def close(self) -> None:
-        """Finish the tracks in progress, then stop the engines and the decoder."""
+        """Finish the tracks in progress, then stop the engines, the decoder and the feature workers."""
         for served in self.models.values():
             served.engine.close()
         self.decoder.close()
+        self.workers.close()
+
+    def owns(self, pid: int) -> bool:
+        """Return whether this process will collect the exit status of a child; see :meth:`Sandbox.owns`."""
+        return self.decoder.sandbox.owns(pid) or self.workers.owns(pid)
 
     def predict(
         self,
@@ -184,7 +196,7 @@ class Pipeline:
         served.taxonomy(taxonomy)
         cancellation = cancellation or Cancellation()
         cancellation.check()
-        plan = QUICK
+        plan, lost_worker = QUICK, False
         while True:
             try:
                 track = _Track(path, served, grid, max_duration_s, cancellation, plan, observer or Observer())
@@ -192,6 +204,15 @@ class Pipeline:
             except DecodeAgainError as again:
                 _log.info("decoding a recording again: %s", again)
                 plan = again.plan
+            except WorkerLostError as error:
+                # Not more than once: the recording may be the cause.
+                if lost_worker:
+                    raise decoder_stopped() from error
+                _log.warning("decoding a recording again: %s", error)
+                lost_worker = True
+            except MessageError as error:
+                _log.error("a feature worker failed to compute windows: %s", error)
+                raise decoder_stopped() from error
 
     def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
@@ -223,19 +244,39 @@ class Pipeline:
         """
         served = self.model(model)
         track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
-        with self._open(track) as decoding:
-            rows = [block.rows for block in track.blocks(decoding, keep_silent=True)]
+        with self._open(track, keep_silent=True) as (decoding, windows):
+            rows = [block.rows for block in track.blocks(decoding, windows)]
             decoding.summary()
         return Rows.joined(rows)
 
-    def _open(self, track: _Track) -> Decoding[NDArray[np.float32]]:
-        rate = track.served.card.audio.sample_rate
-        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, plan=track.plan)
+    @contextmanager
+    def _open(
+        self, track: _Track, *, keep_silent: bool = False
+    ) -> Generator[tuple[Decoding[ExtractedWindows], RemoteWindows]]:
+        """Start decoding a track, and stop at the end of the ``with`` block."""
+        served = track.served
+        with (
+            self.workers.open_track(
+                served.card,
+                served.features,
+                hop_s=float(track.grid.hop),
+                peaks_per_s=track.observer.peaks_per_s,
+                keep_silent=keep_silent,
+            ) as windows,
+            self.decoder.open_with(
+                windows,
+                track.path,
+                sample_rate=served.card.audio.sample_rate,
+                max_duration_s=track.max_duration_s,
+                plan=track.plan,
+            ) as decoding,
+        ):
+            yield decoding, windows
 
     def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
         """Decode a track, and put its windows with sound into the queue."""
-        with self._open(track) as decoding, track.cancellation.calling(lambda _: decoding.kill()):
-            for block in track.blocks(decoding):
+        with self._open(track) as (decoding, windows), track.cancellation.calling(lambda _: decoding.kill()):
+            for block in track.blocks(decoding, windows):
                 track.cancellation.check()
                 track.windows.add(block.start_s, block.silent)
                 track.observer.cut(block.start_s, block.silent)
@@ -279,22 +320,18 @@ class _Track:
         self.timer = _StageTimer()
         self.windows = WindowLog()
 
-    def blocks(
-        self, decoding: Decoding[NDArray[np.float32]], *, keep_silent: bool = False
-    ) -> Iterator[ExtractedWindows]:
+    def blocks(self, decoding: Decoding[ExtractedWindows], windows: RemoteWindows) -> Iterator[ExtractedWindows]:
         """Yield the windows of the track as it is decoded."""
-        extractor = WindowExtractor(
-            self.served.features, self.grid, peaks_per_s=self.observer.peaks_per_s, keep_silent=keep_silent
-        )
-        pcm = decoding.blocks()
+        blocks = decoding.blocks()
         while True:
-            with self.timer.measure("decode"):
-                samples = next(pcm, None)
-            if samples is None:
+            began, n_before = time.monotonic(), decoding.n_samples
+            windows.features_s = 0.0
+            block = next(blocks, None)
+            self.timer.features += windows.features_s
+            self.timer.decode += time.monotonic() - began - windows.features_s
+            if block is None:
                 return
-            with self.timer.measure("features"):
-                block = extractor.push(samples, is_last=decoding.ended)
-            self.observer.decoded(len(samples), block.peaks)
+            self.observer.decoded(decoding.n_samples - n_before, block.peaks)
             yield block
 
 

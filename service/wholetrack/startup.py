@@ -7,6 +7,8 @@ import logging
 import os
 import tempfile
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from threadpoolctl import threadpool_limits
 from wholetrack.decoding.cpu_affinity import CpuAllocator
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import Ffmpeg, bundled_ffmpeg, find_ffmpeg
+from wholetrack.decoding.limits import DecoderMemory
 from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError, UnavailableModelError
+from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
 from wholetrack.inference.devices import Devices
 from wholetrack.inference.engine import Engine
@@ -57,25 +61,44 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
     # The matrix products of one track are small, so tracks run in parallel instead of products.
     threadpool_limits(limits=1, user_api="blas")
     _check_temp_dir(settings.temp_dir)
-    decoder = _working_decoder(settings)
-    if bundles is None:
-        folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
-        bundles = load_bundles(*folders, versions=settings.model_versions)
-    default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
-    if default is None:
-        raise StartupError(
-            f"the default model {settings.default_model!r} is not among the models found: {', '.join(sorted(bundles))}"
-        )
-    # The memory for decoders depends on how much the models take.
-    models = _served_models(bundles, default, settings)
+    with ThreadPoolExecutor(1) as thread, ExitStack() as on_failure:
+        # In parallel, because both take a while.
+        starting = thread.submit(_start_workers, settings)
+        on_failure.callback(_close_workers, starting)
+        decoder = _working_decoder(settings)
+        on_failure.callback(decoder.close)
+        if bundles is None:
+            folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
+            bundles = load_bundles(*folders, versions=settings.model_versions)
+        default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
+        if default is None:
+            found = ", ".join(sorted(bundles))
+            raise StartupError(f"the default model {settings.default_model!r} is not among the models found: {found}")
+        # The memory for decoders depends on how much the models take.
+        models = _served_models(bundles, default, settings)
+        workers = starting.result()
+        on_failure.pop_all()
     return Pipeline(
         decoder,
+        workers,
         models,
         default_model=default,
         tracks_at_once=settings.tracks_at_once,
         tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
     )
+
+
+def _start_workers(settings: Settings) -> FeatureWorkers:
+    """Start a feature worker for each track that is decoded at the same time."""
+    layers = () if settings.sandbox is SandboxChoice.OFF else ALL_LAYERS
+    max_tracks = len(DecoderMemory) * settings.tracks_open
+    return FeatureWorkers(settings.tracks_at_once, max_tracks=max_tracks, layers=layers)
+
+
+def _close_workers(starting: Future[FeatureWorkers]) -> None:
+    with suppress(StartupError):
+        starting.result().close()
 
 
 def limit_malloc_arenas() -> bool:

@@ -74,7 +74,7 @@ def serve(
     warn_about_former_names(Settings)
     if os.environ.get("WEB_CONCURRENCY"):
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
-    with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.decoder.sandbox.owns):
+    with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.owns):
         admission = Admission(settings.max_requests)
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
 

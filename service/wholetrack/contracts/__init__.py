@@ -18,6 +18,7 @@ from wholetrack.contracts.head import BaseModelSpec, HeadCard, HeadSpec, is_head
 from wholetrack.contracts.model_card import (
     CalibrationSpec,
     DomainSpec,
+    FeatureContract,
     GoldenSpec,
     Int8Spec,
     ModelCard,
@@ -62,6 +63,7 @@ __all__ = [
     "DomainSpec",
     "EmbeddingSpec",
     "Embeddings",
+    "FeatureContract",
     "FeatureSpec",
     "GoldenSpec",
     "HeadCard",

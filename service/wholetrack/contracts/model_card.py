@@ -133,6 +133,18 @@ class BundleSpec(PublishedSpec):
     int8: Int8Spec | None = Field(default=None, description="The quantised network, if there is one.")
 
 
+class FeatureContract(Spec):
+    """The part of ``model.json`` that says how the windows of a track are computed from its samples."""
+
+    audio: AudioSpec
+    windows: WindowingSpec
+    inputs: tuple[InputSpec, ...]
+
+    def windows_of(self, entry: InputSpec) -> WindowSpec:
+        """Return how a track is divided into windows of the frames of one input."""
+        return WindowSpec(**self.windows.model_dump(), frames=entry.frames)
+
+
 class ModelCard(BundleSpec):
     """Contents of ``model.json``: everything about a bundle that affects a prediction."""
 
@@ -202,6 +214,11 @@ class ModelCard(BundleSpec):
             raise ValueError(f"{self.name} has several inputs: {', '.join(entry.name for entry in self.inputs)}")
         return self.inputs[0]
 
+    @property
+    def feature_contract(self) -> FeatureContract:
+        """What the windows depend on."""
+        return FeatureContract(audio=self.audio, windows=self.windows, inputs=self.inputs)
+
     def windows_of(self, entry: InputSpec) -> WindowSpec:
         """Return how a track is divided into windows of the frames of one input."""
-        return WindowSpec(**self.windows.model_dump(), frames=entry.frames)
+        return self.feature_contract.windows_of(entry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import ModelCard, Rows
+from wholetrack.contracts import FeatureContract, ModelCard, Rows
 from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.logmel import LogMel
 from wholetrack.features.normalise import normalise
@@ -16,13 +16,13 @@ class InputFeatures:
     """The features of all inputs of one bundle. Stateless, and shared by all tracks.
 
     Args:
-        card: Contents of ``model.json``.
+        card: Contents of ``model.json``, or the part that the features depend on.
 
     Raises:
         ValueError: If the features are impossible, or frames do not fit into the windows.
     """
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, card: ModelCard | FeatureContract) -> None:
         self._card = card
         self._log_mels = [_log_mel(card, i) for i in range(len(card.inputs))]
         rates = [log_mel.grid.rate for log_mel in self._log_mels]
@@ -89,7 +89,7 @@ class WindowStream:
         return self._cutter.finish(frames, n_samples=self.n_samples)
 
 
-def _log_mel(card: ModelCard, index: int) -> LogMel:
+def _log_mel(card: ModelCard | FeatureContract, index: int) -> LogMel:
     entry = card.inputs[index]
     try:
         return LogMel(entry.features, card.audio.sample_rate)

@@ -17,6 +17,7 @@ from wholetrack.contracts import Detail, ModelCard
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.inference.bundle import Bundle
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import open_session
@@ -79,6 +80,7 @@ class JudgedPipeline:
         }
         self._pipeline = Pipeline(
             FfmpegDecoder(find_ffmpeg()),
+            FeatureWorkers(1, max_tracks=1),
             models,
             default_model=next(iter(models)),
             tracks_at_once=1,

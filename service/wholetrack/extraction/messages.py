@@ -1,0 +1,228 @@
+"""The messages between the service and a feature worker.
+
+They are connected by Unix sockets that preserve message boundaries (``SOCK_SEQPACKET``): one for the worker, and one
+for each track.
+
+1. To open a track, the service sends a :class:`TrackSpec` to the worker, with the worker's end of the track's socket.
+2. Over the track's socket, the service sends a :class:`Part` with the read end of ffmpeg's output, for each ffmpeg
+   process of the track.
+3. The service asks for a block with :data:`NEXT`. The worker replies with a :class:`Block` and, if there are windows or
+   peaks, with shared memory that contains them, or with the text of an error.
+
+The worker reads the output of ffmpeg only when a block was requested, so that a track that does not ask stops its
+ffmpeg. When the service closes a track's socket, the worker forgets the track. When it closes the worker's socket, the
+worker ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wholetrack.contracts import Rows
+from wholetrack.extraction.windows import ExtractedWindows
+
+NEXT = b"next"
+"""Requests the next block of a track."""
+
+MAX_SPEC_BYTES = 128 << 10
+MAX_MESSAGE_BYTES = 4 << 10
+
+_ERROR = b"error "
+_PART = struct.Struct("<4sI?")
+_PART_NAME = b"part"
+_BLOCK = struct.Struct("<5s4I3d3?")
+_BLOCK_NAME = b"block"
+# Nobody can change the memory any more, so that the receiver can rely on its size and its contents.
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+# Arrays begin at multiples of this, as the network reads them best.
+_ALIGNMENT = 64
+
+
+class MessageError(Exception):
+    """A message does not follow the protocol, or reports an error."""
+
+
+class TrackSpec(NamedTuple):
+    """What to compute for a track.
+
+    Attributes:
+        contract: The model's :class:`wholetrack.contracts.FeatureContract`, as JSON.
+        hop_s: Distance between window starts in seconds.
+        peaks_per_s: Peaks of the waveform per second; 0 for none.
+        keep_silent: Whether the inputs of silent windows are wanted as well.
+    """
+
+    contract: str
+    hop_s: float
+    peaks_per_s: int
+    keep_silent: bool
+
+    def encode(self) -> bytes:
+        """Return the message."""
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """Read a message."""
+        return cls(**json.loads(message))
+
+
+class Part(NamedTuple):
+    """The output of one ffmpeg process.
+
+    Attributes:
+        rate: Sample rate in exact decoding in Hz; None in quick decoding.
+        is_last: Whether the track ends with it.
+    """
+
+    rate: int | None
+    is_last: bool
+
+    def encode(self) -> bytes:
+        """Return the message."""
+        return _PART.pack(_PART_NAME, self.rate or 0, self.is_last)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """Read a message.
+
+        Raises:
+            MessageError: If it is another message.
+        """
+        if len(message) != _PART.size or not message.startswith(_PART_NAME):
+            raise MessageError(f"not a part: {message[:20]!r}")
+        _, rate, is_last = _PART.unpack(message)
+        return cls(rate or None, is_last)
+
+
+class Block(NamedTuple):
+    """A block of a track, without the arrays. :class:`wholetrack.decoding.receiving.Received` describes the others.
+
+    Attributes:
+        n_windows: Number of windows.
+        n_rows: Number of windows whose inputs are included.
+        n_peaks: Number of peaks of the waveform.
+        features_s: Time that the worker spent on the features, in seconds.
+    """
+
+    n_samples: int
+    n_windows: int
+    n_rows: int
+    n_peaks: int
+    peak: float
+    cancelled_s: float
+    features_s: float
+    has_replaced: bool
+    stalled: bool
+    ended: bool
+
+    def encode(self) -> bytes:
+        """Return the message."""
+        return _BLOCK.pack(_BLOCK_NAME, *self)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """Read a message.
+
+        Raises:
+            MessageError: If it is another message, or reports an error.
+        """
+        if message.startswith(_ERROR):
+            raise MessageError(message.removeprefix(_ERROR).decode(errors="replace"))
+        if len(message) != _BLOCK.size or not message.startswith(_BLOCK_NAME):
+            raise MessageError(f"not a block: {message[:20]!r}")
+        return cls(*_BLOCK.unpack(message)[1:])
+
+    @property
+    def has_arrays(self) -> bool:
+        """Whether shared memory accompanies the message."""
+        return bool(self.n_windows or self.n_peaks)
+
+
+def error_message(text: str) -> bytes:
+    """Return the message that reports an error."""
+    return _ERROR + text.encode()[: MAX_MESSAGE_BYTES - len(_ERROR)]
+
+
+def write_arrays(windows: ExtractedWindows) -> int:
+    """Return a descriptor of sealed memory that contains the arrays. The caller closes it.
+
+    Raises:
+        OSError: If there is not enough memory, or too many descriptors.
+    """
+    arrays = (windows.start_s, windows.silent, windows.peaks, *windows.rows.arrays)
+    memory = os.memfd_create("windows", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        offsets, size = _layout([array.nbytes for array in arrays])
+        os.ftruncate(memory, size)
+        for offset, array in zip(offsets, arrays, strict=True):
+            _write(memory, memoryview(np.ascontiguousarray(array).reshape(-1).view("u1").data), offset)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(memory)
+        raise
+    return memory
+
+
+def read_arrays(memory: int, block: Block, shapes: Sequence[tuple[int, ...]]) -> ExtractedWindows:
+    """Return the arrays in sealed memory, without copying them. They keep the memory alive, but not the descriptor.
+
+    Args:
+        memory: A descriptor of the memory.
+        block: The message that accompanied it.
+        shapes: Shape of one row of each input.
+
+    Raises:
+        MessageError: If the memory is not sealed, or has another size.
+    """
+    sizes = [8 * block.n_windows, block.n_windows, 4 * block.n_peaks]
+    sizes += [4 * block.n_rows * int(np.prod(shape)) for shape in shapes]
+    offsets, size = _layout(sizes)
+    try:
+        seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise MessageError("the memory cannot be sealed") from error
+    if seals & _SEALS != _SEALS or os.fstat(memory).st_size != size:
+        raise MessageError("the memory is not sealed, or has another size")
+    # A private mapping, because older kernels refuse shared ones of sealed memory.
+    content = mmap.mmap(memory, size, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
+
+    def array(index: int, dtype: str, itemsize: int) -> NDArray[np.generic]:
+        return np.frombuffer(content, dtype, count=sizes[index] // itemsize, offset=offsets[index])
+
+    return ExtractedWindows(
+        start_s=array(0, "f8", 8),  # type: ignore[arg-type]
+        silent=array(1, "?", 1),  # type: ignore[arg-type]
+        peaks=array(2, "f4", 4),  # type: ignore[arg-type]
+        rows=Rows(
+            tuple(
+                array(3 + i, "f4", 4).reshape(block.n_rows, *shape)  # type: ignore[misc]
+                for i, shape in enumerate(shapes)
+            )
+        ),
+    )
+
+
+def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Return where arrays of these sizes begin, and the size of all; at least one byte, which can be mapped."""
+    offsets, end = [], 0
+    for size in sizes:
+        offsets.append(end)
+        end += size + -size % _ALIGNMENT
+    return offsets, max(end, 1)
+
+
+def _write(memory: int, content: memoryview, offset: int) -> None:
+    # The sandbox does not allow pwrite.
+    os.lseek(memory, offset, os.SEEK_SET)
+    while content:
+        content = content[os.write(memory, content) :]
