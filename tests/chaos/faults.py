@@ -14,7 +14,9 @@ import numpy as np
 import psutil
 
 from tests.chaos.supervisor import Supervisor
+from tests.harness.processes import descendants
 from tests.harness.waiting import until
+from wholetrack.extraction.worker import WORKER_NAME
 
 _STOP_S = 120.0
 
@@ -71,12 +73,18 @@ def _signal_one_of(
 
 
 def _launchers(supervisor: Supervisor) -> list[psutil.Process]:
+    """Return the launcher of the decoders and that of the feature workers."""
     return supervisor.server.process.children()
+
+
+def _workers(supervisor: Supervisor) -> list[psutil.Process]:
+    return [child for child, name in descendants(supervisor.server.process) if name == WORKER_NAME]
 
 
 def _decoders(supervisor: Supervisor) -> list[psutil.Process]:
     """Return the decoders, including those that have not started ffmpeg yet."""
-    return [child for launcher in _launchers(supervisor) for child in launcher.children()]
+    workers = set(_workers(supervisor))
+    return [child for launcher in _launchers(supervisor) for child in launcher.children() if child not in workers]
 
 
 def _command(command: str, pause_s: float) -> Inject:
@@ -146,6 +154,14 @@ FAULTS: Mapping[str, Fault] = {
     "launcher killed": Fault(_signal_one_of(_launchers, signal.SIGKILL, 2.0), frozenset({"internal_error"})),
     # The service replaces it if it does not reply for five seconds.
     "launcher stopped": Fault(_signal_one_of(_launchers, signal.SIGSTOP, 8.0), frozenset({"internal_error"})),
+    # A track whose worker ends is decoded again, once.
+    "feature workers killed": Fault(_signal_one_of(_workers, signal.SIGKILL, 0.5), frozenset({"internal_error"})),
+    # The service replaces one that does not reply for twenty seconds.
+    "feature workers stopped": Fault(
+        _signal_one_of(_workers, signal.SIGSTOP, 2.0),
+        frozenset({"deadline_exceeded", "internal_error"}),
+        settings={"request_timeout_s": 3},
+    ),
     # Each reopening of sessions fragments the heap: 33, 52 and 103 MiB in campaigns of 60, 150 and 60 s.
     "device thread dies": Fault(_command("die", 2.0), frozenset({"device_failed"}), max_growth_mib=160.0),
     # Threads that hang cannot be ended. When there are too many, the process exits and is restarted.

@@ -20,8 +20,10 @@ from tests.harness.paths import PROJECT
 from tests.harness.ports import free_port
 from tests.harness.processes import descendants
 from tests.harness.waiting import until
+from wholetrack.extraction.worker import WORKER_NAME
 from wholetrack.sandbox.protocol import LAUNCHER_NAME
 
+_ALWAYS_RUNNING = frozenset({LAUNCHER_NAME, WORKER_NAME})
 _READY_S = 60.0
 _EXIT_S = 60.0
 
@@ -57,15 +59,16 @@ class Server:
         return httpx.get(self.url + path, timeout=30)
 
     def leftovers(self) -> dict[str, Any]:
-        """Return the uploads on disk and the names of the child processes, except the launcher, which always runs."""
+        """Return the uploads on disk and the names of the child processes, except those that always run."""
         return {
             "files": [str(path) for path in self.temp_dir.glob("*/uploads/*")],
-            "children": [name for _, name in descendants(self.process) if name != LAUNCHER_NAME],
+            "children": [name for _, name in descendants(self.process) if name not in _ALWAYS_RUNNING],
         }
 
     def cpu_s(self) -> float:
-        """Return the CPU time used by the service and its decoders that have ended, in seconds."""
-        times = [process.cpu_times() for process in (self.process, *self.process.children())]
+        """Return the CPU time in seconds of the service, its feature workers, and its decoders that have ended."""
+        always = [child for child, name in descendants(self.process) if name in _ALWAYS_RUNNING]
+        times = [process.cpu_times() for process in (self.process, *always)]
         return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
     def peak_bytes(self) -> int:

@@ -65,7 +65,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
             await to_thread.run_sync(tracing.close)
 
     app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
-    in_flight, metrics = InFlight(), Metrics(pipeline.models)
+    in_flight, metrics = InFlight(), Metrics(pipeline.models, pipeline.workers)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
     app.state.rankings = Rankings(settings, admission)
     keys = Keys.load(settings)

@@ -18,6 +18,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from wholetrack.api.engine_metrics import EngineCollector
 from wholetrack.api.result_metrics import ResultMetrics
 from wholetrack.api.schemas import Timing
+from wholetrack.api.worker_metrics import WorkerCollector
+from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.served_model import ServedModel
 
 # Otherwise every counter and histogram gets an additional series with the time of its creation, which nobody needs.
@@ -38,9 +40,10 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], workers: FeatureWorkers) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(models))
+        self._registry.register(WorkerCollector(workers))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         self.in_progress = Gauge(

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
@@ -53,16 +54,10 @@ class RemoteWindows:
         self._connection.close()
 
     def begin(self, stdout: IO[bytes], *, rate: int | None, is_last: bool) -> None:
-        """Pass the output of the next ffmpeg process on to the worker, and close it here.
-
-        Raises:
-            WorkerLostError: If the worker has ended.
-        """
-        with stdout:
-            try:
-                socket.send_fds(self._connection, [Part(rate, is_last).encode()], [stdout.fileno()])
-            except ConnectionError as error:
-                self._check_aborted(error)
+        """Pass the output of the next ffmpeg process on to the worker, and close it here."""
+        # If the worker has closed the socket, the next block says why.
+        with stdout, suppress(ConnectionError):
+            socket.send_fds(self._connection, [Part(rate, is_last).encode()], [stdout.fileno()])
 
     def receive(self, log: LogReader) -> Received[ExtractedWindows]:
         """Return the windows of the next block.
@@ -71,13 +66,10 @@ class RemoteWindows:
             WorkerLostError: If the worker has ended or does not reply.
             MessageError: If the worker failed to compute them.
         """
-        try:
+        with suppress(ConnectionError):
             self._connection.send(NEXT)
-            self._wait(log)
-            message, memory, *_ = socket.recv_fds(self._connection, MAX_MESSAGE_BYTES, 1)
-        except ConnectionError as error:
-            self._check_aborted(error)
-            message, memory = b"", []
+        self._wait(log)
+        message, memory = self._reply()
         try:
             return self._block(message, memory)
         finally:
@@ -104,9 +96,19 @@ class RemoteWindows:
             if waited_s > _REPLY_TIMEOUT_S:
                 raise WorkerLostError(f"a feature worker has not replied for {_REPLY_TIMEOUT_S:g} seconds")
 
+    def _reply(self) -> tuple[bytes, list[int]]:
+        """Return the next message, which is empty if the socket was closed, and its descriptors."""
+        try:
+            message, memory, *_ = socket.recv_fds(self._connection, MAX_MESSAGE_BYTES, 1)
+        except ConnectionResetError:
+            # The worker closed its end with a message unread. The error that it sent can still be received.
+            message, memory, *_ = socket.recv_fds(self._connection, MAX_MESSAGE_BYTES, 1)
+        return message, memory
+
     def _block(self, message: bytes, memory: list[int]) -> Received[ExtractedWindows]:
         if not message:
-            self._check_aborted(None)
+            if not self._was_aborted:
+                raise WorkerLostError("a feature worker has ended")
             return Received(content=self.nothing, ended=True)
         block = Block.decode(message)
         if block.has_arrays and not memory:
@@ -122,8 +124,3 @@ class RemoteWindows:
             stalled=block.stalled,
             ended=block.ended,
         )
-
-    def _check_aborted(self, error: ConnectionError | None) -> None:
-        """Raise an error if the connection ended without a call of :meth:`abort`."""
-        if not self._was_aborted:
-            raise WorkerLostError("a feature worker has ended") from error

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
 from wholetrack.sandbox.limits import Limits
+from wholetrack.sandbox.process import SandboxedProcess
 from wholetrack.sandbox.target import Functions
 
 _log = logging.getLogger(__name__)
@@ -178,7 +180,7 @@ class _Worker:
 
     Attributes:
         n_tracks: Number of its tracks. Guarded by the lock of :class:`FeatureWorkers`.
-        stderr_text: What it wrote to stderr before it was closed, for a log.
+        stderr_text: What it wrote to stderr, once it is closed, to append to a log message.
 
     Raises:
         LauncherError: If it cannot be started.
@@ -196,6 +198,7 @@ class _Worker:
             self._control.close()
             raise
         self._process.stdout.close()
+        self._finalizer = weakref.finalize(self, _kill, self._control, self._process)
 
     @property
     def is_running(self) -> bool:
@@ -221,10 +224,14 @@ class _Worker:
 
     def close(self) -> None:
         """Kill the worker."""
-        self._control.close()
-        self._process.close()
-        if not self._process.stderr.closed:
-            os.set_blocking(self._process.stderr.fileno(), False)
-            with self._process.stderr as stderr:
-                text = (stderr.read(_STDERR_BYTES) or b"").decode(errors="replace").strip()
-            self.stderr_text = f": {text}" if text else ""
+        self.stderr_text = self._finalizer() or self.stderr_text
+
+
+def _kill(control: socket.socket, process: SandboxedProcess) -> str:
+    """Kill a worker, and return what it wrote to stderr, with a colon before it."""
+    control.close()
+    process.close()
+    with process.stderr as stderr:
+        os.set_blocking(stderr.fileno(), False)
+        text = (stderr.read(_STDERR_BYTES) or b"").decode(errors="replace").strip()
+    return f": {text}" if text else ""

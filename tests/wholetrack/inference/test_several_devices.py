@@ -15,6 +15,7 @@ from tests.harness.devices import FakeClock, FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
 from wholetrack.api.metrics import Metrics
 from wholetrack.errors import ServiceError
+from wholetrack.extraction.workers import WorkerCounts
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.gpu_memory import GpuMemory
 from wholetrack.inference.worker import Classifier, Failure
@@ -167,11 +168,14 @@ def test_metrics_are_by_device_and_report_the_memory_of_each_gpu_once(devices: l
     models: dict[str, Any] = {
         name: SimpleNamespace(engine=engine, head=None) for name, engine in zip("ab", engines, strict=True)
     }
-    families = list(text_string_to_metric_families(Metrics(models).exposition().decode()))
+    workers: Any = SimpleNamespace(counts=lambda: WorkerCounts(running=2, replaced=1))
+    families = list(text_string_to_metric_families(Metrics(models, workers).exposition().decode()))
 
     def samples(name: str) -> list[tuple[dict[str, str], float]]:
         return [(each.labels, each.value) for family in families for each in family.samples if each.name == name]
 
+    assert samples("wholetrack_feature_workers") == [({}, 2)]
+    assert samples("wholetrack_feature_worker_replacements_total") == [({}, 1)]
     assert samples("wholetrack_device_healthy") == [
         ({"model": "a", "device": "cuda:0"}, 1),
         ({"model": "a", "device": "cuda:1"}, 1),

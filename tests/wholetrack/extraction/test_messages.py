@@ -1,0 +1,133 @@
+"""Messages between the service and a feature worker: what is sent arrives, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from wholetrack.contracts import Rows
+from wholetrack.extraction.messages import (
+    MAX_MESSAGE_BYTES,
+    Block,
+    MessageError,
+    Part,
+    TrackSpec,
+    error_message,
+    read_arrays,
+    write_arrays,
+)
+from wholetrack.extraction.windows import ExtractedWindows
+
+_SHAPES = ((3, 4), (7, 2))
+
+
+def block(windows: ExtractedWindows) -> Block:
+    """Return the message that accompanies these arrays."""
+    return Block(
+        n_samples=5,
+        n_windows=len(windows.start_s),
+        n_rows=len(windows.rows),
+        n_peaks=len(windows.peaks),
+        peak=0.5,
+        cancelled_s=1.5,
+        features_s=0.25,
+        has_replaced=True,
+        stalled=False,
+        ended=True,
+    )
+
+
+def arrays(dtype: str, *shape: int) -> st.SearchStrategy[NDArray[Any]]:
+    return hnp.arrays(dtype, shape)
+
+
+@st.composite
+def extracted(draw: st.DrawFn) -> ExtractedWindows:
+    """Windows with any values, NaN included, of which any number has rows."""
+    n_windows, n_peaks = draw(st.integers(0, 5)), draw(st.integers(0, 9))
+    n_rows = draw(st.integers(0, n_windows))
+    return ExtractedWindows(
+        start_s=draw(arrays("f8", n_windows)),
+        silent=draw(arrays("?", n_windows)),
+        rows=Rows(tuple(draw(arrays("f4", n_rows, *shape)) for shape in _SHAPES)),
+        peaks=draw(arrays("f4", n_peaks)),
+    )
+
+
+@given(extracted())
+def test_arrays_arrive_as_they_were_sent(sent: ExtractedWindows) -> None:
+    memory = write_arrays(sent)
+    received = read_arrays(memory, block(sent), _SHAPES)
+    # The arrays do not need the descriptor any more.
+    os.close(memory)
+    for field in fields(ExtractedWindows):
+        ours, theirs = getattr(sent, field.name), getattr(received, field.name)
+        pairs = zip(ours.arrays, theirs.arrays, strict=True) if field.name == "rows" else [(ours, theirs)]
+        for before, after in pairs:
+            assert (before.shape, before.dtype) == (after.shape, after.dtype)
+            assert before.tobytes() == after.tobytes()
+    # The network reads arrays in place if they are aligned.
+    assert all(array.ctypes.data % 64 == 0 for array in received.rows.arrays if array.size)
+
+
+@given(st.none() | st.integers(1, 1 << 20), st.booleans())
+def test_a_part_arrives_as_it_was_sent(rate: int | None, is_last: bool) -> None:  # noqa: FBT001
+    assert Part.decode(Part(rate, is_last).encode()) == Part(rate, is_last)
+
+
+@given(st.floats(0.01, 30), st.integers(0, 100), st.booleans())
+def test_a_hop_arrives_exactly(hop_s: float, peaks_per_s: int, keep_silent: bool) -> None:  # noqa: FBT001
+    spec = TrackSpec('{"audio": {}}', hop_s, peaks_per_s, keep_silent)
+    assert TrackSpec.decode(spec.encode()) == spec
+
+
+@given(extracted())
+def test_a_block_arrives_as_it_was_sent(windows: ExtractedWindows) -> None:
+    assert Block.decode(block(windows).encode()) == block(windows)
+
+
+@given(st.binary(max_size=80))
+def test_other_messages_are_refused(message: bytes) -> None:
+    for kind in (Part, Block):
+        with pytest.raises(MessageError):
+            kind.decode(message)
+
+
+def test_an_error_is_passed_on() -> None:
+    with pytest.raises(MessageError, match="it is broken"):
+        Block.decode(error_message("it is broken"))
+    assert len(error_message("x" * 100_000)) <= MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize("seals", [0, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK])
+def test_memory_that_its_sender_can_still_change_is_refused(seals: int) -> None:
+    sent = ExtractedWindows(np.zeros(1), np.zeros(1, dtype=np.bool_), Rows.zeros(1, _SHAPES), np.zeros(0, "f4"))
+    sealed = write_arrays(sent)
+    memory = os.memfd_create("other", os.MFD_ALLOW_SEALING)
+    os.ftruncate(memory, os.fstat(sealed).st_size)
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, seals)
+    with pytest.raises(MessageError, match="not sealed"):
+        read_arrays(memory, block(sent), _SHAPES)
+    os.close(memory)
+    os.close(sealed)
+
+
+def test_memory_of_another_size_and_ordinary_files_are_refused(tmp_path: object) -> None:
+    sent = ExtractedWindows(np.zeros(1), np.zeros(1, dtype=np.bool_), Rows.zeros(1, _SHAPES), np.zeros(0, "f4"))
+    sealed = write_arrays(sent)
+    with pytest.raises(MessageError, match="has another size"):
+        read_arrays(sealed, block(sent)._replace(n_windows=9), _SHAPES)
+    os.close(sealed)
+    file = os.open(f"{tmp_path}/file", os.O_CREAT | os.O_RDWR)
+    with pytest.raises(MessageError, match="cannot be sealed"):
+        read_arrays(file, block(sent), _SHAPES)
+    os.close(file)
