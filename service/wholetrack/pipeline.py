@@ -36,7 +36,7 @@ from wholetrack.decoding.outcome import decoder_stopped
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.extraction.client import RemoteWindows, WorkerLostError
-from wholetrack.extraction.messages import MessageError
+from wholetrack.extraction.sealed_memory import MessageError
 from wholetrack.extraction.windows import ExtractedWindows
 from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.features.grid import WindowGrid

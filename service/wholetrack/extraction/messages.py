@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import fcntl
 import json
-import mmap
+import math
 import os
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wholetrack.contracts import Rows
+from wholetrack.extraction.sealed_memory import SEALS, MessageError, SealedMemory
 from wholetrack.extraction.windows import ExtractedWindows
 
 NEXT = b"next"
@@ -41,14 +41,8 @@ _PART = struct.Struct("<4sI?")
 _PART_NAME = b"part"
 _BLOCK = struct.Struct("<5s4I3d3?")
 _BLOCK_NAME = b"block"
-# Nobody can change the memory any more, so that the receiver can rely on its size and its contents.
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 # Arrays begin at multiples of this, as the network reads them best.
 _ALIGNMENT = 64
-
-
-class MessageError(Exception):
-    """A message does not follow the protocol, or reports an error."""
 
 
 class TrackSpec(NamedTuple):
@@ -166,7 +160,7 @@ def write_arrays(windows: ExtractedWindows) -> int:
         os.ftruncate(memory, size)
         for offset, array in zip(offsets, arrays, strict=True):
             _write(memory, memoryview(np.ascontiguousarray(array).reshape(-1).view("u1").data), offset)
-        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, SEALS)
     except BaseException:
         os.close(memory)
         raise
@@ -174,7 +168,9 @@ def write_arrays(windows: ExtractedWindows) -> int:
 
 
 def read_arrays(memory: int, block: Block, shapes: Sequence[tuple[int, ...]]) -> ExtractedWindows:
-    """Return the arrays in sealed memory, without copying them. They keep the memory alive, but not the descriptor.
+    """Return the arrays in sealed memory.
+
+    The rows are not copied. They keep the memory alive, but not the descriptor.
 
     Args:
         memory: A descriptor of the memory.
@@ -183,32 +179,20 @@ def read_arrays(memory: int, block: Block, shapes: Sequence[tuple[int, ...]]) ->
 
     Raises:
         MessageError: If the memory is not sealed, or has another size.
+        OSError: If it cannot be mapped.
     """
     sizes = [8 * block.n_windows, block.n_windows, 4 * block.n_peaks]
-    sizes += [4 * block.n_rows * int(np.prod(shape)) for shape in shapes]
+    sizes += [4 * block.n_rows * math.prod(shape) for shape in shapes]
     offsets, size = _layout(sizes)
-    try:
-        seals = fcntl.fcntl(memory, fcntl.F_GET_SEALS)
-    except OSError as error:
-        raise MessageError("the memory cannot be sealed") from error
-    if seals & _SEALS != _SEALS or os.fstat(memory).st_size != size:
-        raise MessageError("the memory is not sealed, or has another size")
-    # A private mapping, because older kernels refuse shared ones of sealed memory.
-    content = mmap.mmap(memory, size, flags=mmap.MAP_PRIVATE | mmap.MAP_POPULATE, prot=mmap.PROT_READ)
-
-    def array(index: int, dtype: str, itemsize: int) -> NDArray[np.generic]:
-        return np.frombuffer(content, dtype, count=sizes[index] // itemsize, offset=offsets[index])
-
+    content = np.asarray(SealedMemory(memory, size))
+    start_s, silent, peaks, *inputs = (content[offset : offset + n] for offset, n in zip(offsets, sizes, strict=True))
+    rows = tuple(array.view("<f4").reshape(block.n_rows, *shape) for array, shape in zip(inputs, shapes, strict=True))
+    # The small ones may be kept until the end of the track. They must not keep the others alive.
     return ExtractedWindows(
-        start_s=array(0, "f8", 8),  # type: ignore[arg-type]
-        silent=array(1, "?", 1),  # type: ignore[arg-type]
-        peaks=array(2, "f4", 4),  # type: ignore[arg-type]
-        rows=Rows(
-            tuple(
-                array(3 + i, "f4", 4).reshape(block.n_rows, *shape)  # type: ignore[misc]
-                for i, shape in enumerate(shapes)
-            )
-        ),
+        start_s=start_s.view("<f8").copy(),
+        silent=silent.view("?").copy(),
+        peaks=peaks.view("<f4").copy(),
+        rows=Rows(rows),
     )
 
 

@@ -27,12 +27,12 @@ from wholetrack.extraction.messages import (
     MAX_SPEC_BYTES,
     NEXT,
     Block,
-    MessageError,
     Part,
     TrackSpec,
     error_message,
     write_arrays,
 )
+from wholetrack.extraction.sealed_memory import MessageError
 from wholetrack.extraction.windows import WindowExtractor
 from wholetrack.features.inputs import InputFeatures
 

@@ -148,6 +148,8 @@ class Worker:
             is_needed = not all(part.track.failed for part in batch)
             if is_needed and not self._classify(batch) and (failure := self._probe()):
                 return failure
+            # The windows may be shared memory, of which nothing should remain while the worker waits for more.
+            del batch
             with self._batches.lock:
                 self.batch = []
         return None

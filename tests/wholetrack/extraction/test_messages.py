@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ from wholetrack.contracts import Rows
 from wholetrack.extraction.messages import (
     MAX_MESSAGE_BYTES,
     Block,
-    MessageError,
     Part,
     TrackSpec,
     error_message,
     read_arrays,
     write_arrays,
 )
+from wholetrack.extraction.sealed_memory import MessageError
 from wholetrack.extraction.windows import ExtractedWindows
 
 _SHAPES = ((3, 4), (7, 2))
@@ -77,6 +78,26 @@ def test_arrays_arrive_as_they_were_sent(sent: ExtractedWindows) -> None:
             assert before.tobytes() == after.tobytes()
     # The network reads arrays in place if they are aligned.
     assert all(array.ctypes.data % 64 == 0 for array in received.rows.arrays if array.size)
+    # What is kept for the whole track does not keep the memory of the rows.
+    assert all(array.base is None for array in (received.start_s, received.silent, received.peaks))
+
+
+def test_memory_is_released_with_the_last_array() -> None:
+    sent = ExtractedWindows(np.zeros(1), np.zeros(1, dtype=np.bool_), Rows.zeros(1, ((500, 1000),)), np.zeros(0, "f4"))
+    before = mappings()
+    memory = write_arrays(sent)
+    received = read_arrays(memory, block(sent), ((500, 1000),))
+    os.close(memory)
+    row = received.rows.arrays[0][0]
+    del received
+    assert mappings() == before + 1
+    assert not row.any()
+    del row
+    assert mappings() == before
+
+
+def mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:windows")
 
 
 @given(st.none() | st.integers(1, 1 << 20), st.booleans())

@@ -22,7 +22,7 @@ from wholetrack.decoding.pipes import LogReader
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.extraction.client import RemoteWindows, WorkerLostError
-from wholetrack.extraction.messages import MessageError
+from wholetrack.extraction.sealed_memory import MessageError
 from wholetrack.extraction.windows import ExtractedWindows, WindowExtractor
 from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.observer import Observer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.harness.devices import FakeDevice, numbered, numbers_of
+from tests.harness.waiting import until
 from wholetrack.contracts import Rows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
@@ -52,6 +54,17 @@ def test_a_track_does_not_keep_the_outputs_of_others_in_its_batch(device: FakeDe
         assert numbers_of(second) == [101, 102]
     assert device.batches == [[0], [1, 101, 102]]
     assert all(array.base is None for outputs in received for array in outputs.arrays)
+
+
+def test_a_worker_that_waits_keeps_no_windows(device: FakeDevice, engine: Engine) -> None:
+    device.permits.release(10)
+    windows = numbered(1, 2)
+    kept = weakref.ref(windows.arrays[1])
+    with engine.open_track() as track:
+        track.put(windows)
+        del windows
+        assert numbers_of(track) == [1, 2]
+    until(lambda: kept() is None)
 
 
 def test_a_track_without_windows_has_no_outputs(engine: Engine) -> None:
