@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wholetrack.aggregation.genres import track_genres
 from wholetrack.aggregation.tags import calibrated, track_embedding, track_tags
+from wholetrack.aggregation.warnings import prediction_warnings
 from wholetrack.aggregation.window_scores import WindowLog, track_scores
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import (
@@ -26,9 +27,6 @@ from wholetrack.contracts import (
     Rows,
     StageTimes,
     TrackPrediction,
-    TrackWarning,
-    WarningCode,
-    WindowScores,
 )
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
@@ -370,7 +368,7 @@ def _prediction(
         windows=genres.windows,
         tags=track_tags(windows, *found["tags"], card) if "tags" in found else None,
         embedding=track_embedding(windows, *found["embedding"], card) if "embedding" in found else None,
-        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
+        warnings=(*audio.warnings, *prediction_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
 
@@ -387,29 +385,6 @@ def _domain_tags(served: ServedModel, outputs: TrackOutputs | None) -> dict[str,
 def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | None:
     """Return the rows of an output for a silent track, if they were requested."""
     return np.zeros((0, *card.output_shapes[output]), dtype=np.float32) if keep is Keep.ROWS else None
-
-
-def _warnings(
-    card: ModelCard, scores: WindowScores, duration_s: float, *, in_domain: bool | None
-) -> Iterator[TrackWarning]:
-    if duration_s < card.windows.window_s:
-        yield TrackWarning(
-            WarningCode.PADDED,
-            f"The recording lasts {duration_s:.2f} s, less than a window of {card.windows.window_s:g} s. It was "
-            "repeated to fill one.",
-        )
-    n_silent = int(scores.silent.sum())
-    if n_silent == len(scores.silent):
-        yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
-        return
-    if n_silent:
-        have = "is silent and has" if n_silent == 1 else "are silent and have"
-        yield TrackWarning(WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows {have} no vote.")
-    if in_domain is False:
-        yield TrackWarning(
-            WarningCode.OUT_OF_DOMAIN,
-            "The recording does not resemble the music that the model was trained on, so its genre may mean nothing.",
-        )
 
 
 def _times(timer: _StageTimer, slot: Slot) -> StageTimes:
