@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 # Time for clients to receive the error before the process ends.
 _EXIT_GRACE_S = 1.0
 
+# What a feature worker uses besides what it shares with the others, with a share of their launcher.
+_WORKER_BYTES = 32 << 20
+
 # glibc gives threads separate malloc arenas, up to eight per processor, and does not return the memory of an arena when
 # its thread ends. With two arenas, restarting workers again and again leaves far less memory behind. Predictions are no
 # slower.
@@ -157,7 +160,8 @@ def _decoder_budget_bytes(settings: Settings) -> int:
     """Return the memory for all decoders. The default depends on how much the service itself uses by now."""
     if settings.decoder_memory_mb is not None:
         return settings.decoder_memory_mb << 20
-    return decoder_budget_bytes(cache_bytes=settings.cache_mb << 20, temp_dir=settings.temp_dir)
+    reserved_bytes = (settings.cache_mb << 20) + settings.tracks_at_once * _WORKER_BYTES
+    return decoder_budget_bytes(reserved_bytes=reserved_bytes, temp_dir=settings.temp_dir)
 
 
 def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings) -> dict[str, ServedModel]:

@@ -20,14 +20,14 @@ _SHARE_OF_DECODERS = 3 / 4
 _SHARE_OF_LARGE_DECODERS = 1 / 4
 
 
-def decoder_budget_bytes(*, cache_bytes: int, temp_dir: Path) -> int:
+def decoder_budget_bytes(*, reserved_bytes: int, temp_dir: Path) -> int:
     """Return how much memory all decoders together may use. Call it when the models have been loaded.
 
     Args:
-        cache_bytes: Memory that is reserved for cached predictions.
+        reserved_bytes: Memory for cached predictions and for feature workers.
         temp_dir: Folder for uploads. If it is on a tmpfs, uploads may use memory up to the size of the tmpfs.
     """
-    free = memory_limit_bytes() - used_bytes() - cache_bytes
+    free = memory_limit_bytes() - used_bytes() - reserved_bytes
     if is_in_memory(temp_dir.resolve()):
         space = os.statvfs(temp_dir)
         free -= min(space.f_blocks * space.f_frsize, free // 2)

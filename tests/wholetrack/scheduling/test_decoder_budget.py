@@ -53,8 +53,8 @@ class TestBudget:
         monkeypatch.setattr(decoder_budget, "is_in_memory", lambda _: False)
 
     def test_decoders_get_three_quarters_of_what_is_left(self, tmp_path: Path) -> None:
-        assert decoder_budget_bytes(cache_bytes=0, temp_dir=tmp_path) == (2048 - 200) * _MIB * 3 // 4
-        assert decoder_budget_bytes(cache_bytes=100 * _MIB, temp_dir=tmp_path) == (2048 - 300) * _MIB * 3 // 4
+        assert decoder_budget_bytes(reserved_bytes=0, temp_dir=tmp_path) == (2048 - 200) * _MIB * 3 // 4
+        assert decoder_budget_bytes(reserved_bytes=100 * _MIB, temp_dir=tmp_path) == (2048 - 300) * _MIB * 3 // 4
 
     @pytest.mark.parametrize(("tmpfs_mib", "left_mib"), [(512, 1848 - 512), (2048, 924)])
     def test_uploads_on_a_tmpfs_take_up_to_half_of_what_is_left(
@@ -63,7 +63,7 @@ class TestBudget:
         blocks = os.statvfs_result((4096, 4096, tmpfs_mib * _MIB // 4096, 0, 0, 0, 0, 0, 0, 255))
         monkeypatch.setattr(decoder_budget, "is_in_memory", lambda _: True)
         monkeypatch.setattr(os, "statvfs", lambda _: blocks)
-        assert decoder_budget_bytes(cache_bytes=0, temp_dir=tmp_path) == left_mib * _MIB * 3 // 4
+        assert decoder_budget_bytes(reserved_bytes=0, temp_dir=tmp_path) == left_mib * _MIB * 3 // 4
 
     def test_a_service_that_uses_more_than_its_limit_has_no_budget(self, tmp_path: Path) -> None:
-        assert decoder_budget_bytes(cache_bytes=3 * _GIB, temp_dir=tmp_path) == 0
+        assert decoder_budget_bytes(reserved_bytes=3 * _GIB, temp_dir=tmp_path) == 0
