@@ -13,9 +13,9 @@ _TARGET_MS, _TARGET_RATE = 15, 60
 _REPLACED = {
     Stage.NOTHING: "nothing",
     Stage.NETWORK: "the network",
-    Stage.FEATURES: "network and log-mel frames",
-    Stage.DECODER: "network, frames and ffmpeg, by a program that writes samples to the pipe",
-    Stage.DECODING: "network, frames and all of decoding, by samples in memory",
+    Stage.FEATURES: "network and features",
+    Stage.DECODER: "network, features and ffmpeg, by a program that writes samples to the pipe",
+    Stage.DECODING: "network, features and all of decoding, by windows in memory",
 }
 _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 

@@ -103,9 +103,8 @@ class FeatureWorkers:
         return self._sandbox.owns(pid)
 
     def counts(self) -> WorkerCounts:
-        """Return how the workers are."""
-        with self._lock:
-            return WorkerCounts(sum(worker.is_running for worker in self._workers), self._n_replaced)
+        """Return how the workers are. Does not wait for a worker that is being replaced."""
+        return WorkerCounts(sum(worker.is_running for worker in tuple(self._workers)), self._n_replaced)
 
     @contextmanager
     def open_track(
