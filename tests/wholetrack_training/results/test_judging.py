@@ -181,11 +181,19 @@ def test_leaving_a_label_out_lowers_the_energy_of_its_recordings() -> None:
 def test_failures_are_wrong_and_sure() -> None:
     shares = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.9, 0.1]])
     confidence = np.array([0.9, 0.9, 0.6, 0.85])
-    found = failures(["a", "b", "c", "d"], ["rock", "jazz", "jazz", "folk"], shares, confidence, ["rock", "jazz"])
+    found = failures(
+        ["a", "b", "c", "d"],
+        ["rock", "jazz", "jazz", "folk"],
+        shares,
+        confidence,
+        ["rock", "jazz"],
+        tags=[["Guitar"]] * 4,
+    )
     assert [(each.name, each.answer, each.next_best, each.rank_of_right) for each in found] == [
         ("b", "rock", "jazz", 2),
         ("d", "rock", "jazz", None),
     ]
+    assert found[0].tags == ("Guitar",)
 
 
 def test_the_figures_of_a_record() -> None:
