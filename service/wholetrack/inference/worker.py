@@ -205,7 +205,7 @@ class Worker:
         """Return the outputs of the track's model; None if it cannot compute them, which concerns no other track."""
         try:
             return part.track.converted(outputs)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the track is told
             _log.exception("the outputs of %d windows cannot be converted", len(outputs))
             return None
 
