@@ -8,7 +8,7 @@ from typing import Any
 from wholetrack.contracts import ModelCard
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.markdown import markdown_table
-from wholetrack_training.systems.taxonomy import GTZAN
+from wholetrack_training.systems.taxonomy import GTZAN, UNVERIFIED
 
 _ACCURACY = (
     ("windows", "right", "GTZAN, excerpts of one 3 s window, in GTZAN's ten genres"),
@@ -133,6 +133,10 @@ def _limitations(card: ModelCard) -> Iterator[str]:
     yield (f"Calibrated tags: {_listed(calibrated)}. " if calibrated else "No tag is calibrated. ") + (
         "There are no labelled recordings for the others: they are the probabilities of the network's sigmoid "
         "function, as taught by mn04, and are marked as unverified."
+    )
+    yield (
+        f"{_listed(UNVERIFIED)} are tags and not genres, because there are fewer than ten labelled recordings to judge "
+        "each of them by."
     )
     yield (
         f"Only GTZAN's genres ({_listed(GTZAN)}) were learned from labels. What the model knows of the others comes "

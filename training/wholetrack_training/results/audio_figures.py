@@ -24,9 +24,12 @@ from wholetrack_training.results.genre_bias import GenreBias, biased, fit_bias, 
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
+from wholetrack_training.systems.tag_kinds import KINDS
 from wholetrack_training.systems.taxonomy import GTZAN
 
 _MIN_SHARE = 1e-6
+_DESCRIBING_TAGS = 4
+_DESCRIPTIVE_KINDS = frozenset({"genre", "mood", "instrument", "voice", "not_music"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +237,20 @@ def _failures(
     judged: Judged, clip_shares: NDArray[np.float64], shares: NDArray[np.float64], confidence: Confidence
 ) -> list[Failure]:
     clips, found = judged.sets[CLIPS], judged.sets[BEYOND]
+    right = [GROUPS.get(group) for group in found.groups]
     return [
-        *failures(clips.names, clips.groups, clip_shares, confidence.clips, judged.labels),
-        *failures(found.names, [GROUPS.get(group) for group in found.groups], shares, confidence.beyond, judged.labels),
+        *failures(
+            clips.names, clips.groups, clip_shares, confidence.clips, judged.labels, tags=_strongest_tags(judged, clips)
+        ),
+        *failures(found.names, right, shares, confidence.beyond, judged.labels, tags=_strongest_tags(judged, found)),
     ]
+
+
+def _strongest_tags(judged: Judged, found: ClassifiedSet) -> list[list[str]]:
+    """Return the most probable tags of each recording, without those that hold for nearly all music."""
+    named = [i for i, tag in enumerate(judged.tags) if KINDS.get(tag) in _DESCRIPTIVE_KINDS]
+    order = np.argsort(-found.tags[:, named], axis=1, kind="stable")[:, :_DESCRIBING_TAGS]
+    return [[judged.tags[named[i]] for i in row] for row in order]
 
 
 def _bounded(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 Every recording is decoded and classified by the service's own pipeline. Recordings of GTZAN are classified by the
 network that was trained on none of their artists, everything else by the published network. Brackets contain Wilson's
 95 % interval. The teachers of version 2 were trained on recordings of many artists, which may include artists of GTZAN
-and of the recordings beyond it; nothing else was taught with any audio of the fold that a network is judged on."""
+and of the recordings beyond it; nothing else was taught with any audio of the fold that a network is judged on. Version
+1 had no teachers: it learned from the labels of GTZAN only."""
 _ROWS: tuple[tuple[str, Callable[[AudioFigures], Share]], ...] = (
     ("excerpts of one 3 s window, GTZAN's genres", lambda figures: figures.windows.right),
     ("the same, among all labels", lambda figures: figures.windows.all_labels),
@@ -204,13 +205,16 @@ def _failures(found: Sequence[Failure]) -> list[str]:
             f"{failure.confidence:.2f}",
             failure.next_best,
             "not a label" if failure.rank_of_right is None else str(failure.rank_of_right),
+            ", ".join(failure.tags),
         )
         for failure in found
     ]
     return [
         f"Wrong answers for clips and recordings beyond GTZAN with a confidence above {MIN_CONFIDENCE:g}:",
         "",
-        *markdown_table(("recording", "right", "answer", "confidence", "next best", "rank of the right one"), rows),
+        *markdown_table(
+            ("recording", "right", "answer", "confidence", "next best", "rank of the right one", "strongest tags"), rows
+        ),
     ]
 
 
