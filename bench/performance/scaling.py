@@ -24,7 +24,7 @@ def process_section(ceiling: Record) -> Iterable[str]:
     """Yield the section about the CPU time of the service's own process."""
     yield from ("", "## The process of the service")
     yield from paragraph(
-        "One Python process receives, schedules, batches and responds, computes the features and runs the network. Its "
+        "One Python process receives, schedules, batches and responds, and runs the network. Its "
         "interpreter lock limits how many tracks per second a machine with many cores can process. `python -m "
         "bench.ceiling` replaces stages by canned ones that cost next to nothing, one after the other, to show what "
         f"each of them costs this process. {ceiling['clients']} clients on the same machine post the song as the raw "

@@ -67,6 +67,24 @@ def test_a_worker_that_waits_keeps_no_windows(device: FakeDevice, engine: Engine
     until(lambda: kept() is None)
 
 
+def test_outputs_that_cannot_be_converted_fail_their_track_only(device: FakeDevice, engine: Engine) -> None:
+    def broken(outputs: Rows) -> Rows:
+        raise MemoryError(f"no memory for {len(outputs)} windows")
+
+    with engine.open_track(convert=broken) as first, engine.open_track() as second:
+        second.put(numbered(0))
+        device.entered.acquire()
+        first.put(numbered(1))
+        second.put(numbered(101))
+        device.permits.release(10)
+        with pytest.raises(ServiceError) as error:
+            first.finish()
+        assert numbers_of(second) == [0, 101]
+    assert device.batches == [[0], [1, 101]]
+    assert error.value.kind is ErrorKind.DEVICE_FAILED
+    assert engine.healthy
+
+
 def test_a_track_without_windows_has_no_outputs(engine: Engine) -> None:
     with engine.open_track() as track:
         assert track.finish() is None
