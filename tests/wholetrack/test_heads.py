@@ -105,9 +105,10 @@ def test_the_windows_of_a_head_and_of_its_base_share_batches_of_one_session(
     pipeline, client = app
     short = wav_bytes(tune[: 5 * RATE], RATE)
     assert pipeline.model("moods").engine is pipeline.model("twin").engine
-    run, may_run = Session.run, threading.Event()
+    run, runs, may_run = Session.run, threading.Event(), threading.Event()
 
     def gated(session: Session, windows: Rows) -> Rows:
+        runs.set()
         assert may_run.wait(60)
         return run(session, windows)
 
@@ -117,7 +118,7 @@ def test_the_windows_of_a_head_and_of_its_base_share_batches_of_one_session(
         # The first track occupies the worker until the windows of the other two are waiting.
         first = threads.submit(post, client, short)
         engine = pipeline.model("twin").engine
-        until(lambda: engine.counts().tracks == 1 and engine.counts().waiting == 0)
+        assert runs.wait(60)
         both = [threads.submit(post, client, short, model=name, embedding="track") for name in ("twin", "moods")]
         until(lambda: engine.counts().waiting == 6)
         may_run.set()
