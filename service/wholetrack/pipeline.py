@@ -1,4 +1,4 @@
-"""Takes a track through all stages, from a file to its prediction. No other module runs all stages.
+"""Takes a track through all stages, from its audio to its prediction. No other module runs all stages.
 
 HTTP, the command line and the tests call :meth:`Pipeline.predict`. A call runs in the caller's thread; the engine's
 workers classify the first windows while the rest of the file is still being decoded.
@@ -26,12 +26,10 @@ from wholetrack.contracts import (
     Rows,
     StageTimes,
     TrackPrediction,
-    TrackWarning,
-    WarningCode,
-    WindowScores,
 )
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.decoding.live_pcm import LiveDecoding, LivePcm
 from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.features.grid import WindowGrid
@@ -41,6 +39,7 @@ from wholetrack.inference.queue import TrackQueue
 from wholetrack.observer import Observer
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 from wholetrack.served_model import ServedModel, model_key
+from wholetrack.track_warnings import track_warnings
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class Pipeline:
 
     def predict(
         self,
-        path: Path,
+        source: Path | LivePcm,
         *,
         model: str | None = None,
         hop_s: float | None = None,
@@ -164,7 +163,7 @@ class Pipeline:
         """Predict the genre of a whole recording.
 
         Args:
-            path: A file in any accepted format.
+            source: A file in any accepted format, or audio that arrives while it is predicted.
             model: Name of a served model, or NAME@VERSION; None for the default model.
             hop_s: Distance between window starts in seconds, from one frame to a window; None for the model's default.
             taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
@@ -187,7 +186,7 @@ class Pipeline:
         plan = QUICK
         while True:
             try:
-                track = _Track(path, served, grid, max_duration_s, cancellation, plan, observer or Observer())
+                track = _Track(source, served, grid, max_duration_s, cancellation, plan, observer or Observer())
                 return self._predict(track, request, weight=weight)
             except DecodeAgainError as again:
                 _log.info("decoding a recording again: %s", again)
@@ -198,7 +197,7 @@ class Pipeline:
         keep = request.kept_by_engine(served)
         with served.open_track(weight=weight, keep=keep) as queue, cancellation.calling(queue.abandon):
             queue.on_output = track.observer.classified
-            with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
+            with self.scheduler.slot(cancellation, weight=weight, memory=track.decoder_memory) as slot:
                 track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
@@ -228,9 +227,11 @@ class Pipeline:
             decoding.summary()
         return Rows.joined([served.features.normalised(block) for block in blocks])
 
-    def _open(self, track: _Track) -> Decoding:
-        rate = track.served.card.audio.sample_rate
-        return self.decoder.open(track.path, sample_rate=rate, max_duration_s=track.max_duration_s, plan=track.plan)
+    def _open(self, track: _Track) -> Decoding | LiveDecoding:
+        rate, limit_s = track.served.card.audio.sample_rate, track.max_duration_s
+        if isinstance(track.source, LivePcm):
+            return LiveDecoding(track.source, sample_rate=rate, max_duration_s=limit_s)
+        return self.decoder.open(track.source, sample_rate=rate, max_duration_s=limit_s, plan=track.plan)
 
     def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
         """Decode a track, and put its windows with sound into the queue."""
@@ -243,7 +244,11 @@ class Pipeline:
                 windows = track.normalised(block)
                 with track.timer.measure("inference"):
                     queue.put(windows)
-                if not decoding.ended:
+                if decoding.ended:
+                    continue
+                if isinstance(decoding, LiveDecoding) and decoding.starved:
+                    slot.idle(decoding.wait)
+                else:
                     slot.yield_slot(stalled=decoding.stalled)
             track.cancellation.check()
             return decoding.summary()
@@ -262,7 +267,7 @@ class _Track:
 
     def __init__(
         self,
-        path: Path,
+        source: Path | LivePcm,
         served: ServedModel,
         grid: WindowGrid,
         max_duration_s: float,
@@ -270,7 +275,7 @@ class _Track:
         plan: DecodingPlan,
         observer: Observer,
     ) -> None:
-        self.path = path
+        self.source = source
         self.served = served
         self.grid = grid
         self.max_duration_s = max_duration_s
@@ -280,9 +285,14 @@ class _Track:
         self.timer = _StageTimer()
         self.windows = WindowLog()
 
-    def blocks(self, decoding: Decoding) -> Iterator[WindowBlock]:
+    @property
+    def decoder_memory(self) -> DecoderMemory | None:
+        """Size of the decoder that the track needs; None for live audio, which needs none."""
+        return None if isinstance(self.source, LivePcm) else self.plan.memory
+
+    def blocks(self, decoding: Decoding | LiveDecoding) -> Iterator[WindowBlock]:
         """Yield the windows of the track as it is decoded."""
-        stream = self.served.features.stream(self.grid)
+        stream = self.served.features.stream(self.grid, prompt=isinstance(self.source, LivePcm))
         pcm = decoding.blocks()
         while True:
             with self.timer.measure("decode"):
@@ -339,7 +349,7 @@ def _prediction(
         windows=genres.windows,
         tags=track_tags(windows, *found["tags"], card) if "tags" in found else None,
         embedding=track_embedding(windows, *found["embedding"], card) if "embedding" in found else None,
-        warnings=(*audio.warnings, *_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
+        warnings=(*audio.warnings, *track_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
 
@@ -356,29 +366,6 @@ def _domain_tags(served: ServedModel, outputs: TrackOutputs | None) -> dict[str,
 def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | None:
     """Return the rows of an output for a silent track, if they were requested."""
     return np.zeros((0, *card.output_shapes[output]), dtype=np.float32) if keep is Keep.ROWS else None
-
-
-def _warnings(
-    card: ModelCard, scores: WindowScores, duration_s: float, *, in_domain: bool | None
-) -> Iterator[TrackWarning]:
-    if duration_s < card.windows.window_s:
-        yield TrackWarning(
-            WarningCode.PADDED,
-            f"The recording lasts {duration_s:.2f} s, less than a window of {card.windows.window_s:g} s. It was "
-            "repeated to fill one.",
-        )
-    n_silent = int(scores.silent.sum())
-    if n_silent == len(scores.silent):
-        yield TrackWarning(WarningCode.SILENT_TRACK, "The whole recording is silent, so no genre is predicted.")
-        return
-    if n_silent:
-        have = "is silent and has" if n_silent == 1 else "are silent and have"
-        yield TrackWarning(WarningCode.SILENT_WINDOWS, f"{n_silent} of {len(scores.silent)} windows {have} no vote.")
-    if in_domain is False:
-        yield TrackWarning(
-            WarningCode.OUT_OF_DOMAIN,
-            "The recording does not resemble the music that the model was trained on, so its genre may mean nothing.",
-        )
 
 
 def _times(timer: _StageTimer, slot: Slot) -> StageTimes:

@@ -26,10 +26,10 @@ from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_run import FfmpegRun
 from wholetrack.decoding.limits import DecoderMemory, ffmpeg_limits
 from wholetrack.decoding.memory_shortage import may_lack_memory
-from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
+from wholetrack.decoding.outcome import Outcome, check_duration, decoded_stream, is_fault_of_file, track_warnings
 from wholetrack.decoding.plan import THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.decoding.program_size import program_bytes
-from wholetrack.errors import ErrorKind, ServiceError, StartupError
+from wholetrack.errors import ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
@@ -190,7 +190,7 @@ class Decoding:
             pending.append(samples)
             n_pending += len(samples)
             self.n_samples += len(samples)
-            self._check_duration()
+            check_duration(self.n_samples / self._sample_rate, self._max_duration_s)
             self.stalled = self._run.stalled
             # The last block of a part may be empty. A file of many parts without audio must yield as well.
             if self.stalled or n_pending >= _BLOCK_SAMPLES or not len(samples):
@@ -287,14 +287,6 @@ class Decoding:
 
     def _decode_exactly(self, reason: str) -> NoReturn:
         raise DecodeAgainError(replace(self._plan, exact=True), reason)
-
-    def _check_duration(self) -> None:
-        if self.n_samples > int(self._max_duration_s * self._sample_rate):
-            raise ServiceError(
-                ErrorKind.AUDIO_TOO_LONG,
-                f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
-                "Send a shorter one, or ask the operator to raise max_duration_s.",
-            )
 
     def _check_memory(self, *, is_complete: bool) -> None:
         """Check that ffmpeg had enough memory.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -56,14 +56,14 @@ class StrideScheduler:
         self._virtual_time = 0.0
 
     def slot(
-        self, cancellation: Cancellation, *, weight: int = 1, memory: DecoderMemory = DecoderMemory.ORDINARY
+        self, cancellation: Cancellation, *, weight: int = 1, memory: DecoderMemory | None = DecoderMemory.ORDINARY
     ) -> Slot:
         """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
             cancellation: Ends the wait.
             weight: Number of slots for every slot of a track of weight 1, at least 1.
-            memory: Size of the track's decoder.
+            memory: Size of the track's decoder; None for a track that has none.
         """
         return Slot(self, cancellation, weight, memory)
 
@@ -81,14 +81,21 @@ class StrideScheduler:
             self._enqueue(slot)
             self._grant()
 
+    def give_back(self, slot: Slot) -> None:
+        """Return a slot, without a wish for another one."""
+        with self._lock:
+            slot.granted.clear()
+            self._n_free += 1
+            self._grant()
+
     def leave(self, slot: Slot) -> None:
-        """Remove a track, whether it has a slot or is waiting for one."""
+        """Remove a track, whether it has a slot, is waiting for one, or has given it back."""
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)
-            else:
+            elif not slot.is_idle:
                 self._n_free += 1
-            if slot.started:
+            if slot.started and slot.memory is not None:
                 self._n_startable[slot.memory] += 1
             self._grant()
 
@@ -104,7 +111,10 @@ class StrideScheduler:
 
     def _next(self) -> Slot | None:
         """Return the first track in the queue that has started or may start."""
-        return next((slot for slot in self._waiting if slot.started or self._n_startable[slot.memory]), None)
+        return next((slot for slot in self._waiting if slot.started or self._may_start(slot)), None)
+
+    def _may_start(self, slot: Slot) -> bool:
+        return slot.memory is None or self._n_startable[slot.memory] > 0
 
     def _grant(self) -> None:
         while self._n_free and (slot := self._next()):
@@ -113,7 +123,8 @@ class StrideScheduler:
             self._n_free -= 1
             if not slot.started:
                 slot.started = True
-                self._n_startable[slot.memory] -= 1
+                if slot.memory is not None:
+                    self._n_startable[slot.memory] -= 1
             slot.granted.set()
 
 
@@ -122,15 +133,16 @@ class Slot:
 
     Attributes:
         weight: Number of slots for every slot of a track of weight 1.
-        memory: Size of the track's decoder.
+        memory: Size of the track's decoder; None for a track that has none.
         due: Position in the queue, in virtual time.
         started: Whether the track has been granted a slot before.
+        is_idle: Whether the slot was given back until there is something to do.
         waited_s: Total time spent waiting, in seconds.
         granted: Set by the scheduler when the slot is granted.
     """
 
     def __init__(
-        self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int, memory: DecoderMemory
+        self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int, memory: DecoderMemory | None
     ) -> None:
         self._scheduler = scheduler
         self._cancellation = cancellation
@@ -140,6 +152,7 @@ class Slot:
         self.memory = memory
         self.due = 0.0
         self.started = False
+        self.is_idle = False
         self.waited_s = 0.0
         self.granted = threading.Event()
 
@@ -173,6 +186,20 @@ class Slot:
                 self._blocks_left = self._scheduler.later_blocks
             self._scheduler.requeue(self)
             self._wait()
+
+    def idle(self, wait: Callable[[], None]) -> None:
+        """Give the slot back while ``wait`` runs, and wait for the next slot afterwards.
+
+        Raises:
+            ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
+        """
+        self.is_idle = True
+        self._scheduler.give_back(self)
+        wait()
+        self._blocks_left = self._scheduler.first_blocks
+        self._scheduler.join(self)
+        self.is_idle = False
+        self._wait()
 
     def _wait(self) -> None:
         began = time.monotonic()
