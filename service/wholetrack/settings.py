@@ -235,6 +235,12 @@ class Settings(BaseSettings):
         "Further requests get a 429.",
     )
 
+    max_live: PositiveInt = Field(
+        default=16,
+        description="Maximum number of live predictions (/v1/live) at the same time. Each also counts as a prediction "
+        "in max_requests, and may last as long as max_duration_s allows.",
+    )
+
     cache_mb: NonNegativeInt = Field(
         default=0,
         description="Memory for cached predictions, in MiB. A recording with the same bytes and parameters as an "

@@ -30,7 +30,8 @@ class Admission:
 
     Attributes:
         in_progress: Number of requests admitted and not yet finished.
-        draining: Whether all new requests are rejected because the service is shutting down.
+        draining: Whether all new requests are rejected because the service is shutting down. Setting it wakes those
+            that wait in :meth:`wait_draining`.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.in_progress = 0
-        self.draining = False
+        self._draining = asyncio.Event()
         self._kind = kind
         self._limit = limit
         self._permits = asyncio.Semaphore(limit)
@@ -51,6 +52,22 @@ class Admission:
         self._recent_durations: deque[float] = deque(maxlen=_RECENT_REQUESTS)
         self._last_admitted = clock()
         self._n_rejected = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether all new requests are rejected because the service is shutting down."""
+        return self._draining.is_set()
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        if value:
+            self._draining.set()
+        else:
+            self._draining.clear()
+
+    async def wait_draining(self) -> None:
+        """Wait until the service begins to shut down."""
+        await self._draining.wait()
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:

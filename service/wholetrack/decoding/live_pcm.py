@@ -82,6 +82,7 @@ class LivePcm:
 
     Attributes:
         audio: The format of the data.
+        n_buffered: Number of bytes that the track has not taken yet.
         waited_s: How long the track has waited for data, in seconds.
     """
 
@@ -91,19 +92,19 @@ class LivePcm:
         self._on_taken = on_taken
         self._changed = threading.Condition()
         self._parts: deque[bytes] = deque()
-        self._n_buffered = 0
+        self.n_buffered = 0
         self._ended = False
 
     @property
     def buffered_s(self) -> float:
         """Duration of the audio that the track has not taken yet, in seconds."""
-        return self._n_buffered / self._bytes_per_s
+        return self.n_buffered / self._bytes_per_s
 
     def put(self, data: bytes) -> None:
         """Add a whole number of frames."""
         with self._changed:
             self._parts.append(data)
-            self._n_buffered += len(data)
+            self.n_buffered += len(data)
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -126,7 +127,7 @@ class LivePcm:
             while self._parts and n_taken < max_bytes:
                 taken.append(self._parts.popleft())
                 n_taken += len(taken[-1])
-            self._n_buffered -= n_taken
+            self.n_buffered -= n_taken
             is_last = self._ended and not self._parts
         if n_taken:
             self._on_taken()
