@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import threading
 import wave
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tests.harness.recordings import wav_bytes
 from tests.harness.waiting import until
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import Rows, TrackPrediction, WarningCode
+from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.live_pcm import LivePcm, PcmEncoding, PcmFormat
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.observer import Observer
@@ -84,6 +86,22 @@ def test_live_audio_and_a_file_of_the_same_samples_give_the_same_windows(
     assert live.summed_score == file.summed_score or live.summed_score.genre == file.summed_score.genre
     assert (live.stream.codec, live.stream.container) == ("pcm_s16le", "s16le")
     assert (live.stream.sample_rate_hz, live.stream.channels) == (rate, channels)
+
+
+@pytest.mark.data
+def test_the_windows_of_a_real_recording_are_the_same_live(
+    pipeline: Pipeline, ffmpeg: Ffmpeg, music: Path, tmp_path: Path
+) -> None:
+    song = music / "audio" / "full" / "vibe-ace.ogg"
+    decode = [ffmpeg.path, "-v", "error", "-i", song, "-t", "60", "-ac", "2", "-ar", "44100", "-f", "s16le", "-"]
+    data = subprocess.run(list(map(str, decode)), check=True, capture_output=True).stdout
+    path = tmp_path / "recording.wav"
+    path.write_bytes(wav_of(data, rate=44100, channels=2))
+    file = pipeline.predict(path, max_duration_s=600)
+    live = predict_live(pipeline, PcmFormat(PcmEncoding.INT16, 44100, 2), data)
+    assert len(live.windows.start_s) == 58
+    np.testing.assert_allclose(live.windows.probabilities, file.windows.probabilities, atol=1e-5)
+    assert live.summed_score.genre == file.summed_score.genre
 
 
 def test_a_window_is_classified_as_soon_as_it_is_complete(

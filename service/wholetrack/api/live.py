@@ -128,7 +128,7 @@ class LiveSessions:
             last = json_event("result", body)
         try:
             await websocket.send_text(last.decode())
-            await websocket.close(code)
+            await websocket.close(code, outcome.kind.code if isinstance(outcome, ServiceError) else None)
         except WebSocketDisconnect:
             _log.info("the client left before the last event")
 

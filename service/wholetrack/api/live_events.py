@@ -55,14 +55,16 @@ class LiveEvents(Observer):
 
     Args:
         detail: How much the events say about each window.
+        start_at_once: Whether the first event does not wait for the first audio.
 
     Attributes:
         uploaded: Set on the event loop once the recording has been received.
     """
 
-    def __init__(self, detail: WindowDetail) -> None:
+    def __init__(self, detail: WindowDetail, *, start_at_once: bool = False) -> None:
         self.uploaded = asyncio.Event()
         self._detail = detail
+        self._start_at_once = start_at_once
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._queue: deque[Callable[[], None]] = deque()
@@ -77,6 +79,8 @@ class LiveEvents(Observer):
         """Add the beginning of an attempt to decode the track."""
         self._waveform = _Waveform(card.audio.sample_rate)
         self._queue.append(partial(self._begin, card, hop_s, taxonomy))
+        if self._start_at_once:
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     def decoded(self, samples: NDArray[np.float32]) -> None:
         """Add the peaks of the waveform."""

@@ -96,7 +96,7 @@ class LiveSession:
             return await self._predict(admission)
 
     async def _predict(self, admission: Admission) -> Response | ServiceError:
-        events = LiveEvents(self._start.windows)
+        events = LiveEvents(self._start.windows, start_at_once=True)
         prediction = self._predictions.start_live(
             self._audio,
             self._start,

@@ -43,4 +43,4 @@ def _is_own(origin: str, host: str) -> bool:
     except (KeyError, ValueError):
         # An opaque origin, "null", or anything else that is no origin of a page.
         return False
-    return own == other
+    return own == other and service.hostname is not None

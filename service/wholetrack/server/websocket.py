@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from uvicorn._types import ASGISendEvent
@@ -134,6 +135,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # uvicorn would report that there was no response.
+            self.handshake_complete = True
 
     def handle_ping(self) -> None:
         """Answer a ping, unless the client does not read: the answers would fill the memory."""
@@ -154,6 +158,9 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+        # The client may have reset the connection in the meantime.
+        with suppress(OSError):
+            self.transport.write_eof()
 
     def shutdown(self) -> None:
         """Close the connection if the application has finished with it.
