@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -82,3 +83,11 @@ def problem(events: Events) -> dict[str, Any]:
 def joined(events: Events, field: str) -> list[Any]:
     """Return a field of the windows of all events."""
     return [value for name, data in events if name == "windows" for value in data[field]]
+
+
+def send_until_closed(connection: ClientConnection, message: bytes, *, pause_s: float = 0.0) -> None:
+    """Send a message again and again until the service closes the connection."""
+    with suppress(ConnectionClosed):
+        while True:
+            connection.send(message)
+            time.sleep(pause_s)

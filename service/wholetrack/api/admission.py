@@ -60,6 +60,7 @@ class Admission:
 
     @draining.setter
     def draining(self, value: bool) -> None:
+        """Begin to reject requests, or accept them again."""
         if value:
             self._draining.set()
         else:
