@@ -57,7 +57,7 @@ class Traffic:
 
     def _follow(self, websocket: WebSocket) -> None:
         self.urls.append(websocket.url)
-        websocket.on("framesent", self.sent.append)
+        websocket.on("framesent", lambda payload: self.sent.append(payload))
         websocket.on("framereceived", lambda payload: self.received.append(json.loads(payload)))
 
     def names(self) -> list[str]:
