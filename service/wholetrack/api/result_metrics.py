@@ -20,13 +20,14 @@ class ResultMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._genres = Counter(
             "wholetrack_predicted_genres",
-            "Successful predictions by genre with the largest summed score; silent for a track without sound.",
+            "Successful predictions in the model's labels, by genre with the largest summed score; silent for a track "
+            "without sound.",
             ["model", "genre"],
             registry=registry,
         )
         self._confidence = Histogram(
             "wholetrack_confidence",
-            "Confidence of successful predictions.",
+            "Confidence of successful predictions in the model's labels.",
             ["model"],
             buckets=_CONFIDENCES,
             registry=registry,
@@ -41,6 +42,8 @@ class ResultMetrics:
     def count(self, model: str, content: PredictionResponse) -> None:
         """Count one successful prediction of a model, by the key that all metrics use."""
         prediction = content.prediction
-        self._genres.labels(model, prediction.summed_score.genre or "silent").inc()
-        self._confidence.labels(model).observe(prediction.confidence)
+        # In a taxonomy, the same music has other genres and another confidence.
+        if content.model.taxonomy is None:
+            self._genres.labels(model, prediction.summed_score.genre or "silent").inc()
+            self._confidence.labels(model).observe(prediction.confidence)
         self._domain.labels(model, _DOMAINS[prediction.in_domain]).inc()

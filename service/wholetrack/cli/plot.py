@@ -12,6 +12,7 @@ from wholetrack.cli.files import FileResult, text_of
 from wholetrack.cli.render import full_response
 from wholetrack.cli.standard_streams import OutputError
 from wholetrack.contracts import TrackPrediction
+from wholetrack.errors import ServiceError
 
 _PICTURES: dict[str, Callable[[PredictionResponse], str | bytes]] = {".svg": timeline_svg, ".png": timeline_png}
 PICTURE_SUFFIXES = tuple(_PICTURES)
@@ -22,7 +23,7 @@ def plotted(results: Iterable[FileResult], target: Path) -> Iterator[FileResult]
     """Yield the results, and write the timeline of each that succeeded to the SVG or PNG file ``target``.
 
     Raises:
-        OutputError: If the file cannot be written.
+        OutputError: If the picture cannot be drawn or the file cannot be written.
     """
     for result in results:
         if isinstance(result.outcome, TrackPrediction):
@@ -31,7 +32,10 @@ def plotted(results: Iterable[FileResult], target: Path) -> Iterator[FileResult]
 
 
 def _write(result: FileResult, prediction: TrackPrediction, target: Path) -> None:
-    picture = _PICTURES[target.suffix.lower()](full_response(result, prediction))
+    try:
+        picture = _PICTURES[target.suffix.lower()](full_response(result, prediction))
+    except ServiceError as error:
+        raise OutputError(f"cannot draw {text_of(target)}: {error.detail}") from error
     try:
         target.write_bytes(picture if isinstance(picture, bytes) else picture.encode())
     except OSError as error:

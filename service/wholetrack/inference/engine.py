@@ -28,7 +28,7 @@ from wholetrack.inference.worker import Classifier, Failure, device_failed
 
 # The largest batch on a GPU.
 _MAX_WAITING_WINDOWS = 256
-# A window of one input with 39 frames takes 20 KB, one of two inputs with 39 and 150 frames 97 KB.
+# A window of one input of 39 frames and 128 bands takes 20 KB, with a second one of 288 frames and 112 bands 149 KB.
 _MAX_WAITING_BYTES = 8 << 20
 # The largest batch on a CPU, so that a single track can fill it.
 _MIN_WAITING_WINDOWS = 16

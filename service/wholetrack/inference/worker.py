@@ -187,7 +187,7 @@ class Worker:
         for part in batch:
             end = begin + len(part.windows)
             # A track may keep its rows until it ends. A view would keep the outputs of the whole batch.
-            found.append(part.track.converted(outputs[begin:end].copy()))
+            found.append(self._converted(part, outputs[begin:end].copy()))
             begin = end
         with self._batches.lock:
             if self.abandoned:
@@ -195,7 +195,19 @@ class Worker:
             self._counts.batches[len(outputs)] += 1
             self.failed_restarts = 0
             for part, own in zip(batch, found, strict=True):
-                part.track.deliver(part.position, own)
+                if own is None:
+                    part.track.fail(device_failed())
+                else:
+                    part.track.deliver(part.position, own)
+
+    @staticmethod
+    def _converted(part: BatchSlice, outputs: Rows) -> Rows | None:
+        """Return the outputs of the track's model; None if it cannot compute them, which concerns no other track."""
+        try:
+            return part.track.converted(outputs)
+        except Exception:  # noqa: BLE001 - the track is told
+            _log.exception("the outputs of %d windows cannot be converted", len(outputs))
+            return None
 
     def _probe(self) -> Failure | None:
         """Classify a silent window, to tell a broken device from a track that it cannot process."""

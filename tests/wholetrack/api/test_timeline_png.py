@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from wholetrack.api import timeline_png as module
 from wholetrack.api.responses import SourceFile, prediction_response
 from wholetrack.api.schemas import PredictionResponse, WindowDetail
 from wholetrack.api.timeline_png import timeline_png
+from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.pipeline import Pipeline
 
 pytestmark = pytest.mark.timing
@@ -61,5 +61,16 @@ def test_a_picture_that_cannot_be_drawn_is_an_error(
     content: PredictionResponse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "timeline_svg", lambda _: "no picture")
-    with pytest.raises(subprocess.CalledProcessError):
+    with pytest.raises(ServiceError, match="could not be drawn") as error:
         timeline_png(content)
+    assert error.value.kind is ErrorKind.INTERNAL_ERROR
+
+
+def test_a_picture_that_has_to_wait_too_long_is_refused(
+    content: PredictionResponse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT_S", 0.01)
+    with module._ONE_AT_A_TIME, pytest.raises(ServiceError, match="Try again") as error:
+        timeline_png(content)
+    assert error.value.kind is ErrorKind.OVERLOADED
+    assert error.value.retry_after_s

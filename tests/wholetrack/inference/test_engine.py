@@ -54,6 +54,24 @@ def test_a_track_does_not_keep_the_outputs_of_others_in_its_batch(device: FakeDe
     assert all(array.base is None for outputs in received for array in outputs.arrays)
 
 
+def test_outputs_that_cannot_be_converted_fail_their_track_only(device: FakeDevice, engine: Engine) -> None:
+    def broken(outputs: Rows) -> Rows:
+        raise MemoryError(f"no memory for {len(outputs)} windows")
+
+    with engine.open_track(convert=broken) as first, engine.open_track() as second:
+        second.put(numbered(0))
+        device.entered.acquire()
+        first.put(numbered(1))
+        second.put(numbered(101))
+        device.permits.release(10)
+        with pytest.raises(ServiceError) as error:
+            first.finish()
+        assert numbers_of(second) == [0, 101]
+    assert device.batches == [[0], [1, 101]]
+    assert error.value.kind is ErrorKind.DEVICE_FAILED
+    assert engine.healthy
+
+
 def test_a_track_without_windows_has_no_outputs(engine: Engine) -> None:
     with engine.open_track() as track:
         assert track.finish() is None

@@ -76,16 +76,18 @@ class PublishedTwoTowers(nn.Module):
 
     Args:
         network: The trained network, which stays as it is.
-        bias: Added to the logits of some genres, by name.
+        bias: Added to the logits of some genres, by name; the tag of known genres does without it.
         known: The logit of the last tag.
     """
 
+    bias: Tensor
     known: Tensor
 
     def __init__(self, network: TwoTowerCrnn, bias: Mapping[str, float], known: KnownGenre) -> None:
         super().__init__()
         factors = (known.energy, known.peak, known.not_music, known.music, known.constant)
         self.register_buffer("known", torch.tensor(factors))
+        self.register_buffer("bias", torch.tensor([bias.get(genre, 0.0) for genre in GENRES]))
         self.network = copy.deepcopy(network).eval()
         self.labels = labels = network.head.tag_map.labels
         self.tags = published_tags(labels)
@@ -93,15 +95,13 @@ class PublishedTwoTowers(nn.Module):
         self._groups = [[labels.index(tag) for tag in AUDIOSET[genre]] for genre in UNVERIFIED]
         self._not_music = [labels.index(tag) for tag in self.tags if KINDS[tag] == "not_music"]
         self._music = labels.index("Music")
-        with torch.no_grad():
-            self.network.head.bias += torch.tensor([bias.get(genre, 0.0) for genre in GENRES])
 
     def forward(self, spectrum: Tensor, music: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of genres and tags, and the embedding, of a batch of windows."""
         scores, tags, embedding = self.network(spectrum, music)
         genres = [tags[:, columns].amax(1, keepdim=True) for columns in self._groups]
         known = self._known(scores, tags)
-        return scores, torch.cat((tags[:, self._rows], *genres, known), dim=1), embedding
+        return scores + self.bias, torch.cat((tags[:, self._rows], *genres, known), dim=1), embedding
 
     def _known(self, scores: Tensor, tags: Tensor) -> Tensor:
         largest = scores.amax(1, keepdim=True)

@@ -10,7 +10,7 @@ from wholetrack_training.publishing.two_towers import TwoTowerFacts
 from wholetrack_training.results.audio_figures import as_document, audio_figures
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.tag_calibration import calibrate_tags
-from wholetrack_training.systems.taxonomy import GENRES, GTZAN
+from wholetrack_training.systems.taxonomy import GENRES
 
 
 def calibrated_facts(judged: Judged, *, name: str, version: str, licence: str) -> TwoTowerFacts:
@@ -31,10 +31,9 @@ def calibrated_facts(judged: Judged, *, name: str, version: str, licence: str) -
     assert figures.domain
     assert figures.domain.known
     tags = calibrate_tags(judged)
-    beyond = [genre for genre in GENRES if genre not in GTZAN]
     # The confusion matrices and the failures are in docs/RESULTS.md.
     document = {name: value for name, value in as_document(figures).items() if name not in {"groups", "failures"}}
-    for part in ("windows", "clips"):
+    for part in ("windows", "clips", "windows_unbiased", "clips_unbiased"):
         document[part].pop("confusion")
     return TwoTowerFacts(
         name=name,
@@ -45,10 +44,9 @@ def calibrated_facts(judged: Judged, *, name: str, version: str, licence: str) -
             "judged": judged.label,
             "date": judged.date,
             **document,
-            "biased_genres": beyond,
             "tags": tags.figures,
         },
-        bias=dict.fromkeys(beyond, figures.bias),
+        bias=figures.bias,
         known=figures.domain.known,
         calibration=CalibrationSpec(temperature=figures.temperature),
         domain=DomainSpec(tag=KNOWN_GENRE, least_probability=figures.domain.threshold),

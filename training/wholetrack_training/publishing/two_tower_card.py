@@ -8,7 +8,7 @@ from typing import Any
 from wholetrack.contracts import ModelCard
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.markdown import markdown_table
-from wholetrack_training.systems.taxonomy import GTZAN
+from wholetrack_training.systems.taxonomy import GTZAN, UNVERIFIED
 
 _ACCURACY = (
     ("windows", "right", "GTZAN, excerpts of one 3 s window, in GTZAN's ten genres"),
@@ -85,9 +85,11 @@ def _accuracy(metrics: Mapping[str, Any]) -> list[str]:
         "",
         *markdown_table(("recordings", "n", "accuracy", "95 %"), rows),
         "",
-        f"A bias of {metrics['bias']:g} is added to the logits of {_listed(_beyond(metrics))}, for which there are no "
-        "labelled recordings to learn from. It was chosen on the recordings beyond GTZAN; for each of their figures it "
-        "was chosen on all recordings but the judged one.",
+        "A bias is added to the logits of each genre, because some genres were learned from labels and some from the "
+        "tags of other networks. The biases were fitted to the recordings of this table: for a recording of GTZAN "
+        "without those of its fold, and for a recording beyond GTZAN without itself. Published are "
+        f"{_listed([f'{genre} {bias:g}' for genre, bias in metrics['bias'].items()])}. Without any bias the figures of "
+        f"the table are {_listed([f'{share:.3f}' for share in _unbiased(metrics)])}.",
         "",
         "Which parts are added up to a score, and how much the tags of each tagger count, was chosen by "
         "hand among about 50 combinations by their accuracy on all of these recordings. The figures are therefore a "
@@ -100,12 +102,12 @@ def _domain(metrics: Mapping[str, Any]) -> list[str]:
     rows = [(title, *_cells(domain[name])) for name, title in _DOMAIN if domain.get(name)]
     return [
         "Share of the recordings that are `in_domain`. The tag `known genre` is the probability that the music "
-        "belongs to one of the genres, from a logistic regression on the energy of the scores, the largest "
-        "probability, and the tags for music and for what is no music. It was fitted to held-out folds of GTZAN, "
-        "each recording once as it is and once without the label of its genre, and to synthesised sounds. A "
-        f"recording is in domain if the tag has at least a probability of {domain['threshold']:g}, which 90 % of the "
-        "held-out clips reach. Precision: of the recordings that are in domain, counting each once with the label of "
-        "its genre and once without, those that have it.",
+        "belongs to one of the genres, from a logistic regression on the energy of the scores and the largest "
+        "probability, both without the biases, and the tags for music and for what is no music. It was "
+        "fitted to held-out folds of GTZAN, each recording once as it is and once without the label of its genre, and "
+        f"to synthesised sounds. A recording is in domain if the tag has at least a probability of "
+        f"{domain['threshold']:g}, which 90 % of the held-out clips reach. Precision: of the recordings that are in "
+        "domain, counting each once with the label of its genre and once without, those that have it.",
         "",
         *markdown_table(("recordings", "n", "in domain", "95 %"), rows),
     ]
@@ -123,10 +125,18 @@ def _limitations(card: ModelCard) -> Iterator[str]:
         f"to the others, its expected calibration error is {error['error']:.3f}, {inside} the range of {low:.3f} to "
         f"{high:.3f} that exact confidences would have by chance."
     )
+    yield (
+        f"Sounds that are not music get a confidence of up to {metrics['no_music_confidence']:.2f}. `in_domain` "
+        "identifies them."
+    )
     calibrated = list(metrics["tags"])
     yield (f"Calibrated tags: {_listed(calibrated)}. " if calibrated else "No tag is calibrated. ") + (
         "There are no labelled recordings for the others: they are the probabilities of the network's sigmoid "
         "function, as taught by mn04, and are marked as unverified."
+    )
+    yield (
+        f"{_listed(UNVERIFIED)} are tags and not genres, because there are fewer than ten labelled recordings to judge "
+        "each of them by."
     )
     yield (
         f"Only GTZAN's genres ({_listed(GTZAN)}) were learned from labels. What the model knows of the others comes "
@@ -139,8 +149,8 @@ def _limitations(card: ModelCard) -> Iterator[str]:
     yield "Music from most of the world is missing from all sets of recordings that the model was judged by."
 
 
-def _beyond(metrics: Mapping[str, Any]) -> Sequence[str]:
-    return list(metrics["biased_genres"])
+def _unbiased(metrics: Mapping[str, Any]) -> list[float]:
+    return [float(metrics[f"{group}_unbiased"][figure]["share"]) for group, figure, _ in _ACCURACY]
 
 
 def _cells(share: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -14,19 +14,22 @@ from pydantic import TypeAdapter
 
 from wholetrack.aggregation.confidence import tempered
 from wholetrack_training.errors import DataError
-from wholetrack_training.results.audio_sets import BEYOND, CLIPS, WINDOWS
+from wholetrack_training.results.audio_sets import BEYOND, CLIPS, NO_MUSIC, WINDOWS
 from wholetrack_training.results.beyond import GROUPS, BeyondFigures, BeyondRecording, genre_ranks, judge_beyond
 from wholetrack_training.results.calibration import fit_temperature
 from wholetrack_training.results.calibration_error import CalibrationError, calibration_error
 from wholetrack_training.results.domain_figures import DomainFigures, domain_figures
 from wholetrack_training.results.failures import Failure, failures, worst
-from wholetrack_training.results.genre_bias import ChosenBias, biased, choose_bias, shares_of
+from wholetrack_training.results.genre_bias import GenreBias, biased, fit_bias, shares_of
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
+from wholetrack_training.systems.tag_kinds import KINDS
 from wholetrack_training.systems.taxonomy import GTZAN
 
 _MIN_SHARE = 1e-6
+_DESCRIBING_TAGS = 4
+_DESCRIPTIVE_KINDS = frozenset({"genre", "mood", "instrument", "voice", "not_music"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,14 @@ class AudioFigures:
     Attributes:
         windows: Excerpts of one window.
         clips: Clips by summed score.
-        beyond: Recordings beyond GTZAN, with the bias chosen on all but the judged one.
-        beyond_unbiased: The same without a bias.
+        beyond: Recordings beyond GTZAN, with biases fitted to all but the judged one.
+        windows_unbiased: Excerpts without biases.
+        clips_unbiased: Clips without biases.
+        beyond_unbiased: Recordings beyond GTZAN without biases.
         groups: Number of recordings by group and leading label, ``[n_groups, n_labels]``.
-        bias: The published bias.
+        bias: The published bias of each genre; empty for a model without any.
         temperature: The published temperature.
+        no_music_confidence: The largest confidence for a sound that is no music.
         calibration: Error of the confidence beyond GTZAN, for all recordings with a right answer.
         domain: How well ``in_domain`` works; None for a model without what it needs.
         failures: The worst answers.
@@ -66,10 +72,13 @@ class AudioFigures:
     windows: FoldFigures
     clips: FoldFigures
     beyond: BeyondFigures
+    windows_unbiased: FoldFigures
+    clips_unbiased: FoldFigures
     beyond_unbiased: BeyondFigures
     groups: Mapping[str, tuple[int, ...]]
-    bias: float
+    bias: Mapping[str, float]
     temperature: float
+    no_music_confidence: float
     calibration: CalibrationError
     domain: DomainFigures | None
     failures: tuple[Failure, ...]
@@ -78,24 +87,28 @@ class AudioFigures:
 def audio_figures(judged: Judged) -> AudioFigures:
     """Compute all figures of a model."""
     labels, found = judged.labels, judged.sets[BEYOND]
-    chosen = choose_bias(found, labels)
-    left_out = biased(found.logs, labels, chosen.left_out[found.owner])
-    shares = shares_of(left_out, found)
-    clips = judged.sets[CLIPS]
-    clip_shares = shares_of(biased(clips.logs, labels, chosen.bias), clips)
+    bias, none = fit_bias(judged), np.zeros(len(labels))
+    windows, clips = judged.sets[WINDOWS], judged.sets[CLIPS]
+    of_windows, of_clips, of_beyond = (
+        biased(judged.sets[name].logs, bias.of_windows(judged, name)) for name in (WINDOWS, CLIPS, BEYOND)
+    )
+    clip_shares, shares = shares_of(of_clips, clips), shares_of(of_beyond, found)
     confidence = Confidence.fitted(judged, clip_shares, shares)
     ranks = genre_ranks(found.groups, shares, labels)
     has_genre = ranks >= 0
     return AudioFigures(
-        windows=_fold_figures(judged, judged.sets[WINDOWS], chosen),
-        clips=_fold_figures(judged, clips, chosen),
-        beyond=_beyond(found, shares, left_out, labels),
-        beyond_unbiased=_beyond_without_bias(found, labels),
+        windows=_fold_figures(judged, windows, of_windows),
+        clips=_fold_figures(judged, clips, of_clips),
+        beyond=_beyond(found, of_beyond, labels),
+        windows_unbiased=_fold_figures(judged, windows, biased(windows.logs, none)),
+        clips_unbiased=_fold_figures(judged, clips, biased(clips.logs, none)),
+        beyond_unbiased=_beyond(found, biased(found.logs, none), labels),
         groups=_by_group(found, shares, labels),
-        bias=chosen.bias,
+        bias=bias.by_genre(labels),
         temperature=confidence.temperature,
+        no_music_confidence=_largest_confidence(judged, bias, confidence.temperature),
         calibration=calibration_error(confidence.beyond[has_genre], ranks[has_genre] == 0),
-        domain=domain_figures(judged, bias=chosen.bias),
+        domain=domain_figures(judged),
         failures=tuple(worst(_failures(judged, clip_shares, shares, confidence))),
     )
 
@@ -170,9 +183,8 @@ class Confidence:
         return cls(round(overall, 4), of_clips, of_beyond)
 
 
-def _fold_figures(judged: Judged, found: ClassifiedSet, chosen: ChosenBias) -> FoldFigures:
+def _fold_figures(judged: Judged, found: ClassifiedSet, probabilities: NDArray[np.float64]) -> FoldFigures:
     truth = np.array([GTZAN.index(group) for group in found.groups])
-    probabilities = biased(found.logs, judged.labels, chosen.bias)
     predicted = _gtzan_shares(probabilities, found, judged.labels).argmax(axis=1)
     confusion = np.zeros((len(GTZAN), len(GTZAN)), dtype=np.int_)
     np.add.at(confusion, (truth, predicted), 1)
@@ -198,19 +210,13 @@ def _gtzan_shares(
     return shares_of(ten / ten.sum(axis=1, keepdims=True), found)
 
 
-def _beyond(
-    found: ClassifiedSet, shares: NDArray[np.float64], probabilities: NDArray[np.float64], labels: Sequence[str]
-) -> BeyondFigures:
+def _beyond(found: ClassifiedSet, probabilities: NDArray[np.float64], labels: Sequence[str]) -> BeyondFigures:
     recordings = [
         BeyondRecording(name, group, genre if (genre := GROUPS.get(group)) in GTZAN else None, bool(agreed))
         for name, group, agreed in zip(found.names, found.groups, found.agreed, strict=True)
     ]
+    shares = shares_of(probabilities, found)
     return judge_beyond(recordings, shares, labels, gtzan_shares=_gtzan_shares(probabilities, found, labels))
-
-
-def _beyond_without_bias(found: ClassifiedSet, labels: Sequence[str]) -> BeyondFigures:
-    probabilities = biased(found.logs, labels, 0.0)
-    return _beyond(found, shares_of(probabilities, found), probabilities, labels)
 
 
 def _by_group(found: ClassifiedSet, shares: NDArray[np.float64], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -221,14 +227,30 @@ def _by_group(found: ClassifiedSet, shares: NDArray[np.float64], labels: Sequenc
     }
 
 
+def _largest_confidence(judged: Judged, bias: GenreBias, temperature: float) -> float:
+    sounds = judged.sets[NO_MUSIC]
+    shares = shares_of(biased(sounds.logs, bias.published), sounds)
+    return float(tempered(_bounded(shares), temperature).max())
+
+
 def _failures(
     judged: Judged, clip_shares: NDArray[np.float64], shares: NDArray[np.float64], confidence: Confidence
 ) -> list[Failure]:
     clips, found = judged.sets[CLIPS], judged.sets[BEYOND]
+    right = [GROUPS.get(group) for group in found.groups]
     return [
-        *failures(clips.names, clips.groups, clip_shares, confidence.clips, judged.labels),
-        *failures(found.names, [GROUPS.get(group) for group in found.groups], shares, confidence.beyond, judged.labels),
+        *failures(
+            clips.names, clips.groups, clip_shares, confidence.clips, judged.labels, tags=_strongest_tags(judged, clips)
+        ),
+        *failures(found.names, right, shares, confidence.beyond, judged.labels, tags=_strongest_tags(judged, found)),
     ]
+
+
+def _strongest_tags(judged: Judged, found: ClassifiedSet) -> list[list[str]]:
+    """Return the most probable tags of each recording, without those that hold for nearly all music."""
+    named = [i for i, tag in enumerate(judged.tags) if KINDS.get(tag) in _DESCRIPTIVE_KINDS]
+    order = np.argsort(-found.tags[:, named], axis=1, kind="stable")[:, :_DESCRIBING_TAGS]
+    return [[judged.tags[named[i]] for i in row] for row in order]
 
 
 def _bounded(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,7 +18,8 @@ _INTRODUCTION = """\
 Every recording is decoded and classified by the service's own pipeline. Recordings of GTZAN are classified by the
 network that was trained on none of their artists, everything else by the published network. Brackets contain Wilson's
 95 % interval. The teachers of version 2 were trained on recordings of many artists, which may include artists of GTZAN
-and of the recordings beyond it; nothing else was taught with any audio of the fold that a network is judged on."""
+and of the recordings beyond it; nothing else was taught with any audio of the fold that a network is judged on. Version
+1 had no teachers: it learned from the labels of GTZAN only."""
 _ROWS: tuple[tuple[str, Callable[[AudioFigures], Share]], ...] = (
     ("excerpts of one 3 s window, GTZAN's genres", lambda figures: figures.windows.right),
     ("the same, among all labels", lambda figures: figures.windows.all_labels),
@@ -28,7 +29,11 @@ _ROWS: tuple[tuple[str, Callable[[AudioFigures], Share]], ...] = (
     ("the same, where listeners agree", lambda figures: figures.beyond.gtzan_agreed),
     ("beyond GTZAN, 15 groups, first genre", lambda figures: figures.beyond.groups_top1),
     ("the same, first three", lambda figures: figures.beyond.groups_top3),
-    ("beyond GTZAN, 15 groups, first genre, without bias", lambda figures: figures.beyond_unbiased.groups_top1),
+    ("without biases: excerpts, GTZAN's genres", lambda figures: figures.windows_unbiased.right),
+    ("without biases: clips, GTZAN's genres", lambda figures: figures.clips_unbiased.right),
+    ("without biases: beyond GTZAN, recordings of its genres", lambda figures: figures.beyond_unbiased.gtzan),
+    ("the same, where listeners agree", lambda figures: figures.beyond_unbiased.gtzan_agreed),
+    ("without biases: beyond GTZAN, 15 groups, first genre", lambda figures: figures.beyond_unbiased.groups_top1),
     ("the same, first three", lambda figures: figures.beyond_unbiased.groups_top3),
 )
 _DOMAIN_ROWS: tuple[tuple[str, Callable[[DomainFigures], Share | None]], ...] = (
@@ -99,7 +104,8 @@ def figure_lines(figures: AudioFigures) -> list[str]:
     error = figures.calibration
     low, high = error.by_chance
     lines += [
-        f"bias {figures.bias:g}, temperature {figures.temperature:g}",
+        f"biases: {_listed_biases(figures.bias) or 'none'}",
+        f"temperature {figures.temperature:g}",
         f"calibration error beyond GTZAN: {error.error:.3f}, by chance [{low:.3f}, {high:.3f}], n = {error.n}",
     ]
     if domain := figures.domain:
@@ -110,14 +116,22 @@ def figure_lines(figures: AudioFigures) -> list[str]:
 
 
 def _bias(models: Mapping[str, JudgedModel]) -> list[str]:
-    chosen = [f"{label} {model.figures.bias:g}" for label, model in models.items() if model.figures.bias]
-    if not chosen:
+    lines = [
+        f"- {label}: {_listed_biases(model.figures.bias)}" for label, model in models.items() if model.figures.bias
+    ]
+    if not lines:
         return []
     return [
-        f"A number is added to the logits of the genres beyond GTZAN ({', '.join(chosen)}), which no labelled "
-        "recording taught. It was chosen on the recordings beyond GTZAN: the figures of each of them were computed "
-        "with the number chosen on all others."
+        "A bias is added to the logits of each genre of a model that learned some genres from labels and others from "
+        "the tags of other networks. The biases were fitted to the recordings of this table: for a recording of GTZAN "
+        "without those of its fold, and for a recording beyond GTZAN without itself.",
+        "",
+        *lines,
     ]
+
+
+def _listed_biases(bias: Mapping[str, float]) -> str:
+    return ", ".join(f"{genre} {value:g}" for genre, value in bias.items())
 
 
 def _confidence(models: Mapping[str, JudgedModel]) -> list[str]:
@@ -126,14 +140,24 @@ def _confidence(models: Mapping[str, JudgedModel]) -> list[str]:
         error = model.figures.calibration
         low, high = error.by_chance
         temperature = f"{model.figures.temperature:.2f}"
-        rows.append((label, str(error.n), temperature, f"{error.error:.3f}", f"{low:.3f} to {high:.3f}"))
+        rows.append(
+            (
+                label,
+                str(error.n),
+                temperature,
+                f"{error.error:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{model.figures.no_music_confidence:.2f}",
+            )
+        )
     return [
         "Expected calibration error of the confidence on all recordings beyond GTZAN that have a right answer, over "
         "five bins with equally many recordings. The temperature was fitted to the clips and to these recordings; "
-        "the confidence of each of them was computed with the temperature fitted to all others. The last column "
-        "contains 95 % of the errors that exact confidences would have by chance.",
+        "the confidence of each of them was computed with the temperature fitted to all others. The column "
+        '"by chance" contains 95 % of the errors that exact confidences would have. The last column is the largest '
+        "confidence for noise, tones, hum, clicks and speech.",
         "",
-        *markdown_table(("model", "recordings", "temperature", "error", "by chance"), rows),
+        *markdown_table(("model", "recordings", "temperature", "error", "by chance", "largest, no music"), rows),
     ]
 
 
@@ -181,13 +205,16 @@ def _failures(found: Sequence[Failure]) -> list[str]:
             f"{failure.confidence:.2f}",
             failure.next_best,
             "not a label" if failure.rank_of_right is None else str(failure.rank_of_right),
+            ", ".join(failure.tags),
         )
         for failure in found
     ]
     return [
         f"Wrong answers for clips and recordings beyond GTZAN with a confidence above {MIN_CONFIDENCE:g}:",
         "",
-        *markdown_table(("recording", "right", "answer", "confidence", "next best", "rank of the right one"), rows),
+        *markdown_table(
+            ("recording", "right", "answer", "confidence", "next best", "rank of the right one", "strongest tags"), rows
+        ),
     ]
 
 

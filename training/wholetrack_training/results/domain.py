@@ -18,7 +18,6 @@ from wholetrack_training.results.audio_sets import CLIPS, NO_MUSIC, WINDOWS
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
 from wholetrack_training.systems.tag_kinds import KINDS
-from wholetrack_training.systems.taxonomy import GTZAN
 
 DOMAIN_TAGS = (KNOWN_GENRE, "Music", *(tag for tag, kind in KINDS.items() if kind == "not_music"))
 """The tags whose logits the regression needs for each window."""
@@ -48,19 +47,17 @@ class DomainExample:
 
 
 def domain_values(
-    found: ClassifiedSet, judged: Judged, *, bias: float, left_out: NDArray[np.int_] | None = None
+    found: ClassifiedSet, judged: Judged, *, left_out: NDArray[np.int_] | None = None
 ) -> NDArray[np.float64]:
     """Return energy, logarithm of the largest probability, and logits of no music and music, ``[n_windows, 4]``.
 
     Args:
         found: Outputs for a set.
         judged: The record that it belongs to.
-        bias: The bias of the genres beyond GTZAN.
         left_out: For each recording the label that is left out of the taxonomy, or -1.
     """
     column = {tag: found.window_tags[:, i].astype(np.float64) for i, tag in enumerate(judged.window_tags)}
-    beyond = np.array([label not in GTZAN for label in judged.labels])
-    logits = found.logs.astype(np.float64) + column[KNOWN_GENRE][:, None] + bias * beyond
+    logits = found.logs.astype(np.float64) + column[KNOWN_GENRE][:, None]
     if left_out is not None:
         of_window = left_out[found.owner]
         rows = np.flatnonzero(of_window != NOTHING_LEFT_OUT)
@@ -72,17 +69,17 @@ def domain_values(
 
 
 def known_probability(
-    found: ClassifiedSet, judged: Judged, fit: KnownGenre, *, bias: float, left_out: NDArray[np.int_] | None = None
+    found: ClassifiedSet, judged: Judged, fit: KnownGenre, *, left_out: NDArray[np.int_] | None = None
 ) -> NDArray[np.float64]:
     """Return the probability that each recording is known: the mean over its windows, ``[n_recordings]``."""
-    values = domain_values(found, judged, bias=bias, left_out=left_out)
+    values = domain_values(found, judged, left_out=left_out)
     return _mean(_probabilities(values, fit), found)
 
 
-def fit_domain(judged: Judged, *, bias: float, folds: Sequence[int] = _FOLDS) -> KnownGenre:
+def fit_domain(judged: Judged, *, folds: Sequence[int] = _FOLDS) -> KnownGenre:
     """Fit the regression to the recordings of some folds, and to a part of the sounds that are no music."""
     values, truth, weights = [], [], []
-    for example in _examples(judged, bias=bias):
+    for example in _examples(judged):
         chosen = np.isin(example.folds, folds)[example.owner]
         values.append(example.values[chosen])
         truth.append(np.full(int(chosen.sum()), example.known))
@@ -93,9 +90,9 @@ def fit_domain(judged: Judged, *, bias: float, folds: Sequence[int] = _FOLDS) ->
     return KnownGenre(*rounded)
 
 
-def fits_by_fold(judged: Judged, *, bias: float) -> dict[int, KnownGenre]:
+def fits_by_fold(judged: Judged) -> dict[int, KnownGenre]:
     """Return for each fold the regression that was fitted to the others."""
-    return {fold: fit_domain(judged, bias=bias, folds=[other for other in _FOLDS if other != fold]) for fold in _FOLDS}
+    return {fold: fit_domain(judged, folds=[other for other in _FOLDS if other != fold]) for fold in _FOLDS}
 
 
 def own_labels(found: ClassifiedSet, labels: Sequence[str]) -> NDArray[np.int_]:
@@ -113,15 +110,15 @@ def choose_threshold(of_known: NDArray[np.float64]) -> float:
     return round(float(np.quantile(of_known, 1 - _KEPT)), 4)
 
 
-def _examples(judged: Judged, *, bias: float) -> list[DomainExample]:
+def _examples(judged: Judged) -> list[DomainExample]:
     examples = []
     for name in (WINDOWS, CLIPS):
         found = judged.sets[name]
         for known in (True, False):
             left_out = None if known else own_labels(found, judged.labels)
-            examples.append(_example(found, domain_values(found, judged, bias=bias, left_out=left_out), known=known))
+            examples.append(_example(found, domain_values(found, judged, left_out=left_out), known=known))
     found = judged.sets[NO_MUSIC]
-    examples.append(_example(found, domain_values(found, judged, bias=bias), known=False))
+    examples.append(_example(found, domain_values(found, judged), known=False))
     return examples
 
 

@@ -20,7 +20,6 @@ from wholetrack_training.results.domain import (
     known_probability,
     own_labels,
 )
-from wholetrack_training.results.genre_bias import biased
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
@@ -60,28 +59,26 @@ class DomainFigures:
     precision: Share
 
 
-def domain_figures(judged: Judged, *, bias: float) -> DomainFigures | None:
+def domain_figures(judged: Judged) -> DomainFigures | None:
     """Return the figures of a model; None if it has neither the tag that is needed nor a threshold.
 
     Figures of recordings that a regression is fitted to come from one that was fitted to other folds.
     """
     if KNOWN_GENRE in judged.window_tags:
-        return _of_regression(judged, bias=bias)
+        return _of_regression(judged)
     return None if judged.least_peak is None else _of_peaks(judged, judged.least_peak)
 
 
-def _of_regression(judged: Judged, *, bias: float) -> DomainFigures:
-    fit, by_fold = fit_domain(judged, bias=bias), fits_by_fold(judged, bias=bias)
+def _of_regression(judged: Judged) -> DomainFigures:
+    fit, by_fold = fit_domain(judged), fits_by_fold(judged)
 
     def held_out(found: ClassifiedSet, left_out: NDArray[np.int_] | None) -> NDArray[np.float64]:
         folds = domain_fold(found)
-        of_fold = {
-            k: known_probability(found, judged, each, bias=bias, left_out=left_out) for k, each in by_fold.items()
-        }
+        of_fold = {k: known_probability(found, judged, each, left_out=left_out) for k, each in by_fold.items()}
         return np.array([of_fold[int(fold)][i] for i, fold in enumerate(folds)])
 
     def published(found: ClassifiedSet, left_out: NDArray[np.int_] | None) -> NDArray[np.float64]:
-        return known_probability(found, judged, fit, bias=bias, left_out=left_out)
+        return known_probability(found, judged, fit, left_out=left_out)
 
     threshold = choose_threshold(held_out(judged.sets[CLIPS], None))
     return _figures(judged, held_out, published, threshold, fit)
@@ -89,7 +86,7 @@ def _of_regression(judged: Judged, *, bias: float) -> DomainFigures:
 
 def _of_peaks(judged: Judged, least_peak: float) -> DomainFigures:
     def mean_peak(found: ClassifiedSet, left_out: NDArray[np.int_] | None) -> NDArray[np.float64]:
-        probabilities = biased(found.logs, judged.labels, 0.0)
+        probabilities = np.exp(found.logs.astype(np.float64))
         if left_out is not None:
             of_window = left_out[found.owner]
             rows = np.flatnonzero(of_window != NOTHING_LEFT_OUT)

@@ -23,6 +23,7 @@ class Failure:
         confidence: Its confidence.
         next_best: The second genre.
         rank_of_right: Position of the right answer; 1 is the first. None if the model does not have that genre.
+        tags: The most probable tags, best first; none if the model has no tags.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Failure:
     confidence: float
     next_best: str
     rank_of_right: int | None
+    tags: tuple[str, ...] = ()
 
 
 def failures(
@@ -39,6 +41,8 @@ def failures(
     shares: NDArray[np.float64],
     confidences: NDArray[np.float64],
     labels: Sequence[str],
+    *,
+    tags: Sequence[Sequence[str]],
 ) -> list[Failure]:
     """Return the wrong answers with a confidence above 0.8.
 
@@ -48,14 +52,15 @@ def failures(
         shares: Share of each label, ``[n_recordings, n_labels]``.
         confidences: Confidence of each answer, ``[n_recordings]``.
         labels: Names of the labels.
+        tags: The most probable tags of each recording.
     """
     found = []
-    for name, genre, row, confidence in zip(names, right, shares, confidences, strict=True):
+    for name, genre, row, confidence, of_track in zip(names, right, shares, confidences, tags, strict=True):
         order = [labels[i] for i in np.argsort(-row, kind="stable")]
         if genre is None or order[0] == genre or confidence <= MIN_CONFIDENCE:
             continue
         rank = order.index(genre) + 1 if genre in order else None
-        found.append(Failure(name, genre, order[0], round(float(confidence), 3), order[1], rank))
+        found.append(Failure(name, genre, order[0], round(float(confidence), 3), order[1], rank, tuple(of_track)))
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,7 +118,10 @@ def measure(folds: FoldModels, tracks: TrackSet, music: Path, ffmpeg: Ffmpeg) ->
             for clip in clips:
                 file = Path(folder) / f"clip.{perturbation.suffix}"
                 perturb(ffmpeg, music / str(clip.audio), perturbation, file)
-                found = folds.pipeline.predict(file, model=folds.names[clip.fold], max_duration_s=60)
+                model = folds.names[clip.fold]
+                found = folds.pipeline.predict(
+                    file, model=model, taxonomy=folds.taxonomy(model, tracks.labels), max_duration_s=60
+                )
                 n_correct += found.summed_score.genre == tracks.labels[clip.genre]
             accuracy[title] = round(n_correct / len(clips), 4)
             _log.info("%s: %d of %d correct", title, n_correct, len(clips))
@@ -136,6 +139,11 @@ class FoldModels:
 
     pipeline: Pipeline
     names: Mapping[int | None, str]
+
+    def taxonomy(self, model: str, labels: Sequence[str]) -> str | None:
+        """Return the taxonomy in which a model has these labels; None for the labels of the model itself."""
+        taxonomies = self.pipeline.model(model).card.taxonomies
+        return next((name for name, spec in taxonomies.items() if set(spec.genres) == set(labels)), None)
 
     @classmethod
     @contextmanager
