@@ -57,8 +57,11 @@ class Traffic:
 
     def _follow(self, websocket: WebSocket) -> None:
         self.urls.append(websocket.url)
-        websocket.on("framesent", lambda payload: self.sent.append(payload))
+        websocket.on("framesent", self._add_sent)
         websocket.on("framereceived", lambda payload: self.received.append(json.loads(payload)))
+
+    def _add_sent(self, payload: str | bytes) -> None:
+        self.sent.append(payload)
 
     def names(self) -> list[str]:
         return [event["event"] for event in self.received]
