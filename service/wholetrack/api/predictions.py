@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastapi import Request, Response
 
+from wholetrack.api import parquet
 from wholetrack.api.admission import Admission
 from wholetrack.api.cache import CacheKey, PredictionCache
 from wholetrack.api.deadline import Deadline
@@ -85,7 +86,11 @@ class Predictions:
         Raises:
             ServiceError: Any error that the route documents.
         """
-        response_format = parameters.format or negotiate(", ".join(request.headers.getlist("accept")))
+        unavailable = () if parquet.is_available() else (ResponseFormat.PARQUET,)
+        if parameters.format in unavailable:
+            raise parquet.not_available()
+        accept = ", ".join(request.headers.getlist("accept"))
+        response_format = parameters.format or negotiate(accept, unavailable=unavailable)
         if response_format.is_live:
             response = await self._predict_live(request, parameters, response_format)
         else:

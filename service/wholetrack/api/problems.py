@@ -26,7 +26,7 @@ _EXAMPLES = {
     ErrorKind.NOT_FOUND: "See /docs for the paths of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
     ErrorKind.NOT_ACCEPTABLE: "The header Accept allows none of these: application/json, application/x-ndjson, "
-    "application/jsonl, text/event-stream, text/csv, image/svg+xml, image/png.",
+    "application/jsonl, text/event-stream, text/csv, application/vnd.apache.parquet, image/svg+xml, image/png.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "

@@ -77,8 +77,8 @@ class PredictParameters(PredictionOptions):
     format: ResponseFormat | None = Field(
         default=None,
         description="Format of the response, which overrides the header Accept: json; sse or ndjson, which send events "
-        "while the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg or "
-        "png, a picture of the timeline.",
+        "while the recording is classified; csv, jsonl or parquet, with a row for each verdict, section and window; "
+        "svg or png, a picture of the timeline. A service without the extra `parquet` cannot write Parquet.",
         examples=["json"],
     )
 
