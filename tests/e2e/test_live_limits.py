@@ -227,32 +227,37 @@ def test_a_shutdown_does_not_wait_for_a_client_that_leaves_the_connection_open(
     with running_server(tmp_path, shutdown_timeout_s=2) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as raw, live(server, MONO) as connection:
-            raw.sendall(
-                f"GET /v1/live HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
-            )
+            raw.sendall(_HANDSHAKE.encode())
             assert raw.recv(12) == b"HTTP/1.1 101"
             connection.send(tune.tobytes())
             server.process.terminate()
             assert server.process.wait(timeout=30) in {0, None}
 
 
-def test_frames_that_follow_the_handshake_at_once_are_received(server: Server) -> None:
+_HANDSHAKE = (
+    "GET /v1/live HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("before", ["", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_connection_may_have_had_requests_and_frames_may_follow_at_once(server: Server, before: str) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     mask = os.urandom(4)
     text = b"no JSON"
     frame = bytes([0x81, 0x80 | len(text)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(text))
     with socket.create_connection((host, int(port)), timeout=20) as raw:
-        raw.sendall(
-            f"GET /v1/live HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
-            + frame
-        )
         received = b""
+        if before:
+            raw.sendall(before.encode())
+            while b'"alive"' not in received and b"}" not in received:
+                received += raw.recv(1 << 16)
+        raw.sendall(_HANDSHAKE.encode() + frame)
         while b"malformed_request" not in received:
             chunk = raw.recv(1 << 16)
             assert chunk, received
             received += chunk
+    assert b"HTTP/1.1 101" in received
 
 
 def test_the_prefix_of_a_proxy_applies(tmp_path: Path, tune: NDArray[np.float32]) -> None:

@@ -187,8 +187,8 @@ def key_of(scope: Mapping[str, object]) -> Key | None:
 
 
 @asynccontextmanager
-async def permits(key: Key | None, admission: Admission) -> AsyncIterator[None]:
-    """Hold a permit of the key, if there is one, and a permit of ``admission`` for the duration of the block.
+async def permits(key: Key | None, *admissions: Admission) -> AsyncIterator[None]:
+    """Hold a permit of the key, if there is one, and one of each admission for the duration of the block.
 
     Raises:
         ServiceError: ``overloaded`` or ``draining``.
@@ -197,7 +197,8 @@ async def permits(key: Key | None, admission: Admission) -> AsyncIterator[None]:
         try:
             if key:
                 held.enter_context(key.permit())
-            await held.enter_async_context(admission.admit())
+            for admission in admissions:
+                await held.enter_async_context(admission.admit())
         except ServiceError:
             # A request that is refused because others are in progress is retried, and would count twice.
             if key:

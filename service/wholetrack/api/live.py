@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -105,7 +106,8 @@ class LiveSessions:
                 raise draining_error()
         except ServiceError as error:
             headers = {"X-Request-ID": correlation_id.get() or ""}
-            await websocket.send_denial_response(problem_response(error, headers=headers))
+            with suppress(WebSocketDisconnect):
+                await websocket.send_denial_response(problem_response(error, headers=headers))
             return
         try:
             await websocket.accept()

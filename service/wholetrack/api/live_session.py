@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from wholetrack.api.admission import Admission, draining_error
 from wholetrack.api.deadline import Deadline
 from wholetrack.api.event_stream import finished, json_event
+from wholetrack.api.failures import service_error
 from wholetrack.api.keys import Key, permits
 from wholetrack.api.live_events import Event, LiveEvents
 from wholetrack.api.live_messages import LiveStart, read_end
@@ -89,11 +89,9 @@ class LiveSession:
         Raises:
             ServiceError: ``overloaded`` or ``draining``, if it is not admitted.
         """
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(live.admit())
-            await held.enter_async_context(permits(self._key, admission))
-            held.enter_context(self._predictions.track_in_progress())
-            return await self._predict(admission)
+        async with permits(self._key, live, admission):
+            with self._predictions.track_in_progress():
+                return await self._predict(admission)
 
     async def _predict(self, admission: Admission) -> Response | ServiceError:
         events = LiveEvents(self._start.windows, start_at_once=True)
@@ -155,8 +153,8 @@ class LiveSession:
             self._cancellation.cancel(Deadline(self._limits.result_timeout_s).error())
         except WebSocketDisconnect:
             self._cancellation.cancel(client_gone())
-        except ServiceError as error:
-            self._cancellation.cancel(error)
+        except Exception as error:  # noqa: BLE001 - otherwise the audio would never end
+            self._cancellation.cancel(service_error(error))
 
     async def _receive_audio(self) -> None:
         """Receive messages until the audio has ended.

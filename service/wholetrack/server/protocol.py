@@ -274,8 +274,13 @@ class GuardedProtocol(HttpToolsProtocol):
         websocket: GuardedWebSocket = self.ws_protocol_class(  # type: ignore[call-arg, assignment]
             config=self.config, server_state=self.server_state, app_state=self.app_state
         )
+        if self._write_monitor:
+            self._write_monitor.stop()
         websocket.connection_made(self.transport)
         self.transport.set_protocol(websocket)
+        if self.transport.get_write_buffer_size():
+            # The client has not read all of the previous response.
+            websocket.pause_writing()
         websocket.open(request)
         if rest:
             websocket.data_received(rest)
