@@ -14,7 +14,9 @@ from __future__ import annotations
 import bisect
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +29,7 @@ from wholetrack.errors import ServiceError
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
 # A small hop makes blocks expensive: a hop of one frame gives twelve or more windows a second.
 _MAX_SLOT_S = 3.0
+_RECENT_SLOTS = 32
 
 
 class StrideScheduler:
@@ -50,7 +53,9 @@ class StrideScheduler:
     ) -> None:
         self.first_blocks, self.later_blocks = first_blocks, later_blocks
         self._lock = threading.Lock()
-        self._n_free = n_slots
+        self._n_slots = self._n_free = n_slots
+        self._n_idle = 0
+        self._recent_s: deque[float] = deque(maxlen=_RECENT_SLOTS)
         self._n_startable = dict(max_open)
         self._waiting: list[Slot] = []
         self._virtual_time = 0.0
@@ -68,8 +73,11 @@ class StrideScheduler:
         return Slot(self, cancellation, weight, memory)
 
     def join(self, slot: Slot) -> None:
-        """Queue a new track, and grant it a slot at once if one is free."""
+        """Queue a track that is new or idle, and grant it a slot at once if one is free."""
         with self._lock:
+            if slot.is_idle:
+                slot.is_idle = False
+                self._n_idle -= 1
             self._enqueue(slot)
             self._grant()
 
@@ -77,7 +85,7 @@ class StrideScheduler:
         """Return a slot and queue its track for another one."""
         with self._lock:
             slot.granted.clear()
-            self._n_free += 1
+            self._release(slot)
             self._enqueue(slot)
             self._grant()
 
@@ -85,7 +93,9 @@ class StrideScheduler:
         """Return a slot, without a wish for another one."""
         with self._lock:
             slot.granted.clear()
-            self._n_free += 1
+            slot.is_idle = True
+            self._n_idle += 1
+            self._release(slot)
             self._grant()
 
     def leave(self, slot: Slot) -> None:
@@ -93,8 +103,10 @@ class StrideScheduler:
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)
-            elif not slot.is_idle:
-                self._n_free += 1
+            elif slot.is_idle:
+                self._n_idle -= 1
+            else:
+                self._release(slot)
             if slot.started and slot.memory is not None:
                 self._n_startable[slot.memory] += 1
             self._grant()
@@ -104,6 +116,24 @@ class StrideScheduler:
         """Whether a track that could use a slot is waiting."""
         with self._lock:
             return self._next() is not None
+
+    def expected_wait_s(self, n_tracks: int) -> float:
+        """Return how long a track would wait for its first slot, in seconds, from how long recent slots lasted.
+
+        Args:
+            n_tracks: Number of tracks that have or need a slot, or are idle, without this one.
+        """
+        with self._lock:
+            n_tracks -= self._n_idle
+            if n_tracks < self._n_slots or not self._recent_s:
+                return 0.0
+            return (n_tracks - self._n_slots + 1) * fmean(self._recent_s) / self._n_slots
+
+    def _release(self, slot: Slot) -> None:
+        self._n_free += 1
+        # Tracks without a decoder need slots for moments only, and many of them.
+        if slot.memory is not None:
+            self._recent_s.append(time.monotonic() - slot.granted_at)
 
     def _enqueue(self, slot: Slot) -> None:
         slot.due = self._virtual_time + 1 / slot.weight
@@ -125,6 +155,7 @@ class StrideScheduler:
                 slot.started = True
                 if slot.memory is not None:
                     self._n_startable[slot.memory] -= 1
+            slot.granted_at = time.monotonic()
             slot.granted.set()
 
 
@@ -138,6 +169,7 @@ class Slot:
         started: Whether the track has been granted a slot before.
         is_idle: Whether the slot was given back until there is something to do.
         waited_s: Total time spent waiting, in seconds.
+        granted_at: When the scheduler granted the present slot, on the monotonic clock.
         granted: Set by the scheduler when the slot is granted.
     """
 
@@ -147,13 +179,13 @@ class Slot:
         self._scheduler = scheduler
         self._cancellation = cancellation
         self._blocks_left = scheduler.first_blocks
-        self._granted_at = 0.0
         self.weight = weight
         self.memory = memory
         self.due = 0.0
         self.started = False
         self.is_idle = False
         self.waited_s = 0.0
+        self.granted_at = 0.0
         self.granted = threading.Event()
 
     def __enter__(self) -> Self:
@@ -180,7 +212,7 @@ class Slot:
             ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
         """
         self._blocks_left -= 1
-        expired = stalled or self._blocks_left <= 0 or time.monotonic() - self._granted_at > _MAX_SLOT_S
+        expired = stalled or self._blocks_left <= 0 or time.monotonic() - self.granted_at > _MAX_SLOT_S
         if expired and self._scheduler.contended:
             if self._blocks_left <= 0:
                 self._blocks_left = self._scheduler.later_blocks
@@ -193,18 +225,15 @@ class Slot:
         Raises:
             ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
         """
-        self.is_idle = True
         self._scheduler.give_back(self)
         wait()
         self._blocks_left = self._scheduler.first_blocks
         self._scheduler.join(self)
-        self.is_idle = False
         self._wait()
 
     def _wait(self) -> None:
         began = time.monotonic()
         with self._cancellation.calling(lambda _: self.granted.set()):
             self.granted.wait()
-        self._granted_at = time.monotonic()
-        self.waited_s += self._granted_at - began
+        self.waited_s += time.monotonic() - began
         self._cancellation.check()
