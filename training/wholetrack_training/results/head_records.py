@@ -24,8 +24,8 @@ _INTRODUCTION = """\
 fitted to the recordings beyond GTZAN that are judged above, in all of their groups, from a folder with a folder of
 links per group. They are not published. Every recording is predicted by a head that was not fitted to it, and whose
 penalty was chosen without it. Brackets contain 95 % intervals: Wilson's for shares, and for the mean recall that of
-resampled recordings of each group. That heads use the tags besides the embedding was decided on these recordings, so
-the figures may be too high by a little."""
+resampled recordings of each group. It was decided on these recordings that heads use the tags besides the embedding,
+and that five folds choose the penalty, so the figures may be slightly too high."""
 
 
 def write_head_record(
