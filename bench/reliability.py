@@ -34,6 +34,7 @@ _LIMITS = (
     ("minimum rate of reading a response in bytes per second", "min_response_bytes_per_s", None, _PROTOCOL),
     ("connections", "max_connections", 429, _CONNECTIONS),
     ("predictions admitted at the same time", "max_requests", 429, _BAD_INPUT),
+    ("seconds that a prediction may be expected to wait for a processor", "max_wait_s", 429, _BAD_INPUT),
     ("seconds for a request", "request_timeout_s", 504, _BAD_INPUT),
 )
 _NO_RESPONSE = ("refused", "connection_lost")

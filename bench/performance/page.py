@@ -7,6 +7,7 @@ from statistics import median
 
 from bench.markdown import median_and_range, paragraph
 from bench.peers import NAMES
+from bench.performance.cuda import cuda_section
 from bench.performance.scaling import process_section, scaling_section
 from bench.performance.summary import THROUGHPUT_RATIOS
 from bench.records import Record
@@ -35,6 +36,7 @@ def page(records: dict[str, Record], summary: Record) -> str:
         *_fairness_and_memory(records, summary),
         *_overload(records["overload"]),
         *process_section(records["ceiling"]),
+        *cuda_section(),
         *(scaling_section(records["scaling"]) if "scaling" in records else ()),
     ]
     return "\n".join(lines) + "\n"

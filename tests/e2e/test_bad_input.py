@@ -247,6 +247,22 @@ def test_predictions_above_the_limit_are_refused(tmp_path: Path, song: bytes) ->
         assert small.post(song).status_code == 200
 
 
+def test_predictions_that_would_wait_too_long_are_refused(tmp_path: Path, song: bytes) -> None:
+    with running_server(tmp_path, tracks_at_once=1, max_wait_s=0.0001) as small:
+        # The wait is estimated from the tracks that came before.
+        assert small.post(song).status_code == 200
+        with start_upload(small, content_length=len(song)) as connection:
+            connection.sendall(song[:1000])
+            while "in_progress 1.0" not in small.get("/metrics").text:
+                time.sleep(0.01)
+            response = small.post(song)
+            assert_problem(response, 429, "overloaded")
+            assert "The wait would be longer than the limit" in response.json()["detail"]
+            assert int(response.headers["retry-after"]) > 0
+        wait_for_outcome(small, "client_gone", 1)
+        assert small.post(song).status_code == 200
+
+
 def test_every_outcome_is_counted_and_every_log_line_has_the_id_of_its_request(strict: Server, song: bytes) -> None:
     before = {code: count_outcomes(strict, code) for code in ("ok", "invalid_parameter", "unsupported_media")}
     assert strict.post(song).status_code == 200

@@ -1,4 +1,4 @@
-"""Admission control: a limit on concurrent requests of one kind, and an estimate of when to retry a rejected one."""
+"""Admission control: limits on concurrent requests of one kind and on their wait, and when to retry a rejected one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Admission:
 
     Args:
         limit: Maximum number of requests in progress.
+        max_wait_s: How long an admitted request may be expected to wait, in seconds; 0 for any time.
+        expected_wait_s: Returns how long a request would wait, in seconds, given the number in progress.
         kind: What clients are told is in progress, in the plural.
         grace_s: How long a request may wait for a permit before it is rejected, in seconds.
         clock: Returns the current time in seconds.
@@ -37,6 +39,8 @@ class Admission:
         self,
         limit: int,
         *,
+        max_wait_s: float = 0.0,
+        expected_wait_s: Callable[[int], float] = lambda _: 0.0,
         kind: str = "predictions",
         grace_s: float = _GRACE_S,
         clock: Callable[[], float] = time.monotonic,
@@ -45,6 +49,8 @@ class Admission:
         self.draining = False
         self._kind = kind
         self._limit = limit
+        self._max_wait_s = max_wait_s
+        self._expected_wait_s = expected_wait_s
         self._permits = asyncio.Semaphore(limit)
         self._grace_s = grace_s
         self._clock = clock
@@ -57,25 +63,20 @@ class Admission:
         """Hold a permit for one request.
 
         Raises:
-            ServiceError: ``overloaded``, with the estimated time until a permit is free, or ``draining``.
+            ServiceError: ``overloaded``, with the estimated time until the next request can be admitted, or
+                ``draining``.
         """
         has_permit = await self._acquire_permit()
-        if self.draining:
+        try:
+            self._check(has_permit=has_permit)
+        except ServiceError:
             if has_permit:
                 self._permits.release()
-            raise draining_error()
-        if not has_permit:
-            self._n_rejected += 1
-            retry_after_s = self._retry_after_s()
-            raise ServiceError(
-                ErrorKind.OVERLOADED,
-                f"The limit of {self._kind} in progress is reached ({self._limit}). Try again in {retry_after_s} s.",
-                retry_after_s=retry_after_s,
-            )
+            raise
         began = self._last_admitted = self._clock()
         self.in_progress += 1
-        if self.in_progress < self._limit:
-            # There is a permit to spare, so no rejected client is still waiting to retry.
+        if self.in_progress < self._limit and not self._excess_wait_s():
+            # Another request could be admitted, so no rejected client is still waiting to retry.
             self._n_rejected = 0
         try:
             yield
@@ -85,6 +86,27 @@ class Admission:
             self._recent_durations.append(self._clock() - began)
             self._n_rejected = max(0, self._n_rejected - 1)
 
+    def _check(self, *, has_permit: bool) -> None:
+        if self.draining:
+            raise draining_error()
+        if not has_permit:
+            raise self._rejection(f"The limit of {self._kind} in progress is reached ({self._limit}).")
+        if self._excess_wait_s():
+            raise self._rejection(f"The wait would be longer than the limit of {self._max_wait_s:g} s.")
+
+    def _excess_wait_s(self) -> float:
+        """Return by how much the wait of a new request would exceed the limit, in seconds."""
+        if not self._max_wait_s:
+            return 0.0
+        return max(0.0, self._expected_wait_s(self.in_progress) - self._max_wait_s)
+
+    def _rejection(self, reason: str) -> ServiceError:
+        self._n_rejected += 1
+        retry_after_s = self._retry_after_s()
+        return ServiceError(
+            ErrorKind.OVERLOADED, f"{reason} Try again in {retry_after_s} s.", retry_after_s=retry_after_s
+        )
+
     async def _acquire_permit(self) -> bool:
         try:
             async with asyncio.timeout(self._grace_s):
@@ -93,15 +115,15 @@ class Admission:
             return False
 
     def _retry_after_s(self) -> int:
-        """Estimate the time in seconds until a permit is free for the client that was rejected last.
+        """Estimate the time in seconds until the client that was rejected last can be admitted.
 
-        With all permits in use, a request finishes every ``duration / limit`` seconds on average (Little's law), and
-        every rejected client needs one permit. A service that is stuck frees none, so the interval is at least the time
-        since the last admission.
+        A request finishes every ``duration / in_progress`` seconds on average (Little's law), and one client is
+        admitted for each. A service that is stuck finishes none, so the interval is at least the time since the last
+        admission.
         """
         if not self._recent_durations:
             return _DEFAULT_RETRY_S
-        interval_s = max(fmean(self._recent_durations) / self._limit, self._clock() - self._last_admitted)
+        interval_s = max(fmean(self._recent_durations) / max(self.in_progress, 1), self._clock() - self._last_admitted)
         return min(max(math.ceil(self._n_rejected * interval_s), 1), _MAX_RETRY_S)
 
 

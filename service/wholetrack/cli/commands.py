@@ -75,7 +75,11 @@ def serve(
     if os.environ.get("WEB_CONCURRENCY"):
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
     with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.decoder.sandbox.owns):
-        admission = Admission(settings.max_requests)
+        admission = Admission(
+            settings.max_requests,
+            max_wait_s=settings.max_wait_s,
+            expected_wait_s=pipeline.scheduler.expected_wait_s,
+        )
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
 
 

@@ -44,6 +44,9 @@ class InputFeatures:
 
     def normalised(self, block: WindowBlock, rows: NDArray[np.bool_] | slice = slice(None)) -> Rows:
         """Return the normalised inputs of some windows of a block; of all by default."""
+        if not isinstance(rows, slice) and rows.all():
+            # A mask copies the windows even if it selects all of them.
+            rows = slice(None)
         specs = (entry.features.normalisation for entry in self._card.inputs)
         return Rows(tuple(normalise(frames[rows], spec) for frames, spec in zip(block.inputs, specs, strict=True)))
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 import bisect
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +29,7 @@ from wholetrack.errors import ServiceError
 _FIRST_BLOCKS, _LATER_BLOCKS = 30, 10
 # A small hop makes blocks expensive: a hop of one frame gives twelve or more windows a second.
 _MAX_SLOT_S = 3.0
+_RECENT_SLOTS = 32
 
 
 class StrideScheduler:
@@ -50,7 +53,8 @@ class StrideScheduler:
     ) -> None:
         self.first_blocks, self.later_blocks = first_blocks, later_blocks
         self._lock = threading.Lock()
-        self._n_free = n_slots
+        self._n_slots = self._n_free = n_slots
+        self._recent_s: deque[float] = deque(maxlen=_RECENT_SLOTS)
         self._n_startable = dict(max_open)
         self._waiting: list[Slot] = []
         self._virtual_time = 0.0
@@ -77,7 +81,7 @@ class StrideScheduler:
         """Return a slot and queue its track for another one."""
         with self._lock:
             slot.granted.clear()
-            self._n_free += 1
+            self._release(slot)
             self._enqueue(slot)
             self._grant()
 
@@ -87,7 +91,7 @@ class StrideScheduler:
             if slot in self._waiting:
                 self._waiting.remove(slot)
             else:
-                self._n_free += 1
+                self._release(slot)
             if slot.started:
                 self._n_startable[slot.memory] += 1
             self._grant()
@@ -97,6 +101,21 @@ class StrideScheduler:
         """Whether a track that could use a slot is waiting."""
         with self._lock:
             return self._next() is not None
+
+    def expected_wait_s(self, n_tracks: int) -> float:
+        """Return how long a track would wait for its first slot, in seconds, from how long recent slots lasted.
+
+        Args:
+            n_tracks: Number of tracks that have or need a slot, without this one.
+        """
+        with self._lock:
+            if n_tracks < self._n_slots or not self._recent_s:
+                return 0.0
+            return (n_tracks - self._n_slots + 1) * fmean(self._recent_s) / self._n_slots
+
+    def _release(self, slot: Slot) -> None:
+        self._n_free += 1
+        self._recent_s.append(time.monotonic() - slot.granted_at)
 
     def _enqueue(self, slot: Slot) -> None:
         slot.due = self._virtual_time + 1 / slot.weight
@@ -114,6 +133,7 @@ class StrideScheduler:
             if not slot.started:
                 slot.started = True
                 self._n_startable[slot.memory] -= 1
+            slot.granted_at = time.monotonic()
             slot.granted.set()
 
 
@@ -126,6 +146,7 @@ class Slot:
         due: Position in the queue, in virtual time.
         started: Whether the track has been granted a slot before.
         waited_s: Total time spent waiting, in seconds.
+        granted_at: When the scheduler granted the present slot, on the monotonic clock.
         granted: Set by the scheduler when the slot is granted.
     """
 
@@ -135,12 +156,12 @@ class Slot:
         self._scheduler = scheduler
         self._cancellation = cancellation
         self._blocks_left = scheduler.first_blocks
-        self._granted_at = 0.0
         self.weight = weight
         self.memory = memory
         self.due = 0.0
         self.started = False
         self.waited_s = 0.0
+        self.granted_at = 0.0
         self.granted = threading.Event()
 
     def __enter__(self) -> Self:
@@ -167,7 +188,7 @@ class Slot:
             ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
         """
         self._blocks_left -= 1
-        expired = stalled or self._blocks_left <= 0 or time.monotonic() - self._granted_at > _MAX_SLOT_S
+        expired = stalled or self._blocks_left <= 0 or time.monotonic() - self.granted_at > _MAX_SLOT_S
         if expired and self._scheduler.contended:
             if self._blocks_left <= 0:
                 self._blocks_left = self._scheduler.later_blocks
@@ -178,6 +199,5 @@ class Slot:
         began = time.monotonic()
         with self._cancellation.calling(lambda _: self.granted.set()):
             self.granted.wait()
-        self._granted_at = time.monotonic()
-        self.waited_s += self._granted_at - began
+        self.waited_s += time.monotonic() - began
         self._cancellation.check()

@@ -46,6 +46,30 @@ async def test_predictions_are_admitted_up_to_the_limit() -> None:
     assert admission.in_progress == 0
 
 
+async def test_requests_that_would_wait_too_long_are_rejected() -> None:
+    clock = Clock()
+    admission = Admission(10, max_wait_s=30, expected_wait_s=lambda n: 12.0 * n, clock=clock)
+    async with admission.admit(), admission.admit():
+        clock.now += 24.0
+    async with admission.admit(), admission.admit(), admission.admit():
+        rejected = await rejection(admission)
+        assert rejected.kind is ErrorKind.OVERLOADED
+        assert rejected.detail.startswith("The wait would be longer than the limit of 30 s.")
+        # Three in progress, 24 seconds each: one finishes every eight seconds.
+        assert rejected.retry_after_s == 8
+        assert (await rejection(admission)).retry_after_s == 16
+    # The rejected requests hold no permits.
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(admission.admit())
+
+
+async def test_a_wait_of_any_length_is_admitted_without_a_limit() -> None:
+    admission = Admission(3, max_wait_s=0, expected_wait_s=lambda n: 1000.0 * n)
+    async with admission.admit(), admission.admit(), admission.admit():
+        assert admission.in_progress == 3
+
+
 async def test_retry_after_follows_from_the_duration_of_predictions() -> None:
     clock = Clock()
     admission = Admission(2, grace_s=0, clock=clock)

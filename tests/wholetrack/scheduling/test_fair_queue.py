@@ -196,13 +196,14 @@ def test_the_last_block_yields_no_slot_and_waiting_for_the_device_holds_none(
     monkeypatch.setattr(StrideScheduler, "contended", True)
     monkeypatch.setattr(StrideScheduler, "requeue", lambda *_: pytest.fail("the track yielded its slot"))
     monkeypatch.setattr("wholetrack.pipeline._SETTLE_TIMEOUT_S", 0.0)
-    # On a busy machine the decoder may stall, which would end the slot for another reason.
+    # On a busy machine the decoder may stall and return less than a block, which would end the slot for another reason.
     yield_slot = Slot.yield_slot
 
-    def yield_slot_never_stalled(slot: Slot, *, stalled: bool) -> None:  # noqa: ARG001
-        yield_slot(slot, stalled=False)
+    def yield_after_whole_block(slot: Slot, *, stalled: bool) -> None:
+        if not stalled:
+            yield_slot(slot)
 
-    monkeypatch.setattr(Slot, "yield_slot", yield_slot_never_stalled)
+    monkeypatch.setattr(Slot, "yield_slot", yield_after_whole_block)
     free, finish = [], TrackQueue.finish
 
     def recording_finish(queue: TrackQueue) -> TrackOutputs | None:
@@ -225,3 +226,28 @@ def test_a_slot_is_returned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with under_test.slot(Cancellation()), under_test.slot(Cancellation()):
         assert under_test._n_free == 0
     assert (under_test._n_free, under_test._n_startable[DecoderMemory.ORDINARY]) == (2, 2)
+
+
+def test_the_expected_wait_follows_from_how_long_slots_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("wholetrack.scheduling.fair_queue.time.monotonic", lambda: now)
+    under_test = scheduler(2)
+    assert under_test.expected_wait_s(50) == 0.0
+    for seconds in (2.0, 4.0):
+        with under_test.slot(Cancellation()):
+            now += seconds
+    # A slot lasts three seconds, and one of the two becomes free every one and a half.
+    assert [under_test.expected_wait_s(n) for n in (0, 1, 2, 3, 5)] == [0.0, 0.0, 1.5, 3.0, 6.0]
+
+
+def test_a_track_that_waits_has_not_used_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("wholetrack.scheduling.fair_queue.time.monotonic", lambda: now)
+    under_test = scheduler(1)
+    cancellation = Cancellation()
+    cancellation.cancel(ServiceError(ErrorKind.CLIENT_GONE, "gone"))
+    with under_test.slot(Cancellation()):
+        with pytest.raises(ServiceError), under_test.slot(cancellation):
+            pass
+        now += 5.0
+    assert under_test.expected_wait_s(1) == 5.0

@@ -10,6 +10,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 import torch
 
 from wholetrack_training.data.audio_pool import POOL_RATE, AudioPool
+from wholetrack_training.errors import DataError
 from wholetrack_training.fitting.label_stage import LabelPlan, fit_labels, labelled_features
 from wholetrack_training.systems.checkpoints import new_network
 from wholetrack_training.systems.taxonomy import AUDIOSET, GTZAN
@@ -30,7 +31,7 @@ def test_a_classifier_learns_the_genres_of_recordings_and_the_network_stays_as_i
     torch.manual_seed(0)
     network = new_network(TAGS).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    plan = LabelPlan(versions=1, penalty=1.0)
+    plan = LabelPlan(versions=1, inverse_penalty=1.0)
     fit_labels(network, audio, genres, plan)
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -40,3 +41,9 @@ def test_a_classifier_learns_the_genres_of_recordings_and_the_network_stays_as_i
     with torch.inference_mode():
         said = network.head.classify(torch.from_numpy(found.features)).argmax(1).numpy()
     assert (said == genres[found.recording]).mean() > 0.8
+
+
+def test_a_genre_without_recordings_is_reported() -> None:
+    audio = AudioPool(("one",), np.array([0, 3 * POOL_RATE]), np.zeros(3 * POOL_RATE, dtype=np.int16))
+    with pytest.raises(DataError, match="no recording to learn classical, country,"):
+        fit_labels(new_network(TAGS).eval(), audio, np.array([0]), LabelPlan())

@@ -98,6 +98,19 @@ def test_squeeze_and_excitation_by_second_does_not_mix_seconds() -> None:
         assert not torch.allclose(whole(changed)[..., :24], whole(x)[..., :24])
 
 
+@pytest.mark.parametrize("seconds", [0, 1, 3])
+def test_a_gate_follows_from_the_means_of_all_channels_over_its_part(seconds: int) -> None:
+    torch.manual_seed(0)
+    layer = SqueezeExciteBySecond(16, 8, seconds=seconds)
+    x = torch.rand(2, 16, 4, 36)
+    with torch.inference_mode():
+        expected = [
+            part * layer.fc2(layer.fc1(part.mean((2, 3))).relu()).sigmoid()[:, :, None, None]
+            for part in x.chunk(seconds or 1, dim=3)
+        ]
+        torch.testing.assert_close(layer(x), torch.cat(expected, dim=3))
+
+
 def test_every_genre_is_mapped_and_every_parent_is_a_genre() -> None:
     known = {*GENRES, *UNVERIFIED}
     assert set(AUDIOSET) == known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -47,13 +48,23 @@ class FoldTraining:
 
         Returns:
             The trained network, in evaluation mode on the CPU.
+
+        Raises:
+            DataError: If there is a network of the joint stage that was trained in another way or from another start.
         """
-        joint = self._run / f"joint-{fold}.pt"
+        plan = JointPlan()
+        joint, description = self._run / f"joint-{fold}.pt", self._run / f"joint-{fold}.txt"
+        identity = f"{plan}\n{_digest(start)}\n"
         if joint.exists():
+            if not description.exists() or description.read_text() != identity:
+                raise DataError(
+                    f"{joint} was trained with another plan or from other networks; delete it to train anew"
+                )
             network = load_network(joint)
         else:
-            training = JointTraining(start, self._teachers, self._music, data, JointPlan(), device=self._device)
+            training = JointTraining(start, self._teachers, self._music, data, plan, device=self._device)
             network = training.run(self._run / f"joint-checkpoint-{fold}.pt")
+            description.write_text(identity)
             save_network(joint, network)
         fit_labels(network, data.audio, data.audio_genres.numpy(), LabelPlan())
         return network
@@ -65,6 +76,14 @@ class FoldTraining:
     @cached_property
     def _music(self) -> Waveforms:
         return Waveforms(read_pool(self._pool), self._device)
+
+
+def _digest(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def starting_network(music: Path, weights: Path, version_1: Path) -> TwoTowerCrnn:

@@ -187,7 +187,7 @@ class JointTraining:
             "tags": (tags - said[:, self._tag_rows]).square().mean(),
             "embedding": (embedding - said[:, n_labels:]).clamp(-8, 8).square().mean(),
             "evidence": (found.msd - evidence).square().mean(),
-            "spectrum evidence": (prior[1] - evidence).square().mean(),
+            "spectrum evidence": (prior - evidence).square().mean(),
         }
         for name, head in self.student.heads.items():
             losses[name] = self.scales[name].loss(head(found.embedding), targets[name].joined())
@@ -217,13 +217,13 @@ class JointTraining:
         losses["tags of spectrograms"] = scale.loss(self.student.spectrum_tags(pooled)[asked], said[asked])
         return losses
 
-    def _predict(self, samples: Tensor) -> tuple[TowerOutputs, Predictions, tuple[Tensor, Tensor]]:
+    def _predict(self, samples: Tensor) -> tuple[TowerOutputs, Predictions, Tensor]:
         network = self.student.network
         with torch.no_grad():
             spectrum, music = self._inputs(samples)
         towers = network.towers(spectrum, music)
         pooled = network.spectrum.pool(towers.spectrum)
-        return towers, network.predict(towers), (network.spectrum.classify(pooled), network.spectrum_msd(pooled))
+        return towers, network.predict(towers), network.spectrum_msd(pooled)
 
     def _of_every_recording(self) -> Stretches:
         return self._recordings.draw(torch.arange(self._recordings.n_recordings), WINDOW_S, UNCHANGED)

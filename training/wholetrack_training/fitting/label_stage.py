@@ -11,9 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from wholetrack_training.data.audio_pool import POOL_RATE, AudioPool
+from wholetrack_training.errors import DataError
 from wholetrack_training.fitting.music_stage import window_samples
 from wholetrack_training.fitting.waveforms import UNCHANGED, SoundChanges, Waveforms
 from wholetrack_training.systems.network_inputs import NetworkInputs
+from wholetrack_training.systems.taxonomy import GTZAN
 from wholetrack_training.systems.two_towers import WINDOW_S, TwoTowerCrnn
 
 _BATCH = 64
@@ -26,14 +28,14 @@ class LabelPlan:
 
     Attributes:
         versions: Changed copies of each window.
-        penalty: Inverse of the regularisation strength of the logistic regression, for standardised features. Every
-            recording counts as one window.
+        inverse_penalty: Inverse of the regularisation strength of the logistic regression, for standardised
+            features. Every recording counts as one window.
         seed: Seed of all randomness.
         changes: How the copies are changed.
     """
 
     versions: int = 3
-    penalty: float = 0.001
+    inverse_penalty: float = 0.001
     seed: int = 1
     changes: SoundChanges = field(default_factory=lambda: SoundChanges(mixed=0.0, speed=0.05))
 
@@ -83,11 +85,16 @@ def fit_labels(network: TwoTowerCrnn, audio: AudioPool, genres: NDArray[np.intp]
         audio: Recordings.
         genres: Genre of each recording.
         plan: How to fit.
+
+    Raises:
+        DataError: If there is no recording of one of GTZAN's genres.
     """
+    if missing := [genre for i, genre in enumerate(GTZAN) if i not in genres]:
+        raise DataError(f"there is no recording to learn {', '.join(missing)} from")
     found = labelled_features(network, audio, plan)
     weight = 1.0 / np.bincount(found.recording)[found.recording]
     scaler = StandardScaler().fit(found.features)
-    regression = LogisticRegression(C=plan.penalty, max_iter=_MAX_ITERATIONS)
+    regression = LogisticRegression(C=plan.inverse_penalty, max_iter=_MAX_ITERATIONS)
     regression.fit(scaler.transform(found.features), genres[found.recording], sample_weight=weight)
     weights = regression.coef_ / scaler.scale_
     head = network.head

@@ -25,7 +25,7 @@ def judged_bundles(networks: Path, published: Path | None) -> dict[int, Bundle]:
         published: Folder of the bundle that was trained on all data; None for ``fold-0``.
 
     Raises:
-        DataError: If a network is missing.
+        DataError: If a network is missing, or they have different genres or tags.
         ExportError: If a network cannot be exported.
         StartupError: If a bundle cannot be loaded.
     """
@@ -39,7 +39,12 @@ def judged_bundles(networks: Path, published: Path | None) -> dict[int, Bundle]:
     if missing := [fold for fold in wanted if not (_bundle(folder, fold) / CARD_FILE).is_file()]:
         raise DataError(f"{networks} has neither checkpoints nor bundles of the folds {missing}")
     bundles = {fold: load_bundle(_bundle(folder, fold)) for fold in wanted}
-    return bundles | ({0: load_bundle(published)} if published else {})
+    bundles |= {0: load_bundle(published)} if published else {}
+    tags = (bundle.card.outputs.tags for bundle in bundles.values())
+    names = [(bundle.card.labels, tag and tag.names) for bundle, tag in zip(bundles.values(), tags, strict=True)]
+    if any(each != names[0] for each in names):
+        raise DataError("the networks to judge have different genres or tags")
+    return bundles
 
 
 def _export(checkpoint: Path, folder: Path, fold: int) -> None:

@@ -26,11 +26,6 @@ class CalibrationError:
     n: int
     by_chance: tuple[float, float]
 
-    @property
-    def is_consistent(self) -> bool:
-        """Whether the error is not larger than that of an exact model may be."""
-        return self.error <= self.by_chance[1]
-
 
 def calibration_error(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> CalibrationError:
     """Return the expected calibration error over five bins with equally many recordings.
