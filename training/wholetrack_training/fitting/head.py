@@ -3,10 +3,16 @@
 The samples are the means over the windows of whole tracks, standardised, with the embedding and the tags weighted so
 that each of them has the same total variance; the head is a multinomial logistic regression with an L2 penalty, in
 which every genre has the same weight. It is applied to every window, as the service does, and the probabilities of a
-track are the mean over its windows. Fitting it to every seventh window instead took eight times as long and was not
-more accurate.
+track are the mean over its windows.
 
-@@FIGURES@@
+Measured on 186 recordings of 17 genres with wholetrack-crnn 2; the 95 % interval of a mean recall is 0.06 wide on
+either side:
+
+- Leaving one recording out, the mean recall is 0.45, with the embedding and the tags as with the embedding alone.
+- In 10 folds, the embedding, the tags, and both reach 0.43, 0.42 and 0.46, with a mean logarithmic loss of 1.74, 1.82
+  and 1.72; in 17 folds 0.46, 0.42 and 0.45, with a loss of 1.73, 1.79 and 1.73. So the tags add little.
+- In 10 folds and with the best penalty, fitting to every seventh window instead took nine times as long; it reached
+  0.45 instead of 0.47, with a loss of 1.72 for both.
 """
 
 from __future__ import annotations
@@ -26,7 +32,7 @@ from wholetrack_training.data.folds import balanced_folds
 
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse penalties to choose from."""
-# With 3 folds, the choice varied from one held-out recording to the next.
+# With 3 folds, the choice differed between about half of the sets that lack a few recordings each.
 _INNER_FOLDS = 5
 _MAX_ITERATIONS = 1000
 # With 1e-3 the fit stops before a weak penalty has an effect; with 1e-5 it takes twice as long and changes nothing.
