@@ -24,7 +24,7 @@ class Admission:
 
     Args:
         limit: Maximum number of requests in progress.
-        max_wait_s: How long an admitted request may be expected to wait, in seconds; 0 for any time.
+        max_wait_s: How long an admitted request may be expected to wait, in seconds.
         expected_wait_s: Returns how long a request would wait, in seconds, given the number in progress.
         kind: What clients are told is in progress, in the plural.
         grace_s: How long a request may wait for a permit before it is rejected, in seconds.
@@ -40,7 +40,7 @@ class Admission:
         self,
         limit: int,
         *,
-        max_wait_s: float = 0.0,
+        max_wait_s: float = math.inf,
         expected_wait_s: Callable[[int], float] = lambda _: 0.0,
         kind: str = "predictions",
         grace_s: float = _GRACE_S,
@@ -114,8 +114,6 @@ class Admission:
 
     def _excess_wait_s(self) -> float:
         """Return by how much the wait of a new request would exceed the limit, in seconds."""
-        if not self._max_wait_s:
-            return 0.0
         return max(0.0, self._expected_wait_s(self.in_progress) - self._max_wait_s)
 
     def _rejection(self, reason: str) -> ServiceError:
