@@ -76,7 +76,7 @@ def measure_device(
     """
     folder.mkdir()
     loads = []
-    with running_server(folder, device=device, max_requests=max(64, *clients), max_wait_s=0) as server:
+    with running_server(folder, device=device, max_requests=max(64, *clients), max_wait_s=1e9) as server:
         server.post(song, windows="none").raise_for_status()
         for n_clients in clients:
             if device is DeviceChoice.CUDA:

@@ -50,7 +50,7 @@ scaled to unit length.
 
 ## Heads
 
-A head is a model without a network. Its genres are a linear function of the embedding of another model, its base, so
+A head is a model without a network. Its genres are a linear function of other outputs of another model, its base, so
 that it takes a few kilobytes for each genre and hardly any time:
 
 ```
@@ -62,12 +62,14 @@ models/<name>/<version>/
 ```
 
 `head.npz` contains the float32 arrays `weights`, `[labels, length]`, and `bias`, `[labels]`. The probabilities of a
-window are the softmax of `weights @ embedding + bias`, where the embedding has unit length. Everything else, such as
-windows, tags and the embedding itself, comes from the base. The service checks that the base is among the models
-found, that its network has the SHA-256 in `head_of`, and that the weights fit its embedding and the labels. A head
-uses the session of its base, so that windows for both run in the same batches. It is available as long as its base
-is. The version of the base that a head needs is served even if there is a newer one. `wholetrack-train head` writes
-such bundles ([training.md](training.md#your-own-genres)).
+window are the softmax of `weights @ inputs + bias`. The field `inputs` of `head` says which outputs of the network
+follow one another there: `embedding`, of unit length, and `tags`, the logits `log(p / (1 - p))` of the probabilities
+before their calibration, with `p` limited to 0.0001 to 0.9999. Without the field it is the embedding alone. Everything
+else, such as windows, tags and the embedding itself, comes from the base. The service checks that the base is among
+the models found, that its network has the SHA-256 in `head_of` and yields these outputs, and that the weights fit their
+lengths and the labels. A head uses the session of its base, so that windows for both run in the same batches. It is
+available as long as its base is. The version of the base that a head needs is served even if there is a newer one.
+`wholetrack-train head` writes such bundles ([training.md](training.md#your-own-genres)).
 
 ## Version 1
 

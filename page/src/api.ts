@@ -2,7 +2,7 @@
 
 import type { ModelSummary, Prediction, Problem } from "./types";
 
-const ROOT = new URL("..", import.meta.url);
+export const ROOT = new URL("..", import.meta.url);
 const KEY = "wholetrack-key";
 
 export const key = {
@@ -25,14 +25,6 @@ const authorisation = (): Record<string, string> => (key.get() ? { Authorization
 export async function models(): Promise<ModelSummary[] | number> {
   const response = await fetch(new URL("v1/models", ROOT), { headers: authorisation() });
   return response.ok ? (await response.json()).models : response.status;
-}
-
-/** Predict a few seconds; return the result, or the status of the refusal. */
-export async function predictShort(audio: Blob, model: string): Promise<Prediction | number> {
-  const url = new URL("v1/predict", ROOT);
-  if (model) url.searchParams.set("model", model);
-  const response = await fetch(url, { method: "POST", body: audio, headers: { ...authorisation(), Accept: "application/json" } });
-  return response.ok ? ((await response.json()) as Prediction) : response.status;
 }
 
 /**

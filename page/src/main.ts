@@ -53,8 +53,7 @@ function next(): void {
   if (!track?.file) return;
   reset(track);
   track.state = "uploading";
-  const n = models.find((model) => model.name === track.model)?.labels.length ?? 0;
-  const cancel = api.predict(track.file, track.model, track.hop, n, {
+  const cancel = api.predict(track.file, track.model, track.hop, genreCount(track.model), {
     sent: (part) => { track.sent = part; if (part >= 1) track.state = "working"; changed(track); },
     event: (event) => receive(track, event),
     failed: (problem, retryAfterS) => {
@@ -69,6 +68,8 @@ function next(): void {
   running = { track, cancel };
   changed(track);
 }
+
+const genreCount = (name: string): number => models.find((model) => model.name === name)?.labels.length ?? 0;
 
 function waitFor(track: Track, seconds: number): void {
   end(track, () => { track.state = "failed"; track.problem = { ...failure(null), sentence: `The service is busy. Trying again in ${seconds} seconds.`, code: "overloaded" }; });
@@ -103,9 +104,7 @@ function receive(track: Track, { event, data }: api.LiveEvent): void {
     track.decodedS = data.decoded_s;
     if (track.decodedS > track.durationS) track.durationS = track.decodedS;
   } else if (event === "windows") {
-    track.starts.push(...data.start_s);
-    track.probabilities.push(...data.probabilities);
-    for (const i of data.silent) track.silent.add(data.first + i);
+    addWindows(track, data);
   } else if (event === "result") {
     end(track, () => complete(track, data));
     announce(`${track.name}: ${spoken(data)}`);
@@ -115,6 +114,12 @@ function receive(track: Track, { event, data }: api.LiveEvent): void {
     return;
   }
   changed(track);
+}
+
+function addWindows(track: Track, data: api.LiveEvent["data"]): void {
+  track.starts.push(...data.start_s);
+  track.probabilities.push(...data.probabilities);
+  for (const i of data.silent) track.silent.add(data.first + i);
 }
 
 function complete(track: Track, result: Prediction): void {
@@ -223,27 +228,20 @@ async function startRecording(source: Source): Promise<void> {
   const time = new Date().toTimeString().slice(0, 5).replace(":", ".");
   const track = newTrack(`Recording ${time}.wav`, null);
   track.state = "recording";
+  showLiveNote("");
   try {
-    recording = await Recording.start(source, track.model, {
+    recording = await Recording.start(source, track.model, genreCount(track.model), {
       audio: (durationS, peaks) => { track.durationS = track.decodedS = durationS; track.peaks.push(...peaks); changed(track); },
-      predicted: (result, startS) => {
-        const [row, window] = [result.windows.probabilities.at(-1), result.model.window_s];
-        if (!row) return;
-        track.info = { ...result.model, step_s: null };
-        if (result.windows.silent.length) track.silent.add(track.starts.length);
-        track.starts.push(startS);
-        track.probabilities.push(row);
-        if (window > track.durationS) track.durationS = window;
-        changed(track);
-      },
-      refused: (status) => { if (status === 401) askForKey(Boolean(api.key.get())); },
-      stopped: (wav) => {
+      event: (event) => followRecording(track, event),
+      stopped: (wav, live) => {
         recording = null;
         track.file = new File([wav], track.name, { type: "audio/wav" });
-        if (selected === track) select(track);
         announce("Recording stopped");
-        retry(track);
+        track.state = "working";
+        if (selected === track) select(track);
+        if (!live) retry(track);
       },
+      lost: () => retry(track),
     });
   } catch {
     showNote(source === "tab" ? "The browser shared no sound. Choose a tab, and allow its audio." : "The browser did not allow this page to use the microphone.");
@@ -252,6 +250,33 @@ async function startRecording(source: Source): Promise<void> {
   tracks.push(track);
   select(track);
   announce("Recording");
+}
+
+/** Show what the service says about a recording while it goes on. If it refuses, the whole recording is sent at the end. */
+function followRecording(track: Track, { event, data }: api.LiveEvent): void {
+  if (event === "start") {
+    track.info = data.model;
+  } else if (event === "windows") {
+    addWindows(track, data);
+  } else if (event === "result") {
+    // While the recording goes on, the service has ended the audio itself, and the result covers only a part.
+    if (track.state === "working") {
+      complete(track, data);
+      announce(`${track.name}: ${spoken(data)}`);
+    }
+  } else if (event === "error") {
+    if (data.code === "unauthorised") askForKey(Boolean(api.key.get()));
+    if (track.state === "working") retry(track);
+    else showLiveNote(`${failure(data).sentence} The recording goes on, and is predicted when you stop it.`);
+  }
+  changed(track);
+}
+
+function showLiveNote(text: string): void {
+  const note = byId("live-note");
+  note.textContent = text;
+  note.hidden = !text;
+  if (text) announce(text);
 }
 
 function showNote(text: string): void {

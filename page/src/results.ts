@@ -150,9 +150,12 @@ export class Results {
         element("span", { class: "time" }, `${clock(section.start_s)}–${clock(section.end_s)}`), swatch, section.genre,
         element("span", { class: "share" }, percent(section.share))));
     }));
-    const tags = (result.tags?.track ?? []).filter((tag) => tag.probability >= 0.3);
+    // Tags of the kind "other" say how the model works, not what the recording sounds like.
+    const tags = (result.tags?.track ?? []).filter((tag) => tag.probability >= 0.3 && tag.kind !== "other");
     byId("tags").hidden = !tags.length;
-    byId("tags").replaceChildren(...tags.map((tag) => element("li", {}, `${tag.tag} ${percent(tag.probability)}`)));
+    byId("tags").replaceChildren(...tags.map((tag) => tag.unverified
+      ? element("li", { class: "unverified", title: "Not verified: there were too few recordings to judge this tag by." }, `${tag.tag}?`)
+      : element("li", {}, `${tag.tag} ${percent(tag.probability)}`)));
   }
 
   private showTime(time: number): void {

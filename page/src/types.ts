@@ -3,7 +3,7 @@
 export interface Ranked { genre: string; share: number; windows?: number; parent?: string | null }
 export interface Ranking { genre: string | null; share: number; top_k: Ranked[] }
 export interface Section { start_s: number; end_s: number; genre: string; share: number }
-export interface Tag { tag: string; probability: number }
+export interface Tag { tag: string; kind: string; probability: number; unverified?: boolean }
 export interface ModelInfo { name: string; version: string; window_s: number; hop_s: number; step_s?: number | null; labels: string[] }
 export interface Warning { code: string; detail: string }
 export interface Problem { code: string; detail: string; title: string; status: number; request_id: string | null }

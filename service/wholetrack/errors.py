@@ -10,6 +10,7 @@ class ErrorKind(Enum):
 
     MALFORMED_REQUEST = 400, "The request is malformed"
     UNAUTHORISED = 401, "An API key is required"
+    FORBIDDEN_ORIGIN = 403, "Pages of this origin may not use the service"
     UNKNOWN_MODEL = 404, "There is no such model"
     NOT_FOUND = 404, "There is nothing at this path"
     METHOD_NOT_ALLOWED = 405, "This path does not support that method"
@@ -23,6 +24,7 @@ class ErrorKind(Enum):
     NO_AUDIO_STREAM = 422, "The file contains no audio"
     EMPTY_AUDIO = 422, "The recording is empty"
     INVALID_PARAMETER = 422, "A parameter is invalid"
+    UPGRADE_REQUIRED = 426, "This path needs a WebSocket"
     OVERLOADED = 429, "The service is busy"
     HEADERS_TOO_LARGE = 431, "The headers are too large"
     CLIENT_GONE = 499, "The client disconnected"

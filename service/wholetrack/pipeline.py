@@ -1,4 +1,4 @@
-"""Takes a track through all stages, from a file to its prediction. No other module runs all stages.
+"""Takes a track through all stages, from its audio to its prediction. No other module runs all stages.
 
 HTTP, the command line and the tests call :meth:`Pipeline.predict`. A call runs in the caller's thread; the engine's
 workers classify the first windows while the rest of the file is still being decoded.
@@ -7,8 +7,7 @@ workers classify the first windows while the rest of the file is still being dec
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,7 @@ from numpy.typing import NDArray
 
 from wholetrack.aggregation.genres import track_genres
 from wholetrack.aggregation.tags import calibrated, track_embedding, track_tags
-from wholetrack.aggregation.warnings import prediction_warnings
-from wholetrack.aggregation.window_scores import WindowLog, track_scores
+from wholetrack.aggregation.window_scores import track_scores
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import (
     Detail,
@@ -30,19 +28,21 @@ from wholetrack.contracts import (
 )
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
+from wholetrack.decoding.live_pcm import LiveDecoding, LivePcm
 from wholetrack.decoding.outcome import decoder_stopped
-from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError, DecodingPlan
+from wholetrack.decoding.plan import QUICK, THOROUGH, DecodeAgainError
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.extraction.client import RemoteWindows, WorkerLostError
 from wholetrack.extraction.sealed_memory import MessageError
 from wholetrack.extraction.windows import ExtractedWindows
 from wholetrack.extraction.workers import FeatureWorkers
-from wholetrack.features.grid import WindowGrid
 from wholetrack.inference.outputs import Keep, TrackOutputs
 from wholetrack.inference.queue import TrackQueue
 from wholetrack.observer import Observer
 from wholetrack.scheduling.fair_queue import Slot, StrideScheduler
 from wholetrack.served_model import ServedModel, model_key
+from wholetrack.track import StageTimer, Track
+from wholetrack.track_warnings import track_warnings
 
 _log = logging.getLogger(__name__)
 
@@ -70,23 +70,6 @@ class _Request:
             Keep.MEAN if kind == "tags" and keep is Keep.NOTHING else keep
             for kind, keep in zip(served.card.outputs.kinds, self.keep, strict=True)
         )
-
-
-@dataclass(slots=True)
-class _StageTimer:
-    """Seconds that the thread of a track spent in each stage, or waited for it."""
-
-    decode: float = 0.0
-    features: float = 0.0
-    inference: float = 0.0
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            setattr(self, stage, getattr(self, stage) + time.monotonic() - began)
 
 
 class Pipeline:
@@ -159,7 +142,7 @@ class Pipeline:
 
     def predict(
         self,
-        path: Path,
+        source: Path | LivePcm,
         *,
         model: str | None = None,
         hop_s: float | None = None,
@@ -174,7 +157,7 @@ class Pipeline:
         """Predict the genre of a whole recording.
 
         Args:
-            path: A file in any accepted format.
+            source: A file in any accepted format, or audio that arrives while it is predicted.
             model: Name of a served model, or NAME@VERSION; None for the default model.
             hop_s: Distance between window starts in seconds, from one frame to a window; None for the model's default.
             taxonomy: Name of the taxonomy in which the genres are read; None for the labels of the model.
@@ -197,7 +180,7 @@ class Pipeline:
         plan, lost_worker = QUICK, False
         while True:
             try:
-                track = _Track(path, served, grid, max_duration_s, cancellation, plan, observer or Observer())
+                track = Track(source, served, grid, max_duration_s, cancellation, plan, observer or Observer())
                 return self._predict(track, request, weight=weight)
             except DecodeAgainError as again:
                 _log.info("decoding a recording again: %s", again)
@@ -212,12 +195,12 @@ class Pipeline:
                 _log.error("a feature worker failed to compute windows: %s", error)
                 raise decoder_stopped() from error
 
-    def _predict(self, track: _Track, request: _Request, *, weight: int) -> TrackPrediction:
+    def _predict(self, track: Track, request: _Request, *, weight: int) -> TrackPrediction:
         served, cancellation = track.served, track.cancellation
         keep = request.kept_by_engine(served)
         with served.open_track(weight=weight, keep=keep) as queue, cancellation.calling(queue.abandon):
             queue.on_output = track.observer.classified
-            with self.scheduler.slot(cancellation, weight=weight, memory=track.plan.memory) as slot:
+            with self.scheduler.slot(cancellation, weight=weight, memory=track.decoder_memory) as slot:
                 track.observer.started(served.card, float(track.grid.hop), served.taxonomy(request.taxonomy))
                 audio = self._decode_into(queue, track, slot)
                 # Keep the slot until the track is classified, so that decoding others does not delay it. The timeout
@@ -241,7 +224,7 @@ class Pipeline:
             ServiceError: As for :meth:`predict`.
         """
         served = self.model(model)
-        track = _Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
+        track = Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
         with self._open(track, keep_silent=True) as (decoding, windows):
             rows = [block.rows for block in track.blocks(decoding, windows)]
             decoding.summary()
@@ -249,10 +232,15 @@ class Pipeline:
 
     @contextmanager
     def _open(
-        self, track: _Track, *, keep_silent: bool = False
-    ) -> Generator[tuple[Decoding[ExtractedWindows], RemoteWindows]]:
-        """Start decoding a track, and stop at the end of the ``with`` block."""
-        served = track.served
+        self, track: Track, *, keep_silent: bool = False
+    ) -> Generator[tuple[Decoding[ExtractedWindows] | LiveDecoding, RemoteWindows | None]]:
+        """Start decoding a track, and stop at the end of the ``with`` block. Live audio needs no feature worker."""
+        served, limit_s = track.served, track.max_duration_s
+        rate = served.card.audio.sample_rate
+        if isinstance(track.source, LivePcm):
+            with LiveDecoding(track.source, sample_rate=rate, max_duration_s=limit_s) as live:
+                yield live, None
+            return
         with (
             self.workers.open_track(
                 served.card,
@@ -262,16 +250,12 @@ class Pipeline:
                 keep_silent=keep_silent,
             ) as windows,
             self.decoder.open_with(
-                windows,
-                track.path,
-                sample_rate=served.card.audio.sample_rate,
-                max_duration_s=track.max_duration_s,
-                plan=track.plan,
+                windows, track.source, sample_rate=rate, max_duration_s=limit_s, plan=track.plan
             ) as decoding,
         ):
             yield decoding, windows
 
-    def _decode_into(self, queue: TrackQueue, track: _Track, slot: Slot) -> DecodedAudio:
+    def _decode_into(self, queue: TrackQueue, track: Track, slot: Slot) -> DecodedAudio:
         """Decode a track, and put its windows with sound into the queue."""
         with self._open(track) as (decoding, windows), track.cancellation.calling(lambda _: decoding.kill()):
             for block in track.blocks(decoding, windows):
@@ -281,12 +265,16 @@ class Pipeline:
                 self._check_length(track)
                 with track.timer.measure("inference"):
                     queue.put(block.rows)
-                if not decoding.ended:
+                if decoding.ended:
+                    continue
+                if isinstance(decoding, LiveDecoding) and decoding.starved:
+                    slot.idle(decoding.wait)
+                else:
                     slot.yield_slot(stalled=decoding.stalled)
             track.cancellation.check()
             return decoding.summary()
 
-    def _check_length(self, track: _Track) -> None:
+    def _check_length(self, track: Track) -> None:
         max_windows = self._max_steps // (track.served.card.outputs.scores.steps or 1)
         if track.windows.n_windows > max_windows:
             raise ServiceError(
@@ -295,46 +283,8 @@ class Pipeline:
             )
 
 
-class _Track:
-    """The state of one track in the pipeline."""
-
-    def __init__(
-        self,
-        path: Path,
-        served: ServedModel,
-        grid: WindowGrid,
-        max_duration_s: float,
-        cancellation: Cancellation,
-        plan: DecodingPlan,
-        observer: Observer,
-    ) -> None:
-        self.path = path
-        self.served = served
-        self.grid = grid
-        self.max_duration_s = max_duration_s
-        self.cancellation = cancellation
-        self.plan = plan
-        self.observer = observer
-        self.timer = _StageTimer()
-        self.windows = WindowLog()
-
-    def blocks(self, decoding: Decoding[ExtractedWindows], windows: RemoteWindows) -> Iterator[ExtractedWindows]:
-        """Yield the windows of the track as it is decoded."""
-        blocks = decoding.blocks()
-        while True:
-            began, n_before = time.monotonic(), decoding.n_samples
-            windows.features_s = 0.0
-            block = next(blocks, None)
-            self.timer.features += windows.features_s
-            self.timer.decode += time.monotonic() - began - windows.features_s
-            if block is None:
-                return
-            self.observer.decoded(decoding.n_samples - n_before, block.peaks)
-            yield block
-
-
 def _prediction(
-    track: _Track,
+    track: Track,
     audio: DecodedAudio,
     outputs: TrackOutputs | None,
     *,
@@ -368,7 +318,7 @@ def _prediction(
         windows=genres.windows,
         tags=track_tags(windows, *found["tags"], card) if "tags" in found else None,
         embedding=track_embedding(windows, *found["embedding"], card) if "embedding" in found else None,
-        warnings=(*audio.warnings, *prediction_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
+        warnings=(*audio.warnings, *track_warnings(card, scores, audio.duration_s, in_domain=genres.in_domain)),
         times=times,
     )
 
@@ -387,7 +337,7 @@ def _no_rows(card: ModelCard, output: int, keep: Keep) -> NDArray[np.float32] | 
     return np.zeros((0, *card.output_shapes[output]), dtype=np.float32) if keep is Keep.ROWS else None
 
 
-def _times(timer: _StageTimer, slot: Slot) -> StageTimes:
+def _times(timer: StageTimer, slot: Slot) -> StageTimes:
     return StageTimes(
         decode=timer.decode * 1e3,
         features=timer.features * 1e3,

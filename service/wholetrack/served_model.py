@@ -79,11 +79,11 @@ class ServedModel:
         Raises:
             ServiceError: ``device_failed`` or ``model_unavailable``.
         """
-        return self.engine.open_track(weight=weight, keep=keep, convert=self.head.apply if self.head else None)
+        return self.engine.open_track(weight=weight, keep=keep, convert=self.outputs_of if self.head else None)
 
     def outputs_of(self, network: Rows) -> Rows:
         """Return the outputs of the model from those of the network; they differ in the scores of a head."""
-        return self.head.apply(network) if self.head else network
+        return self.head.apply(network, self.card.outputs.kinds) if self.head else network
 
     def grid(self, hop_s: float | None) -> WindowGrid:
         """Return the grid of windows for a hop in seconds; None for the model's default hop.

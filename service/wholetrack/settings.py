@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -234,10 +234,17 @@ class Settings(BaseSettings):
         description="Maximum number of predictions admitted at the same time, including those that are waiting. "
         "Further requests get a 429.",
     )
-    max_wait_s: NonNegativeFloat = Field(
+    max_wait_s: _Seconds = Field(
         default=30.0,
         description="Requests get a 429 if the track would wait longer than this for a processor, in seconds. The wait "
-        "is estimated from the number of predictions in progress and the time that recent tracks took. 0 for no limit.",
+        "is estimated from the number of predictions in progress and the time that recent tracks took. A limit above "
+        "request_timeout_s has no effect.",
+    )
+
+    max_live: PositiveInt = Field(
+        default=16,
+        description="Maximum number of live predictions (/v1/live) at the same time. Each also counts as a prediction "
+        "in max_requests, and may last as long as max_duration_s allows.",
     )
 
     cache_mb: NonNegativeInt = Field(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests.browser.chromium import find_chromium
 from tests.harness.paths import PROJECT
@@ -27,19 +27,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def playwright() -> Iterator[Playwright]:
     expect.set_options(timeout=30_000)
-    with sync_playwright() as playwright:
-        # Containers forbid the sandbox of the browser, which opens nothing but our own page.
-        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
-        started = playwright.chromium.launch(executable_path=find_chromium(), args=arguments)
+    with sync_playwright() as started:
         yield started
-        started.close()
+
+
+def start_browser(playwright: Playwright, *arguments: str) -> Browser:
+    """Start Chromium. Containers forbid its sandbox, and it opens nothing but our own page."""
+    own = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
+    return playwright.chromium.launch(executable_path=find_chromium(), args=[*own, *arguments])
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    started = start_browser(playwright)
+    yield started
+    started.close()
 
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Opens pages, each in a fresh profile. At the end, no page may have failed or sent a request to another host."""
+    yield from pages_of(browser)
+
+
+def pages_of(browser: Browser) -> Iterator[OpenPage]:
+    """Yield a function that opens pages in a browser, and check them as :func:`open_page` says."""
     contexts, complaints = [], list[str]()
 
     def open_url(url: str, *, size: tuple[int, int] = (1440, 900), **options: Any) -> Page:

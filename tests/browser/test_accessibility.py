@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -130,19 +129,3 @@ def test_without_a_secure_context_the_page_says_why_it_cannot_record(server: Ser
     page.evaluate("Object.defineProperty(window, 'isSecureContext', { value: false })")
     page.click("#record")
     expect(page.locator("#record-note")).to_contain_text("only over https or on this machine")
-
-
-def test_a_recording_from_the_microphone_is_predicted_live_and_then_as_a_whole(
-    server: Server, open_page: OpenPage, screenshots: Path
-) -> None:
-    page = open_page(server.url, permissions=["microphone"])
-    page.click("#record")
-    expect(page.locator("#verdict")).to_have_text("Recording")
-    expect(page.locator("#areas canvas")).to_be_visible()
-    expect(page.locator("#clock")).to_contain_text(re.compile("/ 0:0[6-9]"))
-    page.screenshot(path=screenshots / "recording.png")
-    page.click("#stop-button")
-    wait_for_result(page)
-    expect(page.locator("#filename")).to_contain_text("Recording")
-    expect(page.locator("#facts")).to_contain_text("pcm_s16le")
-    expect(page.locator("#play")).to_be_enabled()

@@ -56,7 +56,14 @@ def result(rng: np.random.Generator) -> dict[str, Any]:
             {"start_s": float(a), "end_s": float(b), "genre": _LABELS[leading[a]], "share": float(rows[a:b].max())}
             for a, b in pairwise(edges)
         ],
-        "tags": {"track": [{"tag": "female voice", "probability": 0.83}, {"tag": "guitar", "probability": 0.12}]},
+        "tags": {
+            "track": [
+                {"tag": "known genre", "kind": "other", "probability": 0.9},
+                {"tag": "female voice", "kind": "voice", "probability": 0.83},
+                {"tag": "sad music", "kind": "mood", "probability": 0.5, "unverified": True},
+                {"tag": "guitar", "kind": "instrument", "probability": 0.12},
+            ]
+        },
         "windows": {
             "count": n,
             "silent": [],
@@ -91,7 +98,7 @@ def test_all_of_25_genres_can_be_read(
             "[...document.querySelectorAll('#genres .swatch')].map((e) => getComputedStyle(e).backgroundColor)"
         )
         assert len(set(colours)) == 25
-        expect(page.locator("#tags li")).to_have_text(["female voice 83 %"])
+        expect(page.locator("#tags li")).to_have_text(["female voice 83 %", "sad music?"])
         assert page.evaluate("document.documentElement.scrollWidth") == size[0]
         page.screenshot(path=screenshots / f"{name}.png", full_page=True)
         page.click("#share")

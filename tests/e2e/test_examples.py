@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import wave
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -49,7 +50,7 @@ def wholetrack(*arguments: str | Path, check: bool = True, **settings: str) -> s
 
 def test_every_example_is_tested_in_this_file() -> None:
     text = Path(__file__).read_text()
-    for script in (PROJECT / "examples").glob("*.sh"):
+    for script in (PROJECT / "examples").glob("*.*"):
         # The others use this one.
         assert f'"{script.name}"' in text or script.name == "service.sh"
 
@@ -85,6 +86,19 @@ def test_the_genre_of_every_window_is_printed(server: Server, song: Path) -> Non
     assert len(lines) == 15
     assert lines[0].split()[:2] == ["0.00", "s"]
     assert lines[2].split()[:2] == ["1.00", "s"]
+
+
+def test_a_recording_is_sent_live(server: Server, tune: NDArray[np.float32], tmp_path: Path) -> None:
+    song = tmp_path / "song.wav"
+    with wave.open(str(song), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((tune[: 5 * RATE] * 32767).astype("<i2").tobytes())
+    environment = os.environ | {"WHOLETRACK_URL": server.url}
+    command = [sys.executable, str(PROJECT / "examples" / "live.py"), str(song)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    *windows, last = done.stdout.splitlines()
+    assert [line.split()[:2] for line in windows] == [["0.00", "s"], ["1.00", "s"], ["2.00", "s"]]
+    assert last.startswith("whole recording: ")
 
 
 @uses_curl

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import httpx
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -148,6 +149,7 @@ def assert_problem_with_types(response: httpx.Response) -> str:
         ("text/*", ResponseFormat.CSV),
         ("image/*", ResponseFormat.SVG),
         ("image/png", ResponseFormat.PNG),
+        ("application/vnd.apache.parquet", ResponseFormat.PARQUET),
         ("application/jsonl, application/json;q=0.9", ResponseFormat.JSONL),
     ],
 )
@@ -160,6 +162,35 @@ def test_a_header_that_allows_nothing_is_refused(accept: str) -> None:
     with pytest.raises(ServiceError) as refused:
         negotiate(accept)
     assert refused.value.kind is ErrorKind.NOT_ACCEPTABLE
+
+
+def test_a_format_that_is_not_available_is_not_chosen() -> None:
+    without = {ResponseFormat.PARQUET}
+    accept = "application/vnd.apache.parquet, text/csv;q=0.5"
+    assert negotiate(accept, unavailable=without) is ResponseFormat.CSV
+    with pytest.raises(ServiceError) as refused:
+        negotiate("application/vnd.apache.parquet", unavailable=without)
+    assert "parquet" not in refused.value.detail
+
+
+def test_parquet_has_the_rows_of_csv_with_types_and_units(server: Server, recording: bytes) -> None:
+    lines = list(csv.DictReader(io.StringIO(post(server, recording, "text/csv").text)))
+    response = post(server, recording, "application/vnd.apache.parquet")
+    assert response.headers["content-type"] == "application/vnd.apache.parquet"
+    table = pq.read_table(io.BytesIO(response.content))
+    assert table.schema.names == list(lines[0])
+    assert [str(field.type) for field in table.schema][:6] == ["string", "double", "double", "string", "double", "bool"]
+    assert {str(field.type) for field in list(table.schema)[6:]} == {"float"}
+    assert table.schema.field("start_s").metadata == {b"unit": b"s"}
+    facts = {name.decode(): value.decode() for name, value in table.schema.metadata.items()}
+    assert facts | {"model": "wholetrack-crnn", "version": "2", "window_s": "3.0", "hop_s": "1.0"} == facts
+    for row, line in zip(table.to_pylist(), lines, strict=True):
+        assert {"kind": row["kind"], "genre": row["genre"] or ""} == {"kind": line["kind"], "genre": line["genre"]}
+        assert {True: "true", False: "false", None: ""}[row["silent"]] == line["silent"]
+        for name in table.schema.names:
+            if name not in {"kind", "genre", "silent"}:
+                assert row[name] == (pytest.approx(float(line[name]), abs=1e-6) if line[name] else None)
+    assert post(server, recording, format="parquet").content == response.content
 
 
 def predict(*arguments: str) -> subprocess.CompletedProcess[str]:

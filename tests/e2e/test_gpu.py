@@ -76,7 +76,8 @@ def test_a_failed_attempt_releases_its_memory() -> None:
     bundle = BUNDLES[LARGEST]
     open_session(bundle, Settings(cuda_batch=1), "cuda:0")
     before = measure_gpu(0).used
-    limit = MemoryBudget(lambda: measure_gpu(0), 1024 * MIB).share_bytes(1)
+    with MemoryBudget(lambda: measure_gpu(0), 1024 * MIB).sharing(1) as share:
+        limit = share
     session = open_session(bundle, Settings(), "cuda:0", memory_limit_bytes=limit)
     assert session.max_batch < Settings().cuda_batch
     del session

@@ -105,20 +105,27 @@ def resized(rows: Rows, n_windows: int) -> Rows:
 
 
 def write_two_inputs(
-    models: Path, *, version: str = "1", change: Callable[[dict[str, Any]], None] = lambda _: None
+    models: Path,
+    *,
+    version: str = "1",
+    tags: bool = True,
+    change: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Path:
     """Write a bundle with two inputs, tags and an embedding.
 
     Args:
         models: Folder of the models.
         version: Version of the bundle.
+        tags: Whether it has tags.
         change: Changes the contract before it is written; the network and the golden file stay the same.
 
     Returns:
         Folder of the bundle.
     """
     card = copy.deepcopy(CARD) | {"version": version}
-    content = two_input_network()
+    content = two_input_network() if tags else two_input_network(outputs=("logits", "vector"))
+    if not tags:
+        del card["outputs"]["tags"], card["parents"]["latin"], card["unverified"]
     golden = _npz(golden_arrays(content))
     card["sha256"] = hashlib.sha256(content).hexdigest()
     card["golden"]["sha256"] = hashlib.sha256(golden).hexdigest()
@@ -166,24 +173,23 @@ def golden_arrays(network: bytes) -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(1)
     inputs = {"fine": rng.normal(0, 1, (3, *FINE)), "coarse": rng.random((3, *COARSE))}
     feed = {name: array.astype(np.float32) for name, array in inputs.items()}
-    logits, tags, vectors = run_network(network, feed)
+    outputs = run_network(network, feed)
+    names = ("probabilities", "tags", "embedding") if len(outputs) == 3 else ("probabilities", "embedding")
     return {
         "windows.fine": feed["fine"],
         "windows.coarse": feed["coarse"],
-        "probabilities": logits,
-        "tags": tags,
-        "embedding": vectors,
+        **dict(zip(names, outputs, strict=True)),
     }
 
 
 def run_network(network: bytes, feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Return probabilities of the labels and the tags, and vectors of unit length, without the service."""
+    """Return probabilities of the labels and the tags, if any, and vectors of unit length, without the service."""
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
-    logits, tags, vectors = (np.asarray(output, dtype=np.float64) for output in session.run(None, feed))
+    logits, *tags, vectors = (np.asarray(output, dtype=np.float64) for output in session.run(None, feed))
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     found = (
         powers / powers.sum(axis=1, keepdims=True),
-        1 / (1 + np.exp(-tags)),
+        *(1 / (1 + np.exp(-array)) for array in tags),
         vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
     )
     return [array.astype(np.float32) for array in found]
@@ -203,6 +209,7 @@ def write_head(
     base: Path,
     *,
     name: str = "moods",
+    inputs: tuple[str, ...] = ("embedding",),
     weights: NDArray[np.float32] | None = None,
     change: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> Path:
@@ -212,6 +219,7 @@ def write_head(
         models: Folder of the models.
         base: Folder of the bundle whose network it uses.
         name: Name of the head.
+        inputs: Outputs of the network that it uses.
         weights: ``[n, length]``; None for random ones that fit.
         change: Changes the contract before it is written.
 
@@ -220,7 +228,8 @@ def write_head(
     """
     rng = np.random.default_rng(3)
     if weights is None:
-        weights = rng.normal(0, 3, (len(HEAD_LABELS), EMBEDDING_LENGTH)).astype(np.float32)
+        length = sum({"embedding": EMBEDDING_LENGTH, "tags": len(TAGS)}[kind] for kind in inputs)
+        weights = rng.normal(0, 3, (len(HEAD_LABELS), length)).astype(np.float32)
     content = _npz({"weights": weights, "bias": rng.normal(0, 1, len(weights)).astype(np.float32)})
     network = json.loads((base / "model.json").read_text())
     card: dict[str, Any] = {
@@ -236,6 +245,9 @@ def write_head(
         "head_of": {key: network[key] for key in ("name", "version", "sha256")},
         "head": {"sha256": hashlib.sha256(content).hexdigest()},
     }
+    # Without the field, a head uses the embedding alone.
+    if inputs != ("embedding",):
+        card["head"]["inputs"] = list(inputs)
     change(card)
     folder = models / name / "1"
     folder.mkdir(parents=True)

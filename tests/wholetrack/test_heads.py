@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.harness.app_client import AppClient, app_client
-from tests.harness.bundles import EMBEDDING_LENGTH, HEAD_LABELS, LABELS, run_network, write_head, write_two_inputs
+from tests.harness.bundles import (
+    EMBEDDING_LENGTH,
+    HEAD_LABELS,
+    LABELS,
+    TAGS,
+    run_network,
+    write_head,
+    write_two_inputs,
+)
 from tests.harness.recordings import wav_bytes
 from tests.harness.waiting import until
 from wholetrack import startup
@@ -24,6 +33,7 @@ from wholetrack.cli.verify import compare
 from wholetrack.contracts import Rows
 from wholetrack.errors import StartupError
 from wholetrack.inference.bundle import load_bundle, load_bundles
+from wholetrack.inference.head import head_windows
 from wholetrack.inference.session import Session
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
@@ -35,7 +45,9 @@ RATE = 22050
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    write_head(folder, write_two_inputs(folder))
+    base = write_two_inputs(folder)
+    write_head(folder, base)
+    write_head(folder, base, name="tagged", inputs=("tags", "embedding"))
     return folder
 
 
@@ -65,17 +77,33 @@ def n_run(pipeline: Pipeline) -> tuple[int, int]:
     return batches.total(), sum(size * n for size, n in batches.items())
 
 
+@pytest.fixture(scope="module")
+def network_outputs(
+    models: Path, app: tuple[Pipeline, AppClient], song: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings of all windows of the song, and the logits of its tags, without the engine."""
+    path = tmp_path_factory.mktemp("song") / "song.wav"
+    path.write_bytes(song)
+    fine, coarse = app[0].normalised_windows(path, model="moods", max_duration_s=60).arrays
+    _, tags, vectors = run_network((models / "twin/1/model.onnx").read_bytes(), {"fine": fine, "coarse": coarse})
+    return vectors, np.log(tags / (1 - tags))
+
+
+def probabilities(head: Path, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probabilities of a head for inputs of its network."""
+    with np.load(head / "head.npz") as arrays:
+        powers = np.exp((inputs @ arrays["weights"].T + arrays["bias"]).astype(np.float64))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
 def test_a_head_responds_like_any_other_model(
-    models: Path, app: tuple[Pipeline, AppClient], song: bytes, tmp_path: Path
+    models: Path,
+    app: tuple[Pipeline, AppClient],
+    song: bytes,
+    network_outputs: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> None:
-    pipeline, client = app
-    (tmp_path / "song.wav").write_bytes(song)
-    fine, coarse = pipeline.normalised_windows(tmp_path / "song.wav", model="moods", max_duration_s=60).arrays
-    network = (models / "twin/1/model.onnx").read_bytes()
-    vectors = run_network(network, {"fine": fine, "coarse": coarse})[2]
-    with np.load(models / "moods/1/head.npz") as head:
-        powers = np.exp(vectors @ head["weights"].T + head["bias"])
-    expected = powers / powers.sum(axis=1, keepdims=True)
+    client = app[1]
+    expected = probabilities(models / "moods/1", network_outputs[0])
 
     own = post(client, song, model="moods", embedding="windows", tags="windows", top_k=3).json()
     base = post(client, song, embedding="windows", tags="windows").json()
@@ -97,6 +125,38 @@ def test_a_head_responds_like_any_other_model(
     assert own["prediction"]["confidence"] == pytest.approx(tempered.max() / tempered.sum(), abs=1e-5)
     assert own["prediction"]["in_domain"] is None
     assert {section["genre"] for section in own["sections"]} <= set(HEAD_LABELS)
+
+
+@pytest.mark.parametrize("detail", ["none", "track", "windows"])
+def test_a_head_uses_tags_that_were_not_requested(
+    models: Path,
+    app: tuple[Pipeline, AppClient],
+    song: bytes,
+    network_outputs: tuple[NDArray[np.float32], NDArray[np.float32]],
+    detail: str,
+) -> None:
+    vectors, tag_logits = network_outputs
+    expected = probabilities(models / "tagged/1", np.concatenate((tag_logits, vectors), axis=1))
+    before = n_run(app[0])[1]
+    body = post(app[1], song, model="tagged", tags=detail, embedding=detail).json()
+    audible = [i for i in range(len(expected)) if i not in body["windows"]["silent"]]
+    assert n_run(app[0])[1] - before == len(audible)
+    found = np.array(body["windows"]["probabilities"])
+    np.testing.assert_allclose(found[audible], expected[audible], atol=6e-5)
+    # The tags matter: the embedding alone would give other probabilities.
+    with np.load(models / "tagged/1/head.npz") as head:
+        assert np.abs(head["weights"][:, : len(TAGS)]).max() > 1
+    assert ("tags" in body and bool(body["tags"])) == (detail != "none")
+
+
+def test_logits_of_extreme_probabilities_are_bounded() -> None:
+    tags = np.array([[0.0, 1.0, 1e-30, 0.5, np.nextafter(np.float32(1), np.float32(0))]], dtype=np.float32)
+    outputs = Rows.of(np.ones((1, 2), dtype=np.float32), tags, np.full((1, 3), 0.5, dtype=np.float32))
+    found = head_windows(outputs, ("scores", "tags", "embedding"), ("embedding", "tags"))
+    assert found.dtype == np.float32
+    largest = np.log((1 - 1e-4) / 1e-4)
+    expected = [[0.5, 0.5, 0.5, -largest, largest, -largest, 0.0, largest]]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_the_windows_of_a_head_and_of_its_base_share_batches_of_one_session(
@@ -137,16 +197,46 @@ def test_models_health_and_metrics(app: tuple[Pipeline, AppClient]) -> None:
     shown = client.get("/v1/models/moods").json()
     assert shown["labels"] == list(HEAD_LABELS)
     assert shown["card"]["head_of"]["name"] == "twin"
-    assert client.get("/readyz").json()["models"] == {"moods": "cpu", "twin": "cpu"}
+    assert client.get("/readyz").json()["models"] == {"moods": "cpu", "tagged": "cpu", "twin": "cpu"}
+    assert client.get("/v1/models/tagged").json()["card"]["head"]["inputs"] == ["tags", "embedding"]
     batches = [line for line in client.get("/metrics").text.splitlines() if line.startswith("wholetrack_batch_windows")]
     assert batches
-    assert not any("moods" in line for line in batches)
+    assert not any("moods" in line or "tagged" in line for line in batches)
 
 
-def test_live_events_have_the_scores_of_the_head(app: tuple[Pipeline, AppClient], song: bytes) -> None:
-    response = post(app[1], song, model="moods", format="ndjson")
+@pytest.mark.parametrize("model", ["moods", "tagged"])
+def test_live_events_have_the_scores_of_the_head(
+    models: Path,
+    app: tuple[Pipeline, AppClient],
+    song: bytes,
+    network_outputs: tuple[NDArray[np.float32], NDArray[np.float32]],
+    model: str,
+) -> None:
+    vectors, tag_logits = network_outputs
+    inputs = vectors if model == "moods" else np.concatenate((tag_logits, vectors), axis=1)
+    expected = probabilities(models / model / "1", inputs)
+    response = post(app[1], song, model=model, format="ndjson", tags="none")
     assert response.status_code == 200, response.text
-    assert '"labels":["morning","evening","latin"]' in response.text.replace(" ", "")
+    events = [json.loads(line) for line in response.text.splitlines()]
+    (start,) = (event["data"] for event in events if event["event"] == "start")
+    assert (start["model"]["name"], start["model"]["labels"]) == (model, list(HEAD_LABELS))
+    parts = [event["data"] for event in events if event["event"] == "windows"]
+    assert [part["first"] for part in parts] == np.cumsum([0, *(len(p["start_s"]) for p in parts)])[:-1].tolist()
+    rows = np.array([row for part in parts for row in part["probabilities"]])
+    genres = [genre for part in parts for genre in part["genre"]]
+    assert len(rows) == len(genres) == len(expected)
+    result = events[-1]["data"]
+    assert events[-1]["event"] == "result"
+    silent = set(result["windows"]["silent"])
+    audible = [i for i in range(len(rows)) if i not in silent]
+    assert 0 < len(audible) < len(rows)
+    np.testing.assert_allclose(rows[audible], expected[audible], atol=6e-5)
+    assert [genres[i] for i in audible] == [HEAD_LABELS[k] for k in expected[audible].argmax(axis=1)]
+    assert all(genres[i] is None for i in silent)
+    assert result["windows"]["genre"] == genres
+    summed = {entry["genre"]: entry["share"] for entry in result["prediction"]["summed_score"]["top_k"]}
+    mean = dict(zip(HEAD_LABELS, expected[audible].mean(axis=0).tolist(), strict=True))
+    assert summed == pytest.approx(mean, abs=1e-5)
 
 
 def test_the_reference_implementation_agrees(
@@ -193,6 +283,9 @@ def _set(**fields: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (lambda card: card["head_of"].update(sha256="0"), "was fitted to another network of twin 1: fit it again"),
         (lambda card: card["head"].update(sha256="0"), "the SHA-256 of head.npz is"),
+        (lambda card: card["head"].update(inputs=[]), "head.inputs: Tuple should have at least 1 item"),
+        (lambda card: card["head"].update(inputs=["scores"]), "head.inputs.0: Input should be 'embedding' or 'tags'"),
+        (lambda card: card["head"].update(inputs=["tags", "tags"]), "head: Value error, inputs must be distinct"),
         (_set(labels=["one"]), "labels: Tuple should have at least 2 items"),
         (_set(labels=["one", "two"]), "head.npz is for 3 genres, and model.json has 2 labels"),
         (_set(labels=["one", "two", "two"]), "labels must be distinct"),
@@ -207,11 +300,19 @@ def test_a_head_that_does_not_fit(tmp_path: Path, change: Callable[[dict[str, An
         load_bundles(tmp_path)
 
 
-def test_an_embedding_of_the_wrong_length(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "yields"),
+    [
+        (("embedding",), r"8 of them, embedding \(8\)"),
+        (("tags",), r"3 of them, tags \(3\)"),
+        (("embedding", "tags"), r"11 of them, embedding \(8\) and tags \(3\)"),
+    ],
+)
+def test_weights_for_inputs_of_another_length(tmp_path: Path, inputs: tuple[str, ...], yields: str) -> None:
     weights = np.zeros((3, EMBEDDING_LENGTH + 1), dtype=np.float32)
-    write_head(tmp_path, write_two_inputs(tmp_path), weights=weights)
+    write_head(tmp_path, write_two_inputs(tmp_path), inputs=inputs, weights=weights)
     complaint = (
-        "for embeddings of the length 9, and those of twin 1 have the length 8: fit the head again to that model"
+        rf"head.npz has weights for 9 numbers per window, and twin 1 yields {yields}: fit the head again to that model"
     )
     with pytest.raises(StartupError, match=complaint):
         load_bundles(tmp_path)
@@ -228,6 +329,12 @@ def test_a_base_without_embedding(tmp_path: Path) -> None:
     base = write_two_inputs(tmp_path, change=lambda card: card["outputs"].pop("embedding"))
     write_head(tmp_path, base)
     with pytest.raises(StartupError, match="twin 1, whose network it uses, yields no embedding: fit the head to a"):
+        load_bundles(tmp_path)
+
+
+def test_a_base_without_tags(tmp_path: Path) -> None:
+    write_head(tmp_path, write_two_inputs(tmp_path, tags=False), inputs=("embedding", "tags"))
+    with pytest.raises(StartupError, match="twin 1, whose network it uses, yields no tags: fit the head to a model"):
         load_bundles(tmp_path)
 
 

@@ -18,7 +18,12 @@ _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
-    _replace(path, (json.dumps(document, indent=2) + "\n").encode())
+    _replace(path, json_bytes(document))
+
+
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a document as indented JSON."""
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,7 +45,7 @@ class InFlight:
 
 
 class AccessLog:
-    """Middleware that logs the method, path, status, duration and API key name of every request.
+    """Middleware that logs the method, path, status, duration and API key name of every request and WebSocket.
 
     Health probes, which would outnumber all other requests, are logged at the level debug.
     """
@@ -55,7 +56,7 @@ class AccessLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request and log it when its response is complete."""
-        if scope["type"] != "http":
+        if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         began = time.monotonic()
@@ -63,8 +64,10 @@ class AccessLog:
 
         async def recording_send(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 status = message["status"]
+            elif message["type"] == "websocket.accept":
+                status = HTTPStatus.SWITCHING_PROTOCOLS
             await send(message)
 
         self._in_flight.begin()
@@ -76,8 +79,9 @@ class AccessLog:
 
 
 def _log_request(scope: Scope, status: int, *, duration_s: float) -> None:
+    method = scope.get("method", "GET")
     fields = {
-        "method": scope["method"],
+        "method": method,
         "path": scope["path"],
         "status": status,
         "ms": round(duration_s * 1e3, 1),
@@ -85,4 +89,4 @@ def _log_request(scope: Scope, status: int, *, duration_s: float) -> None:
     if key := key_of(scope):
         fields["key"] = key.identifier
     level = logging.DEBUG if route_path(scope) in PROBE_PATHS else logging.INFO
-    _access_log.log(level, "%s %s %d", scope["method"], scope["path"], status, extra=fields)
+    _access_log.log(level, "%s %s %d", method, scope["path"], status, extra=fields)

@@ -24,7 +24,7 @@ class Admission:
 
     Args:
         limit: Maximum number of requests in progress.
-        max_wait_s: How long an admitted request may be expected to wait, in seconds; 0 for any time.
+        max_wait_s: How long an admitted request may be expected to wait, in seconds.
         expected_wait_s: Returns how long a request would wait, in seconds, given the number in progress.
         kind: What clients are told is in progress, in the plural.
         grace_s: How long a request may wait for a permit before it is rejected, in seconds.
@@ -32,21 +32,22 @@ class Admission:
 
     Attributes:
         in_progress: Number of requests admitted and not yet finished.
-        draining: Whether all new requests are rejected because the service is shutting down.
+        draining: Whether all new requests are rejected because the service is shutting down. Setting it wakes those
+            that wait in :meth:`wait_draining`.
     """
 
     def __init__(
         self,
         limit: int,
         *,
-        max_wait_s: float = 0.0,
+        max_wait_s: float = math.inf,
         expected_wait_s: Callable[[int], float] = lambda _: 0.0,
         kind: str = "predictions",
         grace_s: float = _GRACE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.in_progress = 0
-        self.draining = False
+        self._draining = asyncio.Event()
         self._kind = kind
         self._limit = limit
         self._max_wait_s = max_wait_s
@@ -57,6 +58,23 @@ class Admission:
         self._recent_durations: deque[float] = deque(maxlen=_RECENT_REQUESTS)
         self._last_admitted = clock()
         self._n_rejected = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether all new requests are rejected because the service is shutting down."""
+        return self._draining.is_set()
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        """Begin to reject requests, or accept them again."""
+        if value:
+            self._draining.set()
+        else:
+            self._draining.clear()
+
+    async def wait_draining(self) -> None:
+        """Wait until the service begins to shut down."""
+        await self._draining.wait()
 
     @asynccontextmanager
     async def admit(self) -> AsyncIterator[None]:
@@ -96,8 +114,6 @@ class Admission:
 
     def _excess_wait_s(self) -> float:
         """Return by how much the wait of a new request would exceed the limit, in seconds."""
-        if not self._max_wait_s:
-            return 0.0
         return max(0.0, self._expected_wait_s(self.in_progress) - self._max_wait_s)
 
     def _rejection(self, reason: str) -> ServiceError:

@@ -11,7 +11,7 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from wholetrack.api import health, models, predict, similarity
+from wholetrack.api import health, live, models, predict, similarity
 from wholetrack.api.access_log import AccessLog, InFlight
 from wholetrack.api.admission import Admission
 from wholetrack.api.compression import Compression
@@ -19,6 +19,7 @@ from wholetrack.api.documentation import documented_app
 from wholetrack.api.exception_handlers import install_exception_handlers
 from wholetrack.api.host_check import HostCheck, hosts_to_check
 from wholetrack.api.keys import Keys, RequireKey
+from wholetrack.api.live import LiveSessions
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import NormalPaths
 from wholetrack.api.predictions import Predictions
@@ -57,6 +58,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
                 pipeline, settings, admission=admission, metrics=metrics, tracing=tracing, folder=folder
             )
             app.state.predictions = predictions
+            app.state.live = LiveSessions(predictions, settings, keys=keys, admission=admission)
             yield
             # By now uvicorn has waited for the requests in flight, or cancelled them.
             await in_flight.wait_for_none(_SHUTDOWN_GRACE_S)
@@ -106,6 +108,8 @@ def _include_routers(app: FastAPI, settings: Settings, keys: Keys | None) -> Non
         (predict.router, False),
         (models.router, False),
         (similarity.router, False),
+        # The key is in the first message.
+        (live.router, True),
         (health.router, settings.open_health),
         (health.metrics_router, settings.open_metrics),
     )

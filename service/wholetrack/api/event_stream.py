@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from anyio import to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -18,9 +17,6 @@ from wholetrack.api.problems import problem_of
 from wholetrack.api.threads import wait_despite_cancellation
 from wholetrack.errors import ServiceError
 
-# Proxies close connections that are silent for 30 s to 60 s.
-_HEARTBEAT_S = 10.0
-_MIN_INTERVAL_S = 0.05
 # An error that occurs earlier is reported with its own status instead of an event.
 _MAX_SILENCE_S = 1.0
 # nginx would otherwise collect a response before it forwards it, and other proxies may compress it.
@@ -76,31 +72,25 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": last})
 
     async def _send_events(self, send: Send) -> None:
-        while True:
-            has_changed = await self._events.wait(_HEARTBEAT_S)
-            is_last = self._prediction.done()
-            body = await to_thread.run_sync(self._encoded_events)
-            if body or not has_changed:
-                await send({"type": "http.response.body", "body": body or self._heartbeat(), "more_body": True})
-            if is_last:
-                return
-            # Without this pause, each batch would become an event.
-            await asyncio.wait([self._prediction], timeout=_MIN_INTERVAL_S)
+        async for body in self._events.batches(self._prediction, self._encode_all):
+            await send({"type": "http.response.body", "body": body or self._heartbeat(), "more_body": True})
 
-    def _encoded_events(self) -> bytes:
-        return b"".join(map(self._encode_event, self._events.take()))
-
-    def _encode_event(self, event: Event) -> bytes:
-        return self._encode(event.name, json.dumps(event.data, separators=(",", ":")).encode())
+    def _encode_all(self, events: list[Event]) -> bytes:
+        return b"".join(self._encode(event.name, event.json.encode()) for event in events)
 
     def _encode(self, name: str, data: bytes) -> bytes:
         """Encode an event whose data is JSON without line breaks."""
         if self._is_sse:
             return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
-        return b'{"event":"%b","data":%b}\n' % (name.encode(), data)
+        return json_event(name, data) + b"\n"
 
     def _heartbeat(self) -> bytes:
-        return b":\n\n" if self._is_sse else b'{"event":"heartbeat","data":{}}\n'
+        return b":\n\n" if self._is_sse else self._encode("heartbeat", b"{}")
+
+
+def json_event(name: str, data: bytes) -> bytes:
+    """Return an event as JSON; so is ``data``."""
+    return b'{"event":"%b","data":%b}' % (name.encode(), data)
 
 
 async def first_event(prediction: asyncio.Task[Response], events: LiveEvents) -> None:
@@ -126,7 +116,7 @@ async def first_event(prediction: asyncio.Task[Response], events: LiveEvents) ->
         raise outcome
 
 
-async def finished(prediction: asyncio.Task[Response]) -> Response | ServiceError:
+async def finished(prediction: asyncio.Future[Response]) -> Response | ServiceError:
     """Wait for a prediction, even if the caller is cancelled, and return its response or the error to report."""
     await wait_despite_cancellation(prediction)
     if prediction.cancelled():

@@ -20,6 +20,12 @@ from wholetrack.errors import ErrorKind, ServiceError
 
 _log = logging.getLogger(__name__)
 
+# RFC 9110 requires these headers in every response with that status.
+_REQUIRED_HEADERS = {
+    ErrorKind.UNAUTHORISED: {"WWW-Authenticate": "Bearer"},
+    ErrorKind.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Connection": "upgrade"},
+}
+
 
 def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
     """Respond to every error of an application with a problem, and count the failed predictions.
@@ -39,9 +45,7 @@ def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
     async def _service_error(request: Request, error: ServiceError) -> Response:
         if error.kind is ErrorKind.CLIENT_GONE:
             _log.info("the client disconnected")
-        # RFC 9110 requires the authentication scheme in every 401 response.
-        headers = {"WWW-Authenticate": "Bearer"} if error.kind is ErrorKind.UNAUTHORISED else None
-        return respond(request, error, headers)
+        return respond(request, error, _REQUIRED_HEADERS.get(error.kind))
 
     @app.exception_handler(RequestValidationError)
     async def _validation_error(request: Request, error: RequestValidationError) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 from wholetrack.errors import ErrorKind, ServiceError
@@ -14,6 +14,7 @@ class ResponseFormat(StrEnum):
     JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
+    PARQUET = "parquet"
     SVG = "svg"
     PNG = "png"
     # Last, so that a wildcard does not choose them: not every client can read a stream of events.
@@ -37,15 +38,17 @@ _MEDIA_TYPES = {
     ResponseFormat.NDJSON: "application/x-ndjson",
     ResponseFormat.JSONL: "application/jsonl",
     ResponseFormat.CSV: "text/csv",
+    ResponseFormat.PARQUET: "application/vnd.apache.parquet",
     ResponseFormat.SVG: "image/svg+xml",
     ResponseFormat.PNG: "image/png",
 }
 
 
-def negotiate(accept: str) -> ResponseFormat:
+def negotiate(accept: str, *, unavailable: Collection[ResponseFormat] = ()) -> ResponseFormat:
     """Return the format that an ``Accept`` header prefers (RFC 9110, 12.5.1); JSON if there is no such header.
 
-    Of several formats that it prefers equally, the first one in :class:`ResponseFormat` is chosen.
+    Of several formats that it prefers equally, the first one in :class:`ResponseFormat` is chosen, and none that is
+    unavailable.
 
     Raises:
         ServiceError: ``not_acceptable`` if it allows none of the formats.
@@ -54,7 +57,8 @@ def negotiate(accept: str) -> ResponseFormat:
         return ResponseFormat.JSON
     ranges = list(_media_ranges(accept))
     best, best_quality = ResponseFormat.JSON, 0.0
-    for offered in ResponseFormat:
+    available = [offered for offered in ResponseFormat if offered not in unavailable]
+    for offered in available:
         # The most specific range that matches applies, whatever its quality.
         matching = [(range_.count("*"), -quality) for range_, quality in ranges if _matches(range_, offered.media_type)]
         quality = -min(matching)[1] if matching else 0.0
@@ -63,7 +67,7 @@ def negotiate(accept: str) -> ResponseFormat:
     if not best_quality:
         raise ServiceError(
             ErrorKind.NOT_ACCEPTABLE,
-            f"The header Accept allows none of these: {', '.join(f.media_type for f in ResponseFormat)}.",
+            f"The header Accept allows none of these: {', '.join(f.media_type for f in available)}.",
         )
     return best
 

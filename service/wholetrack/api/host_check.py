@@ -35,7 +35,8 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, or refuse it."""
-        if scope["type"] != "http" or self._is_accepted(_host_name(Headers(scope=scope).get("host", ""))):
+        is_checked = scope["type"] in {"http", "websocket"}
+        if not is_checked or self._is_accepted(_host_name(Headers(scope=scope).get("host", ""))):
             await self._app(scope, receive, send)
             return
         error = ServiceError(

@@ -11,10 +11,10 @@ import hmac
 import re
 import secrets
 import tomllib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -152,13 +152,32 @@ class RequireKey:
         Raises:
             ServiceError: ``unauthorised``, or ``overloaded`` if the key has exceeded its rate.
         """
-        key = self._keys.find(credentials.credentials) if credentials else None
-        if key is None:
-            raise ServiceError(
-                ErrorKind.UNAUTHORISED, "Send a valid API key in the Authorization header, as a bearer token."
-            )
-        request.scope[_SCOPE_ENTRY] = key
-        key.count_request()
+        authenticate(
+            self._keys,
+            credentials.credentials if credentials else None,
+            request.scope,
+            where="in the Authorization header, as a bearer token",
+        )
+
+
+def authenticate(keys: Keys, presented: str | None, scope: MutableMapping[str, Any], *, where: str) -> Key:
+    """Return the key that a client presents, and store it in the ASGI scope, where :func:`key_of` finds it.
+
+    Args:
+        keys: All keys.
+        presented: What the client sent; None if it sent nothing.
+        scope: The scope of its request.
+        where: Where clients should send a key, for the error.
+
+    Raises:
+        ServiceError: ``unauthorised``, or ``overloaded`` if the key has exceeded its rate.
+    """
+    key = keys.find(presented) if presented is not None else None
+    if key is None:
+        raise ServiceError(ErrorKind.UNAUTHORISED, f"Send a valid API key {where}.")
+    scope[_SCOPE_ENTRY] = key
+    key.count_request()
+    return key
 
 
 def key_of(scope: Mapping[str, object]) -> Key | None:
@@ -168,8 +187,8 @@ def key_of(scope: Mapping[str, object]) -> Key | None:
 
 
 @asynccontextmanager
-async def permits(key: Key | None, admission: Admission) -> AsyncIterator[None]:
-    """Hold a permit of the key, if there is one, and a permit of ``admission`` for the duration of the block.
+async def permits(key: Key | None, *admissions: Admission) -> AsyncIterator[None]:
+    """Hold a permit of the key, if there is one, and one of each admission for the duration of the block.
 
     Raises:
         ServiceError: ``overloaded`` or ``draining``.
@@ -178,7 +197,8 @@ async def permits(key: Key | None, admission: Admission) -> AsyncIterator[None]:
         try:
             if key:
                 held.enter_context(key.permit())
-            await held.enter_async_context(admission.admit())
+            for admission in admissions:
+                await held.enter_async_context(admission.admit())
         except ServiceError:
             # A request that is refused because others are in progress is retried, and would count twice.
             if key:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from anyio import to_thread
 from numpy.typing import NDArray
 
 from wholetrack.aggregation.live_scores import LiveScores
@@ -23,6 +25,11 @@ PEAKS_PER_S = 10
 """Number of peaks per second of audio in ``progress`` events."""
 
 _PEAK_DECIMALS = 3
+# Proxies close connections that are silent for 30 s to 60 s.
+_HEARTBEAT_S = 10.0
+_MIN_INTERVAL_S = 0.05
+
+Encoded = TypeVar("Encoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,11 @@ class Event:
 
     name: str
     data: dict[str, Any]
+
+    @property
+    def json(self) -> str:
+        """The data as JSON."""
+        return json.dumps(self.data, separators=(",", ":"))
 
 
 class LiveEvents(Observer):
@@ -43,6 +55,7 @@ class LiveEvents(Observer):
 
     Args:
         detail: How much the events say about each window.
+        start_at_once: Whether the first event does not wait for the first audio.
 
     Attributes:
         uploaded: Set on the event loop once the recording has been received.
@@ -50,9 +63,10 @@ class LiveEvents(Observer):
 
     peaks_per_s = PEAKS_PER_S
 
-    def __init__(self, detail: WindowDetail) -> None:
+    def __init__(self, detail: WindowDetail, *, start_at_once: bool = False) -> None:
         self.uploaded = asyncio.Event()
         self._detail = detail
+        self._start_at_once = start_at_once
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._queue: deque[Callable[[], None]] = deque()
@@ -64,6 +78,8 @@ class LiveEvents(Observer):
     def started(self, card: ModelCard, hop_s: float, taxonomy: TaxonomySpec | None) -> None:
         """Add the beginning of an attempt to decode the track."""
         self._queue.append(partial(self._begin, card, hop_s, taxonomy))
+        if self._start_at_once:
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     def decoded(self, n_samples: int, peaks: NDArray[np.float32]) -> None:
         """Add the peaks of the waveform."""
@@ -98,6 +114,21 @@ class LiveEvents(Observer):
             return False
         self._changed.clear()
         return True
+
+    async def batches(
+        self, prediction: asyncio.Future[Any], encode: Callable[[list[Event]], Encoded]
+    ) -> AsyncIterator[Encoded | None]:
+        """Yield the events until a prediction is done, encoded in a thread; None for a heartbeat."""
+        while True:
+            has_changed = await self.wait(_HEARTBEAT_S)
+            is_last = prediction.done()
+            events = await to_thread.run_sync(lambda: encode(found) if (found := self.take()) else None)
+            if events is not None or not has_changed:
+                yield events
+            if is_last:
+                return
+            # Without this pause, each batch would become an event.
+            await asyncio.wait([prediction], timeout=_MIN_INTERVAL_S)
 
     def take(self) -> list[Event]:
         """Return what has happened since the last call, in as few events as possible.

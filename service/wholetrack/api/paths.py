@@ -17,7 +17,7 @@ class NormalPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
-        if scope["type"] == "http":
+        if scope["type"] in {"http", "websocket"}:
             scope["path"] = scope.get("root_path", "") + (route_path(scope).rstrip("/") or "/")
         await self._app(scope, receive, send)
 

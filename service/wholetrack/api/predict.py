@@ -44,7 +44,8 @@ _SUCCESS[200]["content"] |= {
     offered.media_type: {"schema": {"type": "string"}, "example": example}
     for offered, example in EXAMPLES_OF_FORMATS.items()
 }
-_SUCCESS[200]["content"][ResponseFormat.PNG.media_type] = {"schema": {"type": "string", "format": "binary"}}
+for binary in (ResponseFormat.PNG, ResponseFormat.PARQUET):
+    _SUCCESS[200]["content"][binary.media_type] = {"schema": {"type": "string", "format": "binary"}}
 
 router = APIRouter(tags=["prediction"])
 
@@ -72,9 +73,12 @@ async def predict(request: Request, parameters: Annotated[PredictParameters, Que
     result from the cache is sent as `result` alone. An error within the first second after the upload, and before the
     first event, has its own status, as without events.
 
-    Rows of CSV and JSON Lines have the columns `kind` (`summed_score`, `majority_vote`, `section` or `window`),
-    `start_s` and `end_s` in seconds, `genre`, `share` from 0 to 1, `silent`, and for windows `p_` followed by a label:
-    its probability.
+    Rows of CSV, JSON Lines and Parquet have the columns `kind` (`summed_score`, `majority_vote`, `section` or
+    `window`), `start_s` and `end_s` in seconds, `genre` (none if silent), `share` from 0 to 1, `silent`, and for
+    windows `p_` followed by a label: its probability from 0 to 1. In Parquet, `start_s`, `end_s` and `share` are
+    doubles, the probabilities are floats, `silent` is a boolean, and what does not apply to a row is null; the
+    metadata of the file names the model, its version, and `window_s` and `hop_s`. Filter rows by `kind` to read the
+    windows or the sections.
     """
     predictions: Predictions = request.app.state.predictions
     return await predictions.respond(request, parameters)

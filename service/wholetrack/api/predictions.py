@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from fastapi import Request, Response
 
+from wholetrack.api import parquet
 from wholetrack.api.admission import Admission
 from wholetrack.api.cache import CacheKey, PredictionCache
 from wholetrack.api.deadline import Deadline
@@ -21,12 +22,13 @@ from wholetrack.api.keys import key_of, permits
 from wholetrack.api.live_events import LiveEvents
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.responses import SourceFile, prediction_response
-from wholetrack.api.schemas import PredictionResponse, PredictParameters, WindowDetail
+from wholetrack.api.schemas import PredictionOptions, PredictionResponse, PredictParameters, WindowDetail
 from wholetrack.api.threads import PredictionThreads
 from wholetrack.api.tracing import Attributes, Tracing
 from wholetrack.api.upload import Upload, UploadLimits, receive_upload
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import Detail, TrackPrediction
+from wholetrack.decoding.live_pcm import LivePcm
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.observer import Observer
 from wholetrack.pipeline import Pipeline
@@ -84,7 +86,11 @@ class Predictions:
         Raises:
             ServiceError: Any error that the route documents.
         """
-        response_format = parameters.format or negotiate(", ".join(request.headers.getlist("accept")))
+        unavailable = () if parquet.is_available() else (ResponseFormat.PARQUET,)
+        if parameters.format in unavailable:
+            raise parquet.not_available()
+        accept = ", ".join(request.headers.getlist("accept"))
+        response_format = parameters.format or negotiate(accept, unavailable=unavailable)
         if response_format.is_live:
             response = await self._predict_live(request, parameters, response_format)
         else:
@@ -100,7 +106,7 @@ class Predictions:
         prediction = asyncio.create_task(self._predict(request, parameters, ResponseFormat.JSON, live))
         prediction.add_done_callback(lambda _: live.wake())
         await first_event(prediction, live)
-        return EventStream(prediction, live, response_format, on_error=self._count_error)
+        return EventStream(prediction, live, response_format, on_error=self.count_error)
 
     async def _predict(
         self,
@@ -115,14 +121,14 @@ class Predictions:
             The prediction, with the header ``Server-Timing`` (https://www.w3.org/TR/server-timing).
         """
         deadline = Deadline(self._settings.request_timeout_s)
-        self._check(parameters)
+        self.check(parameters)
         if response_format is not ResponseFormat.JSON:
             # Tables and pictures show neither. With the defaults, they share a cached prediction with JSON.
             parameters = parameters.model_copy(update={"tags": None, "embedding": Detail.NONE})
         key = key_of(request.scope)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(permits(key, self._admission))
-            stack.enter_context(self._metrics.in_progress.track_inprogress())
+            stack.enter_context(self.track_in_progress())
             upload = await self._receive(request, deadline, stack)
             if live:
                 live.uploaded.set()
@@ -130,11 +136,55 @@ class Predictions:
             run = partial(
                 self._run_pipeline, upload, parameters, cancellation, weight=key.weight if key else 1, observer=live
             )
-            work = partial(self._render, run, upload, parameters, response_format, began=deadline.began)
+            source = SourceFile(upload.filename, upload.sha256, upload.n_bytes, deadline.began, upload.receive_s)
+            work = partial(self._render, run, lambda: source, parameters, response_format)
             return await self._threads.run(work, request=request, deadline=deadline, cancellation=cancellation)
 
-    def _check(self, parameters: PredictParameters) -> None:
-        """Reject invalid parameters before the upload is received."""
+    def track_in_progress(self) -> AbstractContextManager[object]:
+        """Count a prediction as in progress for the duration of the block."""
+        return self._metrics.in_progress.track_inprogress()
+
+    def start_live(
+        self,
+        audio: LivePcm,
+        options: PredictionOptions,
+        source: Callable[[], SourceFile],
+        *,
+        weight: int,
+        observer: Observer,
+        cancellation: Cancellation,
+    ) -> asyncio.Future[Response]:
+        """Start the prediction of audio that is still being received. The caller holds a permit until it has finished.
+
+        Args:
+            audio: The audio.
+            options: Options that :meth:`check` accepts.
+            source: Describes the audio once it has ended.
+            weight: Share of the machine relative to a track of weight 1.
+            observer: Follows the track.
+            cancellation: Stops it.
+        """
+        run = partial(
+            self._pipeline.predict,
+            audio,
+            model=options.model,
+            hop_s=options.hop_s,
+            taxonomy=options.taxonomy,
+            tags=options.tags,
+            embedding=options.embedding,
+            max_duration_s=self._settings.max_duration_s,
+            weight=weight,
+            cancellation=cancellation,
+            observer=observer,
+        )
+        return self._threads.start(partial(self._render, run, source, options, ResponseFormat.JSON))
+
+    def check(self, parameters: PredictionOptions) -> None:
+        """Reject invalid parameters before the recording is received.
+
+        Raises:
+            ServiceError: ``unknown_model``, ``model_unavailable`` or ``invalid_parameter``.
+        """
         served = self._pipeline.model(parameters.model)
         served.check_available()
         served.grid(parameters.hop_s)
@@ -156,19 +206,16 @@ class Predictions:
     def _render(
         self,
         predict: Callable[[], TrackPrediction],
-        upload: Upload,
-        parameters: PredictParameters,
+        source: Callable[[], SourceFile],
+        parameters: PredictionOptions,
         response_format: ResponseFormat,
-        *,
-        began: float,
     ) -> Response:
-        """Predict a received recording and build its response; runs in a thread."""
+        """Predict a recording and build its response; runs in a thread."""
         with self._tracing.span("predict") as attributes:
             prediction = predict()
-            source = SourceFile(upload.filename, upload.sha256, upload.n_bytes, began, upload.receive_s)
             # All formats but JSON say the same about every window.
             detail = parameters.windows if response_format is ResponseFormat.JSON else WindowDetail.FULL
-            content = prediction_response(prediction, source, top_k=parameters.top_k, detail=detail)
+            content = prediction_response(prediction, source(), top_k=parameters.top_k, detail=detail)
             body = RENDERERS[response_format](content)
             attributes.update(_span_attributes(prediction, content))
         model = self._pipeline.key(parameters.model)
@@ -219,8 +266,8 @@ class Predictions:
             self._cache.put(key, prediction)
         return prediction
 
-    def _count_error(self, error: ServiceError) -> None:
-        """Log and count an error that is reported in a stream of events."""
+    def count_error(self, error: ServiceError) -> None:
+        """Log and count an error that is reported in an event."""
         if error.kind is ErrorKind.CLIENT_GONE:
             _log.info("the client disconnected")
         self._metrics.predictions.labels(error.kind.code).inc()

@@ -20,11 +20,13 @@ _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLES = {
     ErrorKind.MALFORMED_REQUEST: "Send exactly one file, as the form field 'file' or as the raw body.",
     ErrorKind.UNAUTHORISED: "Send a valid API key in the Authorization header, as a bearer token.",
+    ErrorKind.FORBIDDEN_ORIGIN: "The page that opened this WebSocket may not use the service. Ask its operator to "
+    "add the origin of the page to WHOLETRACK_CORS_ORIGINS.",
     ErrorKind.UNKNOWN_MODEL: "Choose one of the models served: wholetrack-crnn.",
     ErrorKind.NOT_FOUND: "See /docs for the paths of this service.",
     ErrorKind.METHOD_NOT_ALLOWED: "See /docs for the methods of this path.",
     ErrorKind.NOT_ACCEPTABLE: "The header Accept allows none of these: application/json, application/x-ndjson, "
-    "application/jsonl, text/event-stream, text/csv, image/svg+xml, image/png.",
+    "application/jsonl, text/event-stream, text/csv, application/vnd.apache.parquet, image/svg+xml, image/png.",
     ErrorKind.REQUEST_TOO_SLOW: "The upload was too slow: it must average at least 16384 bytes per second.",
     ErrorKind.UPLOAD_TOO_LARGE: "The upload exceeds the limit of 536870912 bytes.",
     ErrorKind.AUDIO_TOO_LONG: "The recording is longer than the limit of 10800 seconds. Send a shorter one, or ask the "
@@ -37,6 +39,7 @@ _EXAMPLES = {
     ErrorKind.NO_AUDIO_STREAM: "The file was opened but has no audio stream.",
     ErrorKind.EMPTY_AUDIO: "The file is empty. Send a recording.",
     ErrorKind.INVALID_PARAMETER: "top_k: input should be greater than or equal to 1.",
+    ErrorKind.UPGRADE_REQUIRED: "Open a WebSocket at this path.",
     ErrorKind.HEADERS_TOO_LARGE: "The headers of the request are too large.",
     ErrorKind.OVERLOADED: "The limit of predictions in progress is reached (64). Try again in 4 s.",
     ErrorKind.INTERNAL_ERROR: "The request failed because of an error in the service. Report the request id to its "

@@ -19,8 +19,8 @@ class WindowDetail(StrEnum):
     FULL = "full"
 
 
-class PredictParameters(BaseModel):
-    """The query parameters of a prediction."""
+class PredictionOptions(BaseModel):
+    """What a client may choose about a prediction, however it sends the recording."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,13 +50,6 @@ class PredictParameters(BaseModel):
         "start and the leading genre of each) or full (also the probabilities).",
         examples=["full"],
     )
-    format: ResponseFormat | None = Field(
-        default=None,
-        description="Format of the response, which overrides the header Accept: json; sse or ndjson, which send events "
-        "while the recording is classified; csv or jsonl, with a line for each verdict, section and window; svg or "
-        "png, a picture of the timeline.",
-        examples=["json"],
-    )
     taxonomy: str | None = Field(
         default=None,
         description="Name of a taxonomy of the model, such as gtzan. Its genres replace the labels of the model, and "
@@ -75,6 +68,18 @@ class PredictParameters(BaseModel):
         description="Embedding: none, track (one vector for the track) or windows (also one for each window). Only for "
         "models with an embedding. Other formats than JSON and events show neither tags nor embeddings.",
         examples=["none"],
+    )
+
+
+class PredictParameters(PredictionOptions):
+    """The query parameters of a prediction."""
+
+    format: ResponseFormat | None = Field(
+        default=None,
+        description="Format of the response, which overrides the header Accept: json; sse or ndjson, which send events "
+        "while the recording is classified; csv, jsonl or parquet, with a row for each verdict, section and window; "
+        "svg or png, a picture of the timeline. A service without the extra `parquet` cannot write Parquet.",
+        examples=["json"],
     )
 
 

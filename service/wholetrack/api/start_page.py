@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from pathlib import Path
 
@@ -22,6 +23,8 @@ _MEDIA_TYPES = {
     ".txt": "text/plain",
 }
 # The names contain hashes of the contents.
+# A name or an IPv4 address. In the others, which are rare, WebSockets need a browser for which 'self' includes them.
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:\d+)?")
 _CACHE_CONTROL = "public, max-age=31536000, immutable"
 
 
@@ -29,17 +32,23 @@ async def _page(request: Request) -> Response:
     nonce = secrets.token_urlsafe(16)
     root = f"{request.scope['root_path']}/"
     html = _HTML.replace("{{root}}", root).replace("{{nonce}}", nonce)
-    return HTMLResponse(html, headers={"Content-Security-Policy": _policy(nonce)})
+    return HTMLResponse(html, headers={"Content-Security-Policy": _policy(nonce, _sockets(request))})
 
 
-def _policy(nonce: str) -> str:
+def _sockets(request: Request) -> str:
+    """Return the sources of WebSockets of this host, which ``'self'`` does not include in every browser."""
+    host = request.headers.get("host", "")
+    return f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
+
+
+def _policy(nonce: str, sockets: str) -> str:
     """Return the content security policy of the page: nothing from other hosts, and no inline scripts.
 
     The style of wavesurfer.js has the nonce. Recordings are played, and results saved, through blob URLs.
     """
     return (
         f"default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; font-src 'self'; img-src data:; "
-        "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"media-src blob:; connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 

@@ -33,6 +33,11 @@ class PredictionThreads:
         """Wait for the running predictions and end the threads."""
         self._executor.shutdown()
 
+    def start(self, work: Callable[[], Response]) -> asyncio.Future[Response]:
+        """Run ``work`` in a thread, in the context of the caller, so that log records carry the request id."""
+        context = contextvars.copy_context()
+        return asyncio.wrap_future(self._executor.submit(context.run, work))
+
     async def run(
         self, work: Callable[[], Response], *, request: Request, deadline: Deadline, cancellation: Cancellation
     ) -> Response:
@@ -43,19 +48,18 @@ class PredictionThreads:
         remove the files that the thread reads.
 
         Args:
-            work: Called in a thread, in the context of the request, so that log records carry the request id.
+            work: Called in a thread; see :meth:`start`.
             request: A request whose body has been read completely.
             deadline: The time limit of the request.
             cancellation: Stops ``work``.
         """
-        context = contextvars.copy_context()
-        running: asyncio.Future[Response] = asyncio.wrap_future(self._executor.submit(context.run, work))
+        running = self.start(work)
         disconnected: asyncio.Future[None] = asyncio.create_task(_wait_for_disconnect(request))
         try:
             either: list[asyncio.Future[Any]] = [running, disconnected]
             await asyncio.wait(either, timeout=deadline.remaining_s, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                cancellation.cancel(_client_gone() if disconnected.done() else deadline.error())
+                cancellation.cancel(client_gone() if disconnected.done() else deadline.error())
         except asyncio.CancelledError:
             # uvicorn cancels requests that outlast shutdown_timeout_s. The client still gets a response that says why.
             cancellation.cancel(draining_error())
@@ -78,5 +82,6 @@ async def _wait_for_disconnect(request: Request) -> None:
         pass
 
 
-def _client_gone() -> ServiceError:
+def client_gone() -> ServiceError:
+    """Return the error for a prediction whose client has disconnected."""
     return ServiceError(ErrorKind.CLIENT_GONE, "The client disconnected before the response.")

@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import IO, Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -20,9 +20,10 @@ from wholetrack.cli.files import FileResult, find_recordings, predict_files, tex
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
-from wholetrack.cli.render import Format, deliver, print_predictions, print_rows
+from wholetrack.cli.render import Format, deliver, print_predictions, print_rows, rows_of
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
+from wholetrack.cli.whole_file import UnwritableError, whole_file
 from wholetrack.contracts import Detail
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
@@ -92,7 +93,7 @@ def predict(
         typer.Option(
             "--format",
             help="Output format. A line for each recording: table, json or csv. A line for each verdict, section and "
-            "window: rows-jsonl or rows-csv. A file: parquet.",
+            "window: rows-jsonl or rows-csv. A file: parquet, with a row for each recording, or rows-parquet.",
         ),
     ] = Format.TABLE,
     model: _ModelOption = None,
@@ -112,7 +113,8 @@ def predict(
         typer.Option(help="Embedding in JSON, if the model has one. A Parquet file always has that of the track."),
     ] = Detail.NONE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file for --format parquet.", show_default=False)
+        Path | None,
+        typer.Option("--output", "-o", help="The file for --format parquet or rows-parquet.", show_default=False),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG or PNG file.")
@@ -123,8 +125,8 @@ def predict(
     Exits with status 1 if a recording failed, or if a path cannot be read or has no recordings; the others are still
     predicted.
     """
-    if (output_format is Format.PARQUET) != (output is not None):
-        _fail("--format parquet and --output FILE belong together: give both or neither")
+    if output_format.is_file != (output is not None):
+        _fail("--format parquet or rows-parquet and --output FILE belong together: give both or neither")
     if output is not None:
         _require_parquet()
     settings = _load_command_settings()
@@ -140,7 +142,7 @@ def predict(
         served = pipeline.model(model)
         served.check_available()
         served.grid(hop_s)
-        if output is not None:
+        if output_format is Format.PARQUET:
             embedding = Detail.TRACK if served.card.outputs.embedding else Detail.NONE
         served.keep(tags=tags, embedding=embedding)
         labels = served.genres(taxonomy)
@@ -166,20 +168,46 @@ def predict(
                     top_k=top_k,
                 )
             else:
-                all_succeeded = _write_library(results, output, served, n_files=len(recordings))
+                write = _write_library if output_format is Format.PARQUET else _write_rows
+                with _whole_file(output) as file:
+                    all_succeeded = write(results, file, served, labels, n_files=len(recordings))
     if problems or not all_succeeded:
         raise typer.Exit(1)
 
 
-def _write_library(results: Iterable[FileResult], path: Path, served: ServedModel, *, n_files: int) -> bool:
-    """Write predictions to a Parquet file and return whether all succeeded."""
-    from wholetrack.cli.library import LibraryError, LibraryWriter
-
+@contextmanager
+def _whole_file(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with LibraryWriter(path, served.card) as library:
-            return deliver(results, lambda result, found: library.add(result.path, found), n_files=n_files)
-    except LibraryError as error:
+        with whole_file(path) as file:
+            yield file
+    except UnwritableError as error:
         _fail(printable(str(error)))
+
+
+def _write_library(
+    results: Iterable[FileResult],
+    file: IO[bytes],
+    served: ServedModel,
+    labels: Sequence[str],  # noqa: ARG001 - as _write_rows
+    *,
+    n_files: int,
+) -> bool:
+    """Write predictions to a Parquet file, a row for each, and return whether all succeeded."""
+    from wholetrack.cli.library import LibraryWriter
+
+    with LibraryWriter(file, served.card) as library:
+        return deliver(results, lambda result, found: library.add(result.path, found), n_files=n_files)
+
+
+def _write_rows(
+    results: Iterable[FileResult], file: IO[bytes], served: ServedModel, labels: Sequence[str], *, n_files: int
+) -> bool:
+    """Write verdicts, sections and windows to a Parquet file and return whether all predictions succeeded."""
+    from wholetrack.api.parquet import RowsWriter
+
+    facts = {"model": served.card.name, "version": served.card.version}
+    with RowsWriter(file, labels, with_file=True, metadata=facts) as writer:
+        return deliver(results, lambda result, found: writer.add(rows_of(result, found)), n_files=n_files)
 
 
 @app.command()

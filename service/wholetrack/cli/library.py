@@ -5,12 +5,11 @@ Needs the extra ``parquet``. Its package pyarrow takes 170 MB and 0.3 s to impor
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,32 +27,21 @@ _NEEDED = ("file", "model", "version", "genre", "embedding")
 
 
 class LibraryError(Exception):
-    """A library cannot be written or read. The message says why, in a sentence."""
+    """A library cannot be read. The message says why, in a sentence."""
 
 
 class LibraryWriter:
-    """Writes a library. The file appears when the block ends; if that raises, an older one stays.
+    """Writes a library.
 
     Args:
-        path: The file.
+        target: A binary file.
         card: Contents of the ``model.json`` of the model.
-
-    Raises:
-        LibraryError: If the file cannot be written.
     """
 
-    def __init__(self, path: Path, card: ModelCard) -> None:
-        self._path = path
+    def __init__(self, target: IO[bytes], card: ModelCard) -> None:
         self._schema = _schema(card)
         self._rows: list[dict[str, Any]] = []
-        try:
-            handle = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed by __exit__
-                dir=path.parent, prefix=f"{path.name}.", suffix=".unfinished", delete=False
-            )
-        except OSError as error:
-            raise LibraryError(f"cannot write {text_of(path)}: {error.strerror}") from error
-        self._file = handle
-        self._writer = pq.ParquetWriter(handle, self._schema, compression="zstd")
+        self._writer = pq.ParquetWriter(target, self._schema, compression="zstd")
 
     def __enter__(self) -> Self:
         return self
@@ -81,19 +69,9 @@ class LibraryWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        unfinished = Path(self._file.name)
-        try:
-            if error is None:
-                self._flush()
-            self._writer.close()
-            self._file.close()
-            if error is None:
-                unfinished.chmod(0o644)
-                unfinished.replace(self._path)
-        except OSError as failure:
-            raise LibraryError(f"cannot write {text_of(self._path)}: {failure.strerror}") from failure
-        finally:
-            unfinished.unlink(missing_ok=True)
+        if error is None:
+            self._flush()
+        self._writer.close()
 
     def _flush(self) -> None:
         if self._rows:

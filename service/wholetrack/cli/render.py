@@ -7,19 +7,20 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from wholetrack.api import exports
 from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.rows import cells, columns, rows
 from wholetrack.api.schemas import PredictionResponse, WindowDetail
 from wholetrack.cli.files import FileResult, text_of, unreadable
 from wholetrack.cli.standard_streams import use_utf8_for_output, write_output, writing_output
@@ -41,6 +42,12 @@ class Format(StrEnum):
     ROWS_JSONL = "rows-jsonl"
     ROWS_CSV = "rows-csv"
     PARQUET = "parquet"
+    ROWS_PARQUET = "rows-parquet"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the predictions are written to a file that is not text."""
+        return self in (Format.PARQUET, Format.ROWS_PARQUET)
 
 
 def print_rows(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -144,8 +151,8 @@ def _lines(output_format: Format, *, files: Sequence[Path], labels: Sequence[str
         case Format.ROWS_JSONL:
             return _Lines("", _rows_as_json)
         case Format.ROWS_CSV:
-            return _Lines(_csv_line(["file", *exports.columns(labels)]), _rows_as_csv)
-        case Format.PARQUET:
+            return _Lines(_csv_line(["file", *columns(labels)]), _rows_as_csv)
+        case Format.PARQUET | Format.ROWS_PARQUET:
             raise ValueError("a Parquet file has no lines")
 
 
@@ -197,15 +204,19 @@ def _json_row(result: FileResult, prediction: TrackPrediction, *, top_k: int) ->
     return response.model_dump_json(exclude_unset=True) + "\n"
 
 
-def _rows_as_json(result: FileResult, prediction: TrackPrediction) -> str:
+def rows_of(result: FileResult, prediction: TrackPrediction) -> Iterator[dict[str, Any]]:
+    """Yield the verdicts, sections and windows of a prediction, each with the name of the file."""
     file = {"file": text_of(result.path)}
-    rows = exports.rows(full_response(result, prediction))
-    return "".join(json.dumps(file | row, ensure_ascii=False) + "\n" for row in rows)
+    yield from (file | row for row in rows(full_response(result, prediction)))
+
+
+def _rows_as_json(result: FileResult, prediction: TrackPrediction) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows_of(result, prediction))
 
 
 def _rows_as_csv(result: FileResult, prediction: TrackPrediction) -> str:
     file = text_of(result.path)
-    return "".join(_csv_line([file, *cells]) for cells in exports.cells(full_response(result, prediction)))
+    return "".join(_csv_line([file, *cells]) for cells in cells(full_response(result, prediction)))
 
 
 def full_response(result: FileResult, prediction: TrackPrediction) -> PredictionResponse:

@@ -14,7 +14,7 @@ from wholetrack.contracts.features import (
     Spec,
     Unchanged,
 )
-from wholetrack.contracts.head import BaseModelSpec, HeadCard, HeadSpec, is_head, read_head_card
+from wholetrack.contracts.head import BaseModelSpec, HeadCard, HeadInput, HeadSpec, is_head, read_head_card
 from wholetrack.contracts.model_card import (
     CalibrationSpec,
     DomainSpec,
@@ -67,6 +67,7 @@ __all__ = [
     "FeatureSpec",
     "GoldenSpec",
     "HeadCard",
+    "HeadInput",
     "HeadSpec",
     "InputSpec",
     "Int8Spec",

@@ -1,4 +1,4 @@
-"""The contents of ``model.json`` of a head, whose genres are computed from the embedding of another model."""
+"""The contents of ``model.json`` of a head, whose genres are computed from the outputs of another model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from wholetrack.contracts.features import Spec
 from wholetrack.contracts.model_card import ModelCard, PublishedSpec
 from wholetrack.contracts.outputs import ScoresSpec
 from wholetrack.contracts.taxonomy import TaxonomySpec, check_domain_tag, check_parents, check_taxonomies
+
+HeadInput = Literal["embedding", "tags"]
+"""An output of a network that a head can use."""
 
 
 class BaseModelSpec(Spec):
@@ -26,12 +29,24 @@ class HeadSpec(Spec):
 
     file: str = Field(default="head.npz", description="File name within the bundle.")
     sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+    inputs: tuple[HeadInput, ...] = Field(
+        default=("embedding",),
+        min_length=1,
+        description="Outputs of the network that the head uses, in the order of the columns of the weights: the "
+        "embedding of unit length, and the logits of the tags before their calibration.",
+    )
+
+    @model_validator(mode="after")
+    def _inputs_are_distinct(self) -> HeadSpec:
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ValueError("inputs must be distinct")
+        return self
 
 
 class HeadCard(PublishedSpec):
     """Contents of ``model.json`` of a head.
 
-    A head has no network: its scores are a linear function of the embedding of another model, whose bundle must be
+    A head has no network: its scores are a linear function of other outputs of another model, whose bundle must be
     served as well. Windows, inputs, tags and embedding are those of that model.
     """
 

@@ -26,11 +26,11 @@ from wholetrack.decoding.ffmpeg import Ffmpeg
 from wholetrack.decoding.ffmpeg_run import FfmpegRun
 from wholetrack.decoding.limits import DecoderMemory, ffmpeg_limits
 from wholetrack.decoding.memory_shortage import may_lack_memory
-from wholetrack.decoding.outcome import Outcome, decoded_stream, is_fault_of_file, track_warnings
+from wholetrack.decoding.outcome import Outcome, check_duration, decoded_stream, is_fault_of_file, track_warnings
 from wholetrack.decoding.plan import THOROUGH, DecodeAgainError, DecodingPlan
 from wholetrack.decoding.program_size import program_bytes
 from wholetrack.decoding.receiving import Received, Receiver, SampleReceiver, T
-from wholetrack.errors import ErrorKind, ServiceError, StartupError
+from wholetrack.errors import ServiceError, StartupError
 from wholetrack.sandbox.client import Sandbox
 from wholetrack.sandbox.connection import LauncherError
 from wholetrack.sandbox.layers import ALL_LAYERS, Layer
@@ -206,7 +206,7 @@ class Decoding(Generic[T]):
                 if block.ended:
                     self._finish_part(block)
                 self.n_samples += block.n_samples
-                self._check_duration()
+                check_duration(self.n_samples / self._sample_rate, self._max_duration_s)
                 self.stalled = block.stalled
                 self.ended = block.ended and (self._was_killed or index + 1 == len(self._parts))
                 yield block.content
@@ -300,14 +300,6 @@ class Decoding(Generic[T]):
 
     def _decode_exactly(self, reason: str) -> NoReturn:
         raise DecodeAgainError(replace(self._plan, exact=True), reason)
-
-    def _check_duration(self) -> None:
-        if self.n_samples > int(self._max_duration_s * self._sample_rate):
-            raise ServiceError(
-                ErrorKind.AUDIO_TOO_LONG,
-                f"The recording is longer than the limit of {self._max_duration_s:g} seconds. "
-                "Send a shorter one, or ask the operator to raise max_duration_s.",
-            )
 
     def _check_memory(self, *, is_complete: bool) -> None:
         """Check that ffmpeg had enough memory.

@@ -18,9 +18,9 @@ from wholetrack.sandbox.protocol import NOT_STARTED
 _log = logging.getLogger(__name__)
 
 # Half the rate of a telephone line. No music is recorded below that, and a kilobyte could be hours of audio.
-_MIN_SAMPLE_RATE_HZ = 4000
+MIN_SAMPLE_RATE_HZ = 4000
 # The highest rate of recorders and converters.
-_MAX_SAMPLE_RATE_HZ = 768_000
+MAX_SAMPLE_RATE_HZ = 768_000
 # A declared duration may be rounded to a packet and include the delay of the encoder.
 _DURATION_TOLERANCE_S = 0.5
 # What ffmpeg calls the codec of a stream that does not state one.
@@ -109,11 +109,16 @@ def track_warnings(outcomes: Sequence[Outcome], *, n_failed: int, is_truncated: 
             f"Parts of the file could not be decoded. The result covers the other parts, {duration_s:.2f} s of audio.",
         )
     if cancelled_s := sum(outcome.cancelled_s for outcome in outcomes):
-        yield TrackWarning(
-            WarningCode.CANCELLED_CHANNELS,
-            f"In {cancelled_s:.2f} s of the recording, the mean of the channels is nearly silent although the channels "
-            "are not, because one is the inverse of the other. The first channel is used there.",
-        )
+        yield cancelled_channels(cancelled_s)
+
+
+def cancelled_channels(cancelled_s: float) -> TrackWarning:
+    """Return the warning about a recording whose channels cancel each other for some time."""
+    return TrackWarning(
+        WarningCode.CANCELLED_CHANNELS,
+        f"In {cancelled_s:.2f} s of the recording, the mean of the channels is nearly silent although the channels "
+        "are not, because one is the inverse of the other. The first channel is used there.",
+    )
 
 
 def _is_short(outcome: Outcome) -> bool:
@@ -137,11 +142,25 @@ def check_sample_rate(log: FfmpegLog) -> None:
     if log.stream is None or log.stream.sample_rate_hz == 0:
         return
     rate = log.stream.sample_rate_hz
-    if not _MIN_SAMPLE_RATE_HZ <= rate <= _MAX_SAMPLE_RATE_HZ:
+    if not MIN_SAMPLE_RATE_HZ <= rate <= MAX_SAMPLE_RATE_HZ:
         raise ServiceError(
             ErrorKind.UNSUPPORTED_MEDIA,
-            f"The recording has a sample rate of {rate} Hz. Send one with {_MIN_SAMPLE_RATE_HZ} to "
-            f"{_MAX_SAMPLE_RATE_HZ} Hz.",
+            f"The recording has a sample rate of {rate} Hz. Send one with {MIN_SAMPLE_RATE_HZ} to "
+            f"{MAX_SAMPLE_RATE_HZ} Hz.",
+        )
+
+
+def check_duration(decoded_s: float, max_duration_s: float) -> None:
+    """Reject a recording that is longer than allowed.
+
+    Raises:
+        ServiceError: ``audio_too_long``.
+    """
+    if decoded_s > max_duration_s:
+        raise ServiceError(
+            ErrorKind.AUDIO_TOO_LONG,
+            f"The recording is longer than the limit of {max_duration_s:g} seconds. "
+            "Send a shorter one, or ask the operator to raise max_duration_s.",
         )
 
 

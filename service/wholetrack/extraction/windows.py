@@ -49,11 +49,14 @@ class WindowExtractor:
         grid: Positions of the windows.
         peaks_per_s: Peaks of the waveform per second; 0 for none.
         keep_silent: Whether to return the inputs of silent windows as well.
+        prompt: Whether windows are returned as soon as they are complete, which takes more time in all.
     """
 
-    def __init__(self, features: InputFeatures, grid: WindowGrid, *, peaks_per_s: int, keep_silent: bool) -> None:
+    def __init__(
+        self, features: InputFeatures, grid: WindowGrid, *, peaks_per_s: int, keep_silent: bool, prompt: bool = False
+    ) -> None:
         self._features = features
-        self._stream = features.stream(grid)
+        self._stream = features.stream(grid, prompt=prompt)
         self._waveform = Waveform(sample_rate=grid.frames.sample_rate, peaks_per_s=peaks_per_s)
         self._keep_silent = keep_silent
 

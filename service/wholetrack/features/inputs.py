@@ -43,9 +43,14 @@ class InputFeatures:
         """Frames per window and mel bands of each input."""
         return tuple((entry.frames, entry.features.n_mels) for entry in self._card.inputs)
 
-    def stream(self, grid: WindowGrid) -> WindowStream:
-        """Return a new stream of windows for one track."""
-        return WindowStream(self._log_mels, self._input_grids, grid)
+    def stream(self, grid: WindowGrid, *, prompt: bool = False) -> WindowStream:
+        """Return a new stream of windows for one track.
+
+        Args:
+            grid: Positions of the windows.
+            prompt: Whether windows are returned as soon as they are complete, which takes more time in all.
+        """
+        return WindowStream(self._log_mels, self._input_grids, grid, prompt=prompt)
 
     def normalised(self, block: WindowBlock, rows: NDArray[np.bool_] | slice = slice(None)) -> Rows:
         """Return the normalised inputs of some windows of a block; of all by default."""
@@ -68,8 +73,8 @@ class InputFeatures:
 class WindowStream:
     """Turns the samples of one track into windows, as they arrive."""
 
-    def __init__(self, log_mels: list[LogMel], grids: list[InputGrid], windows: WindowGrid) -> None:
-        self._frames = [log_mel.stream() for log_mel in log_mels]
+    def __init__(self, log_mels: list[LogMel], grids: list[InputGrid], windows: WindowGrid, *, prompt: bool) -> None:
+        self._frames = [log_mel.stream(prompt=prompt) for log_mel in log_mels]
         buffers = [
             FrameBuffer(grid, n_mels=log_mel.spec.n_mels, silence=log_mel.silence)
             for log_mel, grid in zip(log_mels, grids, strict=True)

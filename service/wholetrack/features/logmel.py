@@ -115,16 +115,23 @@ class LogMel:
             mel *= np.float32(10.0)
         return mel
 
-    def stream(self) -> LogMelStream:
-        """Return a new stream of frames for one track."""
-        return LogMelStream(self)
+    def stream(self, *, prompt: bool = False) -> LogMelStream:
+        """Return a new stream of frames for one track; see :class:`LogMelStream` for ``prompt``."""
+        return LogMelStream(self, prompt=prompt)
 
 
 class LogMelStream:
-    """Turns the samples of one track into frames, as they arrive; at most one block of frames is buffered."""
+    """Turns the samples of one track into frames, as they arrive; at most one block of frames is buffered.
 
-    def __init__(self, features: LogMel) -> None:
+    Args:
+        features: The features.
+        prompt: Whether frames are returned as soon as they are complete, and not in whole blocks. Blocks that are not
+            full take as much time as others. The frames are the same.
+    """
+
+    def __init__(self, features: LogMel, *, prompt: bool) -> None:
         self._features = features
+        self._prompt = prompt
         self._lead = features.grid.lead
         self._kept: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         # Position of the first sample kept. That of the padding before the track is negative.
@@ -136,13 +143,13 @@ class LogMelStream:
         """Samples received so far."""
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Add samples and return the frames that are complete, in whole blocks.
+        """Add samples and return the frames that are complete, in whole blocks unless the stream is ``prompt``.
 
         Args:
             samples: The next mono PCM samples, ``[n_samples]``.
 
         Returns:
-            Frames, ``[n_frames, n_mels]``; empty while no block is complete.
+            Frames, ``[n_frames, n_mels]``; empty while no block, or with ``prompt`` no frame, is complete.
         """
         self._kept = np.concatenate((self._kept, self._emphasised(samples)))
         self.n_samples += len(samples)
@@ -152,7 +159,7 @@ class LogMelStream:
                 return self._take(0)
             self._pad(self._lead, 0)
         complete = self._features.grid.frames_complete_by(self.n_samples) - self._next_frame
-        return self._take(complete - complete % self._features.block)
+        return self._take(complete if self._prompt else complete - complete % self._features.block)
 
     def finish(self) -> NDArray[np.float32]:
         """Return the remaining frames: all whose position is within the track, padded beyond its end.

@@ -118,10 +118,11 @@ class Devices:
         part = 1 / n_left if self._gpus_proven else 1 / min(n_left, 2)
         sessions = []
         for device, budget in self._budgets.items():
-            limit = self._limits[bundle.card.name, bundle.card.version, device] = budget.share_bytes(part / n_sessions)
-            sessions += [
-                open_session(bundle, self._settings, device, memory_limit_bytes=limit) for _ in range(n_sessions)
-            ]
+            with budget.sharing(part / n_sessions) as limit:
+                self._limits[bundle.card.name, bundle.card.version, device] = limit
+                sessions += [
+                    open_session(bundle, self._settings, device, memory_limit_bytes=limit) for _ in range(n_sessions)
+                ]
         return sessions
 
     def _fall_back(self, bundle: Bundle, error: UnavailableModelError) -> str | None:

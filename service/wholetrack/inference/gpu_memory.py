@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wholetrack.errors import StartupError
@@ -84,7 +85,8 @@ def measure_gpu(number: int) -> GpuMemory:
 class MemoryBudget:
     """The memory of one GPU that the models share. They are opened one after the other.
 
-    A model that needs less than its part leaves the rest to those that are opened later.
+    A model that needs less than its part leaves the rest to those that are opened later. Only what the memory in use
+    grows by while a model is opened counts as used by the models: other processes use the GPU too.
 
     Args:
         measure: Returns the memory of the GPU.
@@ -94,18 +96,21 @@ class MemoryBudget:
     def __init__(self, measure: Callable[[], GpuMemory], limit_bytes: int | None = None) -> None:
         now = measure()
         self._measure = measure
-        self._used_before = now.used
+        self._used = 0
         self._limit_bytes = limit_bytes or int((now.size - now.used) * _USABLE_SHARE)
 
-    def share_bytes(self, part: float) -> int:
-        """Return the memory limit of the next session, in bytes.
+    @contextmanager
+    def sharing(self, part: float) -> Iterator[int]:
+        """Open sessions in the ``with`` block, and count what they use. Yield their memory limit in bytes.
 
         Args:
             part: Part of what the earlier sessions left, in (0, 1].
         """
-        now = self._measure()
-        left = min(self._limit_bytes - (now.used - self._used_before), now.size - now.used)
-        return max(_MIN_LIMIT, int(left * part))
+        before = self._measure()
+        left = min(self._limit_bytes - self._used, before.size - before.used)
+        yield max(_MIN_LIMIT, int(left * part))
+        # A session that could not be opened releases its memory, but may not have done so yet.
+        self._used += max(0, self._measure().used - before.used)
 
 
 def _explain(driver: ctypes.CDLL, status: int) -> str:

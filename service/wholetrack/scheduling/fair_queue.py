@@ -15,7 +15,7 @@ import bisect
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import fmean
 from types import TracebackType
 from typing import Self
@@ -54,26 +54,30 @@ class StrideScheduler:
         self.first_blocks, self.later_blocks = first_blocks, later_blocks
         self._lock = threading.Lock()
         self._n_slots = self._n_free = n_slots
+        self._n_idle = 0
         self._recent_s: deque[float] = deque(maxlen=_RECENT_SLOTS)
         self._n_startable = dict(max_open)
         self._waiting: list[Slot] = []
         self._virtual_time = 0.0
 
     def slot(
-        self, cancellation: Cancellation, *, weight: int = 1, memory: DecoderMemory = DecoderMemory.ORDINARY
+        self, cancellation: Cancellation, *, weight: int = 1, memory: DecoderMemory | None = DecoderMemory.ORDINARY
     ) -> Slot:
         """Return a context manager that waits for a slot when it is entered. One thread uses it, for one track.
 
         Args:
             cancellation: Ends the wait.
             weight: Number of slots for every slot of a track of weight 1, at least 1.
-            memory: Size of the track's decoder.
+            memory: Size of the track's decoder; None for a track that has none.
         """
         return Slot(self, cancellation, weight, memory)
 
     def join(self, slot: Slot) -> None:
-        """Queue a new track, and grant it a slot at once if one is free."""
+        """Queue a track that is new or idle, and grant it a slot at once if one is free."""
         with self._lock:
+            if slot.is_idle:
+                slot.is_idle = False
+                self._n_idle -= 1
             self._enqueue(slot)
             self._grant()
 
@@ -85,14 +89,25 @@ class StrideScheduler:
             self._enqueue(slot)
             self._grant()
 
+    def give_back(self, slot: Slot) -> None:
+        """Return a slot, without a wish for another one."""
+        with self._lock:
+            slot.granted.clear()
+            slot.is_idle = True
+            self._n_idle += 1
+            self._release(slot)
+            self._grant()
+
     def leave(self, slot: Slot) -> None:
-        """Remove a track, whether it has a slot or is waiting for one."""
+        """Remove a track, whether it has a slot, is waiting for one, or has given it back."""
         with self._lock:
             if slot in self._waiting:
                 self._waiting.remove(slot)
+            elif slot.is_idle:
+                self._n_idle -= 1
             else:
                 self._release(slot)
-            if slot.started:
+            if slot.started and slot.memory is not None:
                 self._n_startable[slot.memory] += 1
             self._grant()
 
@@ -106,16 +121,19 @@ class StrideScheduler:
         """Return how long a track would wait for its first slot, in seconds, from how long recent slots lasted.
 
         Args:
-            n_tracks: Number of tracks that have or need a slot, without this one.
+            n_tracks: Number of tracks that have or need a slot, or are idle, without this one.
         """
         with self._lock:
+            n_tracks -= self._n_idle
             if n_tracks < self._n_slots or not self._recent_s:
                 return 0.0
             return (n_tracks - self._n_slots + 1) * fmean(self._recent_s) / self._n_slots
 
     def _release(self, slot: Slot) -> None:
         self._n_free += 1
-        self._recent_s.append(time.monotonic() - slot.granted_at)
+        # Tracks without a decoder need slots for moments only, and many of them.
+        if slot.memory is not None:
+            self._recent_s.append(time.monotonic() - slot.granted_at)
 
     def _enqueue(self, slot: Slot) -> None:
         slot.due = self._virtual_time + 1 / slot.weight
@@ -123,7 +141,10 @@ class StrideScheduler:
 
     def _next(self) -> Slot | None:
         """Return the first track in the queue that has started or may start."""
-        return next((slot for slot in self._waiting if slot.started or self._n_startable[slot.memory]), None)
+        return next((slot for slot in self._waiting if slot.started or self._may_start(slot)), None)
+
+    def _may_start(self, slot: Slot) -> bool:
+        return slot.memory is None or self._n_startable[slot.memory] > 0
 
     def _grant(self) -> None:
         while self._n_free and (slot := self._next()):
@@ -132,7 +153,8 @@ class StrideScheduler:
             self._n_free -= 1
             if not slot.started:
                 slot.started = True
-                self._n_startable[slot.memory] -= 1
+                if slot.memory is not None:
+                    self._n_startable[slot.memory] -= 1
             slot.granted_at = time.monotonic()
             slot.granted.set()
 
@@ -142,16 +164,17 @@ class Slot:
 
     Attributes:
         weight: Number of slots for every slot of a track of weight 1.
-        memory: Size of the track's decoder.
+        memory: Size of the track's decoder; None for a track that has none.
         due: Position in the queue, in virtual time.
         started: Whether the track has been granted a slot before.
+        is_idle: Whether the slot was given back until there is something to do.
         waited_s: Total time spent waiting, in seconds.
         granted_at: When the scheduler granted the present slot, on the monotonic clock.
         granted: Set by the scheduler when the slot is granted.
     """
 
     def __init__(
-        self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int, memory: DecoderMemory
+        self, scheduler: StrideScheduler, cancellation: Cancellation, weight: int, memory: DecoderMemory | None
     ) -> None:
         self._scheduler = scheduler
         self._cancellation = cancellation
@@ -160,6 +183,7 @@ class Slot:
         self.memory = memory
         self.due = 0.0
         self.started = False
+        self.is_idle = False
         self.waited_s = 0.0
         self.granted_at = 0.0
         self.granted = threading.Event()
@@ -194,6 +218,18 @@ class Slot:
                 self._blocks_left = self._scheduler.later_blocks
             self._scheduler.requeue(self)
             self._wait()
+
+    def idle(self, wait: Callable[[], None]) -> None:
+        """Give the slot back while ``wait`` runs, and wait for the next slot afterwards.
+
+        Raises:
+            ServiceError: The reason for the cancellation, if the track is cancelled meanwhile.
+        """
+        self._scheduler.give_back(self)
+        wait()
+        self._blocks_left = self._scheduler.first_blocks
+        self._scheduler.join(self)
+        self._wait()
 
     def _wait(self) -> None:
         began = time.monotonic()

@@ -21,6 +21,7 @@ from wholetrack.server.listening import BACKLOG, listening_sockets, url_of
 from wholetrack.server.probes import ProbeListener
 from wholetrack.server.protocol import GuardedProtocol
 from wholetrack.server.waiting import WaitingConnections
+from wholetrack.server.websocket import GuardedWebSocket
 from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class DrainingServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             http=partial(GuardedProtocol, limits=limits, waiting=WaitingConnections()),  # type: ignore[arg-type] # uvicorn only calls it
-            ws="none",
+            ws=partial(GuardedWebSocket, limits=limits),  # type: ignore[arg-type] # uvicorn only calls it
+            ws_ping_interval=None,  # a client that sends nothing is disconnected anyway
             backlog=BACKLOG,
             timeout_keep_alive=settings.keep_alive_s,
             workers=1,  # uvicorn would read WEB_CONCURRENCY, which only its own command supports

@@ -15,14 +15,16 @@ from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from websockets.http11 import Request
 
 from wholetrack.errors import ServiceError
 from wholetrack.server.limits import ConnectionLimits, Timer
 from wholetrack.server.refusals import headers_too_slow, not_http, refusal, too_many_connections
 from wholetrack.server.request_budget import RequestBudget
 from wholetrack.server.response_transport import ResponseTransport
-from wholetrack.server.upgrades import headers_without_upgrade
+from wholetrack.server.upgrades import headers_without_upgrade, websocket_request
 from wholetrack.server.waiting import WaitingConnections
+from wholetrack.server.websocket import GuardedWebSocket
 from wholetrack.server.write_monitor import WriteMonitor
 
 _log = logging.getLogger(__name__)
@@ -117,7 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.parser.feed_data(data)
             self._budget.check_read()
         except httptools.HttpParserUpgrade as upgrade:
-            self._parse_without_upgrade(data[upgrade.args[0] :])
+            self._upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             # httptools reports an exception of one of the callbacks below as the context of its own.
             self._refuse(error.__context__ if isinstance(error.__context__, ServiceError) else not_http())
@@ -173,6 +175,21 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._is_upgrade_request = True
             return
+        self._check_request()
+        self._headers_timer.cancel()
+        self._waiting.discard(self.transport)
+        super().on_headers_complete()
+        self._receiving_body = True
+        self.cycle.transport = ResponseTransport(self.transport, self._close_after_response)  # type: ignore[assignment]
+
+    def _check_request(self) -> None:
+        """Check a request whose headers are complete, before the application sees it.
+
+        Raises:
+            ValueError: If it does not name exactly one host.
+            ServiceError: ``overloaded`` if too many requests are in progress and this is not a probe, or another error
+                about its query.
+        """
         n_hosts = sum(name == b"host" for name, _ in self.headers)
         if n_hosts > 1 or (n_hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("a request must name one host")
@@ -180,11 +197,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if n_busy >= self._limits.max_connections and self.url.partition(b"?")[0] not in _PROBE_PATHS:
             raise too_many_connections()
         self._budget.check_query(self.url)
-        self._headers_timer.cancel()
-        self._waiting.discard(self.transport)
-        super().on_headers_complete()
-        self._receiving_body = True
-        self.cycle.transport = ResponseTransport(self.transport, self._close_after_response)  # type: ignore[assignment]
 
     def on_chunk_header(self) -> None:
         """Count a chunk of the body."""
@@ -237,6 +249,41 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._body_parts:
             super().on_body(b"".join(self._body_parts))
             self._body_parts.clear()
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Switch to WebSocket if the request is for that; ``rest`` follows its headers."""
+        request = websocket_request(self.parser, self.url, self.headers) if self.ws_protocol_class else None
+        if request is None:
+            self._parse_without_upgrade(rest)
+            return
+        try:
+            self._check_request()
+        except ServiceError as error:
+            self._refuse(error)
+        except ValueError:
+            self._refuse(not_http())
+        else:
+            self._open_websocket(request, rest)
+
+    def _open_websocket(self, request: Request, rest: bytes) -> None:
+        """Hand the connection over to a WebSocket, which counts as a request in progress until it is closed."""
+        self._headers_timer.cancel()
+        self._waiting.discard(self.transport)
+        self.connections.discard(self)
+        assert self.ws_protocol_class
+        websocket: GuardedWebSocket = self.ws_protocol_class(  # type: ignore[call-arg, assignment]
+            config=self.config, server_state=self.server_state, app_state=self.app_state
+        )
+        if self._write_monitor:
+            self._write_monitor.stop()
+        websocket.connection_made(self.transport)
+        self.transport.set_protocol(websocket)
+        if self.transport.get_write_buffer_size():
+            # The client has not read all of the previous response.
+            websocket.pause_writing()
+        websocket.open(request)
+        if rest:
+            websocket.data_received(rest)
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Parse a request for an upgrade again, as if it had not asked for one; ``rest`` follows its headers."""

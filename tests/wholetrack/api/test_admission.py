@@ -65,7 +65,7 @@ async def test_requests_that_would_wait_too_long_are_rejected() -> None:
 
 
 async def test_a_wait_of_any_length_is_admitted_without_a_limit() -> None:
-    admission = Admission(3, max_wait_s=0, expected_wait_s=lambda n: 1000.0 * n)
+    admission = Admission(3, expected_wait_s=lambda n: 1000.0 * n)
     async with admission.admit(), admission.admit(), admission.admit():
         assert admission.in_progress == 3
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from wholetrack.api.keys import Keys, new_key
+from wholetrack.api.admission import Admission
+from wholetrack.api.keys import Keys, new_key, permits
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.errors import ErrorKind, ServiceError, StartupError
 from wholetrack.settings import Settings
@@ -131,3 +133,23 @@ def test_each_key_has_its_own_concurrency_limit(tmp_path: Path) -> None:
         raise KeyError
     with carol.permit():
         pass
+
+
+def test_a_request_that_any_admission_refuses_does_not_count_for_the_rate_limit() -> None:
+    key = load_keys(api_keys=f"alice:{_ALICE}", key_requests_per_minute=2).find(_ALICE)
+    assert key
+
+    async def request_with_one_full() -> None:
+        first, full = Admission(5), Admission(1)
+        async with full.admit():
+            for _ in range(5):
+                key.count_request()
+                with pytest.raises(ServiceError, match="overloaded"):
+                    async with permits(key, first, full):
+                        pytest.fail("it was admitted")
+        assert first.in_progress == 0
+        key.count_request()
+        async with permits(key, first, full):
+            assert (first.in_progress, full.in_progress) == (1, 1)
+
+    asyncio.run(request_with_one_full())

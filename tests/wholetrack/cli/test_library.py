@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from tests.harness.bundles import EMBEDDING_LENGTH, write_two_inputs
 from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
 from wholetrack.cli.library import Library, LibraryError, LibraryWriter
+from wholetrack.cli.whole_file import UnwritableError, whole_file
 from wholetrack.contracts import Embeddings, TrackPrediction, WindowTimes
 from wholetrack.inference.bundle import load_bundle
 from wholetrack.pipeline import Pipeline
@@ -49,7 +51,7 @@ def test_a_library_returns_what_was_written(tmp_path: Path, prediction: TrackPre
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(1500, EMBEDDING_LENGTH)).astype(np.float32)
     path = tmp_path / "library.parquet"
-    with LibraryWriter(path, prediction.card) as writer:
+    with whole_file(path) as file, LibraryWriter(file, prediction.card) as writer:
         for i, vector in enumerate(vectors):
             writer.add(Path(f"{i}.mp3"), with_embedding(prediction, vector if i % 3 else None))
     table = pq.read_table(path)
@@ -76,7 +78,7 @@ def test_an_interrupted_library_leaves_the_older_one(tmp_path: Path, prediction:
     path.write_text("older")
 
     def write() -> None:
-        with LibraryWriter(path, prediction.card) as writer:
+        with whole_file(path) as file, LibraryWriter(file, prediction.card) as writer:
             writer.add(Path("a.mp3"), prediction)
             raise KeyboardInterrupt
 
@@ -96,13 +98,13 @@ def test_files_that_are_no_library_are_named(tmp_path: Path, prediction: TrackPr
     pq.write_table(pa.table({"file": ["a"], "genre": ["rock"]}), path)
     with pytest.raises(LibraryError, match="has no column model and no version and no embedding: write it"):
         Library.read(path)
-    with LibraryWriter(path, prediction.card) as writer:
+    with whole_file(path) as file, LibraryWriter(file, prediction.card) as writer:
         writer.add(Path("a.mp3"), prediction)
     with pytest.raises(LibraryError, match="has no embeddings: write it with a model that yields an embedding"):
         Library.read(path)
     vector = np.ones(EMBEDDING_LENGTH, dtype=np.float32)
     newer = replace(prediction, card=prediction.card.model_copy(update={"version": "2"}))
-    with LibraryWriter(path, prediction.card) as writer:
+    with whole_file(path) as file, LibraryWriter(file, prediction.card) as writer:
         for each in (prediction, newer):
             writer.add(Path("a.mp3"), with_embedding(each, vector))
     with pytest.raises(LibraryError, match="has embeddings of several models: twin@1, twin@2"):
@@ -141,7 +143,41 @@ def test_the_command_line_finds_the_recording_itself(models: Path, tune: NDArray
 
 
 def test_the_format_and_the_file_belong_together(models: Path, tmp_path: Path) -> None:
-    for options in (("--format", "parquet"), ("--output", tmp_path / "library.parquet")):
+    for options in (("--format", "parquet"), ("--format", "rows-parquet"), ("--output", tmp_path / "library.parquet")):
         ended = wholetrack(models, "predict", tmp_path, *options)
         assert ended.returncode == 1
-        assert ended.stderr == "wholetrack: --format parquet and --output FILE belong together: give both or neither\n"
+        assert ended.stderr == (
+            "wholetrack: --format parquet or rows-parquet and --output FILE belong together: give both or neither\n"
+        )
+
+
+def test_windows_and_sections_can_be_written_as_parquet(
+    models: Path, tune: NDArray[np.float32], tmp_path: Path
+) -> None:
+    """The rows are those of the other tables."""
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.wav").write_bytes(wav_bytes(tune[: 4 * RATE], RATE))
+    path = tmp_path / "rows.parquet"
+    written = wholetrack(models, "predict", tmp_path, "--format", "rows-parquet", "--output", path)
+    assert (written.returncode, written.stdout) == (0, ""), written.stderr
+    printed = wholetrack(models, "predict", tmp_path, "--format", "rows-jsonl")
+    expected = [json.loads(line) for line in printed.stdout.splitlines()]
+    table = pq.read_table(path)
+    assert table.schema.metadata[b"model"] == b"twin"
+    for row, other in zip(table.to_pylist(), expected, strict=True):
+        assert {name: value for name, value in row.items() if value is not None} == pytest.approx(
+            {name: value for name, value in other.items() if value is not None}, abs=1e-6
+        )
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        with whole_file(path) as file:
+            file.write(b"x")
+
+    with pytest.raises(UnwritableError, match="cannot write .*missing/rows.parquet: No such file or directory"):
+        write(tmp_path / "missing" / "rows.parquet")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UnwritableError, match="cannot write .*folder: Is a directory"):
+        write(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tests.harness.recordings import wav_bytes
 from wholetrack.api import exports
 from wholetrack.api.responses import SourceFile, prediction_response
+from wholetrack.api.rows import rows
 from wholetrack.api.schemas import WindowDetail
 from wholetrack.cli.files import FileResult, find_recordings, predict_files
 from wholetrack.cli.render import Format, print_predictions
@@ -177,7 +178,7 @@ def test_every_verdict_section_and_window_can_have_a_line(
     source = SourceFile(None, sha256="", n_bytes=0, began=0.0)
     content = prediction_response(prediction, source, top_k=1, detail=WindowDetail.FULL)
     lines = [json.loads(line) for line in printed(capsys, paths, prediction, Format.ROWS_JSONL)]
-    assert lines == [{"file": str(path), **row} for path in paths for row in exports.rows(content)]
+    assert lines == [{"file": str(path), **row} for path in paths for row in rows(content)]
     assert {line["kind"] for line in lines} == {"summed_score", "majority_vote", "section", "window"}
     table = list(csv.reader(printed(capsys, paths, prediction, Format.ROWS_CSV)))
     header, *expected = csv.reader(io.StringIO(exports.csv_text(content)))

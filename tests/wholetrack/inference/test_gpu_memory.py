@@ -91,29 +91,67 @@ class Gpu:
 def test_a_model_leaves_what_it_does_not_need_to_later_ones() -> None:
     gpu = Gpu(used=500 * MIB, size=8000 * MIB)
     budget = MemoryBudget(gpu.measure, 2000 * MIB)
-    assert budget.share_bytes(1 / 2) == 1000 * MIB
-    gpu.used += 200 * MIB
-    assert budget.share_bytes(1 / 2) == 900 * MIB
-    gpu.used += 900 * MIB
-    assert budget.share_bytes(1) == 900 * MIB
+    with budget.sharing(1 / 2) as limit:
+        assert limit == 1000 * MIB
+        gpu.used += 200 * MIB
+    with budget.sharing(1 / 2) as limit:
+        assert limit == 900 * MIB
+        gpu.used += 900 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == 900 * MIB
+
+
+def test_what_other_processes_use_does_not_count() -> None:
+    gpu = Gpu(used=0, size=8000 * MIB)
+    budget = MemoryBudget(gpu.measure, 2000 * MIB)
+    with budget.sharing(1 / 2):
+        gpu.used += 200 * MIB
+    gpu.used += 5000 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == 1800 * MIB
+    gpu.used = 100 * MIB
+    with budget.sharing(1):
+        gpu.used = 50 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == 1800 * MIB
+
+
+def test_a_model_that_cannot_be_opened_does_not_count() -> None:
+    gpu = Gpu(used=0, size=8000 * MIB)
+    budget = MemoryBudget(gpu.measure, 2000 * MIB)
+
+    def fail() -> None:
+        with budget.sharing(1):
+            gpu.used += 500 * MIB
+            raise StartupError
+
+    with pytest.raises(StartupError):
+        fail()
+    with budget.sharing(1) as limit:
+        assert limit == 2000 * MIB
 
 
 def test_without_a_limit_most_of_the_free_memory_is_shared() -> None:
     gpu = Gpu(used=2000 * MIB, size=12000 * MIB)
     budget = MemoryBudget(gpu.measure)
-    assert budget.share_bytes(1) == 9000 * MIB
-    gpu.used += 1000 * MIB
-    assert budget.share_bytes(1) == 8000 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == 9000 * MIB
+        gpu.used += 1000 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == 8000 * MIB
 
 
 def test_a_share_is_never_more_than_what_is_free() -> None:
     gpu = Gpu(used=7500 * MIB, size=8000 * MIB)
-    assert MemoryBudget(gpu.measure, 2000 * MIB).share_bytes(1) == 500 * MIB
+    with MemoryBudget(gpu.measure, 2000 * MIB).sharing(1) as limit:
+        assert limit == 500 * MIB
 
 
 def test_a_share_of_nothing_is_a_limit_nevertheless() -> None:
     """Onnxruntime takes 0 for no limit."""
     gpu = Gpu(used=0, size=8000 * MIB)
     budget = MemoryBudget(gpu.measure, 2000 * MIB)
-    gpu.used = 3000 * MIB
-    assert budget.share_bytes(1) == MIB
+    with budget.sharing(1):
+        gpu.used = 3000 * MIB
+    with budget.sharing(1) as limit:
+        assert limit == MIB

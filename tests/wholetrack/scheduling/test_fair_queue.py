@@ -228,6 +228,51 @@ def test_a_slot_is_returned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (under_test._n_free, under_test._n_startable[DecoderMemory.ORDINARY]) == (2, 2)
 
 
+def test_a_track_that_has_nothing_to_do_gives_its_slot_back() -> None:
+    under_test = scheduler(max_open=0)
+    other_worked = threading.Event()
+
+    def other() -> None:
+        with under_test.slot(Cancellation(), memory=None):
+            other_worked.set()
+
+    with ThreadPoolExecutor(1) as threads, under_test.slot(Cancellation(), memory=None) as slot:
+        working = threads.submit(other)
+        until(lambda: len(under_test._waiting) == 1)
+        slot.idle(lambda: working.result(timeout=30))
+        assert other_worked.is_set()
+        assert under_test._n_free == 0
+    assert under_test._n_free == 1
+
+
+def test_a_track_that_fails_while_it_has_no_slot_returns_none() -> None:
+    under_test = scheduler()
+
+    def fail() -> None:
+        raise ServiceError(ErrorKind.CLIENT_GONE, "The client left.")
+
+    with pytest.raises(ServiceError), under_test.slot(Cancellation()) as slot:
+        slot.idle(fail)
+    assert under_test._n_free == 1
+
+
+def test_idle_tracks_and_their_short_slots_do_not_count_for_the_expected_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("wholetrack.scheduling.fair_queue.time.monotonic", lambda: now)
+    under_test = scheduler(1)
+    with under_test.slot(Cancellation()):
+        now += 4.0
+    expected = []
+    with under_test.slot(Cancellation(), memory=None) as slot:
+        expected.append(under_test.expected_wait_s(1))
+        for _ in range(100):
+            slot.idle(lambda: expected.append(under_test.expected_wait_s(1)))
+    assert expected == [4.0] + [0.0] * 100
+    assert under_test.expected_wait_s(1) == 4.0
+
+
 def test_the_expected_wait_follows_from_how_long_slots_lasted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("wholetrack.scheduling.fair_queue.time.monotonic", lambda: now)

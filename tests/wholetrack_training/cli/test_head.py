@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.harness.app_client import app_client
-from tests.harness.bundles import write_two_inputs
+from tests.harness.bundles import EMBEDDING_LENGTH, TAGS, write_two_inputs
 from tests.harness.recordings import wav_bytes
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
@@ -24,6 +24,8 @@ from wholetrack.api.app import create_app
 from wholetrack.settings import Settings
 from wholetrack.startup import build_pipeline
 from wholetrack_training.cli import app
+from wholetrack_training.errors import DataError
+from wholetrack_training.results.head_records import heads_section, read_head_records
 
 pytestmark = pytest.mark.torch
 
@@ -105,6 +107,10 @@ def test_from_a_folder_of_music_to_predictions(music: Path, models: Path, monkey
     card, report = (json.loads((folder / name).read_text()) for name in ("model.json", "report.json"))
     assert card["labels"] == list(GENRES)
     assert card["head_of"]["name"] == "twin"
+    assert card["head"]["inputs"] == ["embedding", "tags"]
+    assert card["summary"] == "3 genres, from the embedding and the tags of twin 1"
+    with np.load(folder / "head.npz") as head:
+        assert head["weights"].shape == (3, EMBEDDING_LENGTH + len(TAGS))
     assert card["trained_on"]["recordings"] == dict.fromkeys(GENRES, 10)
     assert report["recordings"] == 30
     assert np.sum(report["confusion"]) == 30
@@ -179,13 +185,56 @@ def test_copies_of_a_recording_are_held_out_together(music: Path, models: Path) 
     assert "whistle/copy.wav has exactly the same sound as hiss/0.wav, which is in another genre." in done.stdout
 
 
-def test_two_genres_are_warned_about(music: Path, models: Path) -> None:
+def test_two_genres_are_refused(music: Path, models: Path) -> None:
     shutil.rmtree(music / "hiss")
-    done = run(music, models)
+    assert complaint(run(music, models)).endswith(
+        f"a head needs at least 3 genres, and {music} has 2 of their folders (bass and whistle): a head of two genres "
+        "assigns every recording to one of them, even if it is neither. Add a folder of other music"
+    )
+    assert not (models / "my-genres").exists()
+
+
+def test_a_base_without_tags_gives_a_head_of_the_embedding(music: Path, tmp_path: Path) -> None:
+    write_two_inputs(tmp_path / "untagged", tags=False)
+    done = run(music, tmp_path / "untagged")
     assert done.exit_code == 0, done.output
-    assert "With two genres, every recording is assigned to one of them" in done.stdout
-    with np.load(models / "my-genres/1/head.npz") as head:
-        assert head["weights"].shape == (2, 8)
+    assert "3 genres, from the embedding of twin 1." in done.stdout
+    card = json.loads((tmp_path / "untagged/my-genres/1/model.json").read_text())
+    assert card["summary"] == "3 genres, from the embedding of twin 1"
+    assert card["head"]["inputs"] == ["embedding"]
+    with np.load(tmp_path / "untagged/my-genres/1/head.npz") as head:
+        assert head["weights"].shape == (3, EMBEDDING_LENGTH)
+
+
+def test_the_record_of_a_head_is_a_section_of_the_results(music: Path, models: Path, tmp_path: Path) -> None:
+    record = tmp_path / "heads" / "ten.json"
+    done = run(music, models, "--folds", "5", "--evaluate-only", "--record", str(record))
+    assert done.exit_code == 0, done.output
+    assert not (models / "my-genres").exists()
+    found = json.loads(record.read_text())
+    assert found["command"] == "wholetrack-train head --data music --name my-genres --folds 5 --evaluate-only"
+    assert found["base"]["sha256"] == json.loads((models / "twin/1/model.json").read_text())["sha256"]
+    assert found["inputs"] == {"embedding": EMBEDDING_LENGTH, "tags": len(TAGS)}
+    text = "\n".join(heads_section(read_head_records(record.parent)))
+    assert f"{found['command']}  # {found['date']}" in text
+    assert "|  | 5 folds, without regard to artists |" in text
+    assert "| inputs | embedding (8), tags (3) |" in text
+    assert "| recordings | 30, 3 groups |" in text
+    low, high = found["mean_recall_interval"]
+    assert f"| mean recall | {found['mean_recall']:.3f} [{low:.3f}, {high:.3f}] |" in text
+    hiss = found["recall"]["hiss"]
+    assert f"| hiss | {hiss['value']:.3f} [{hiss['interval'][0]:.3f}, {hiss['interval'][1]:.3f}], n = 10 |" in text
+    assert heads_section({}) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("{", "is not a record of a head"), ("[]", "is not a record of a head"), ('{"date": 1}', "it has no accuracy, ")],
+)
+def test_damaged_records_of_heads(tmp_path: Path, content: str, expected: str) -> None:
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(DataError, match=expected):
+        read_head_records(tmp_path)
 
 
 def test_too_few_genres_or_recordings(music: Path, models: Path, tmp_path: Path) -> None:
@@ -200,7 +249,7 @@ def test_too_few_genres_or_recordings(music: Path, models: Path, tmp_path: Path)
     assert "the genre bass has no usable recording, " in complaint(run(music, models))
     for genre in ("bass", "hiss"):
         shutil.rmtree(music / genre)
-    assert "must contain at least two folders, one per genre" in complaint(run(music, models))
+    assert "has 1 of their folders (whistle)" in complaint(run(music, models))
     assert "is not a folder; give one with a folder" in complaint(run(tmp_path / "missing", models))
 
 

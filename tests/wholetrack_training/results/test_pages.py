@@ -15,6 +15,7 @@ from tests.wholetrack_training.small_network import made_up_record
 from wholetrack_training.results.audio_page import read_judged_models
 from wholetrack_training.results.collection import is_published, read_results, read_robustness
 from wholetrack_training.results.experiments_page import differences, experiments_page
+from wholetrack_training.results.head_records import read_head_records
 from wholetrack_training.results.plots import draw_confusion, draw_learning
 from wholetrack_training.results.record_files import write_record
 from wholetrack_training.results.results_page import results_page
@@ -36,7 +37,7 @@ def test_the_tables_of_results_and_experiments() -> None:
     records = [made_up_record(1, accuracy=0.5), made_up_record(2, accuracy=0.7)]
     results = {"wholetrack-crnn-3s": records, "brief": [changed]}
     robustness = {"x": {"date": "2026-01-01", "clips": 50, "accuracy": {ORIGINAL: 0.7, "louder": 0.68}}}
-    text = results_page(results, robustness, {}, pictures="drawn")
+    text = results_page(results, robustness, {}, {}, pictures="drawn")
     assert "| wholetrack-crnn-3s | 2 | 0.250 (0.000) | 0.250 (0.000) | 0.600 (0.141) |" in text
     assert "| wholetrack-crnn-3s | 25.0 | 60.0 | +35.0 |  |  |  |" in text
     assert "brief" not in text
@@ -73,7 +74,11 @@ def test_the_pages_in_docs_are_generated_from_the_records_in_docs() -> None:
     docs = PROJECT / "docs"
     results, robustness = read_results(docs / "results"), read_robustness(docs / "robustness")
     assert (docs / "RESULTS.md").read_text() == results_page(
-        results, robustness, read_judged_models(docs / "judged"), pictures="pictures"
+        results,
+        robustness,
+        read_judged_models(docs / "judged"),
+        read_head_records(docs / "heads"),
+        pictures="pictures",
     )
     assert (docs / "EXPERIMENTS.md").read_text() == experiments_page(results)
     shown = re.findall(r"\]\((pictures/.*?)\)", (docs / "RESULTS.md").read_text())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_MIN_GENRES = 3
 # Fewer can neither be held out nor choose a penalty.
 _MIN_RECORDINGS = 3
 _ENOUGH_RECORDINGS = 10
@@ -53,15 +54,21 @@ def head(
     evaluate_only: Annotated[
         bool, typer.Option("--evaluate-only", help="Print the report, and publish nothing.")
     ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="A JSON file for the figures; wholetrack-train report reads docs/heads.")
+    ] = None,
 ) -> None:
-    """Fit a model of your own genres to the embedding of a published one, evaluate it and publish it.
+    """Fit a model of your own genres to the outputs of a published one, evaluate it and publish it.
 
     The new bundle contains weights only. Served beside its base, it shares the network of the base.
     """
+    from wholetrack.inference.head import input_lengths
+    from wholetrack_training.data.embeddings import inputs_of
     from wholetrack_training.data.groups import artist_group_of
     from wholetrack_training.fitting.head import cross_validate, fit_head, head_data
-    from wholetrack_training.publishing.heads import check_name, find_base, publish_head
+    from wholetrack_training.publishing.heads import check_name, find_base, publish_head, source_of
     from wholetrack_training.results.head_figures import head_figures, report
+    from wholetrack_training.results.head_records import write_head_record
 
     check_name(name, version, models)
     _, bundle = find_base(base, models)
@@ -73,11 +80,18 @@ def head(
     warnings = list(_warnings(tracks, groups))
     for sentence in warnings:
         _log.warning("%s", sentence)
-    labelled = head_data(tracks, labels, [groups[track.name] for track in tracks])
+    inputs = inputs_of(bundle.card)
+    lengths = dict(zip(inputs, input_lengths(inputs, bundle.card), strict=True))
+    labelled = head_data(tracks, labels, [groups[track.name] for track in tracks], lengths=lengths)
     held_out = cross_validate(labelled, n_folds=len(tracks) if leave_one_out else folds)
     figures = head_figures(held_out, labelled, labels, grouped=grouped)
-    text = report(f"{name} {version}", figures, folder.left_out, warnings)
+    source = source_of(inputs, bundle.card)
+    text = report(f"{name} {version}", figures, folder.left_out, warnings, source=source)
     typer.echo(text)
+    if record:
+        option = "--leave-one-out" if leave_one_out else f"--folds {folds}"
+        command = f"wholetrack-train head --data {data.name} --name {name} {option} --evaluate-only"
+        write_head_record(record, figures, command=command, base=bundle.card, inputs=lengths)
     if evaluate_only:
         return
     trained_on = {
@@ -114,6 +128,7 @@ def _embedded(data: Path, bundle: Bundle, artists: Path | None) -> EmbeddedFolde
 
     if not data.is_dir():
         raise DataError(f"{data} is not a folder; give one with a folder of recordings per genre")
+    _check_genres(data)
     recordings = find_recordings(data)
     table = artists or data / TABLE
     if artists and not artists.is_file():
@@ -129,14 +144,33 @@ def _embedded(data: Path, bundle: Bundle, artists: Path | None) -> EmbeddedFolde
         )
 
 
+def _genres(data: Path) -> list[str]:
+    return sorted(path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _check_genres(data: Path) -> None:
+    """Check that there are enough genres.
+
+    Raises:
+        DataError: If there are not.
+    """
+    genres = _genres(data)
+    if len(genres) < _MIN_GENRES:
+        found = " and ".join(genres) or "none"
+        raise DataError(
+            f"a head needs at least {_MIN_GENRES} genres, and {data} has {len(genres)} of their folders ({found}): a "
+            "head of two genres assigns every recording to one of them, even if it is neither. Add a folder of other "
+            "music"
+        )
+
+
 def _check_sizes(tracks: Sequence[EmbeddedTrack], groups: dict[str, str], data: Path) -> None:
     """Check that every genre has enough recordings to hold some of them out.
 
     Raises:
         DataError: If one does not.
     """
-    genres = sorted(path.name for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
-    for genre in genres:
+    for genre in _genres(data):
         own = [track for track in tracks if track.genre == genre]
         if len({groups[track.name] for track in own}) >= _MIN_RECORDINGS:
             continue
@@ -156,11 +190,6 @@ def _warnings(tracks: Sequence[EmbeddedTrack], groups: dict[str, str]) -> Iterat
     by_genre: dict[str, set[str]] = defaultdict(set)
     for track in tracks:
         by_genre[track.genre].add(groups[track.name])
-    if len(by_genre) == 2:
-        yield (
-            "With two genres, every recording is assigned to one of them, and often with high confidence. Add a "
-            "folder of other music, unless no other music will be sent."
-        )
     for genre, own in by_genre.items():
         if len(own) < _ENOUGH_RECORDINGS:
             what = "artists" if any(track.artist for track in tracks if track.genre == genre) else "recordings"

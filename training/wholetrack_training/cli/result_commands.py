@@ -68,12 +68,14 @@ def report(
     from wholetrack_training.results.audio_page import read_judged_models
     from wholetrack_training.results.collection import has_epochs, is_published, read_results, read_robustness
     from wholetrack_training.results.experiments_page import experiments_page
+    from wholetrack_training.results.head_records import read_head_records
     from wholetrack_training.results.plots import draw_confusion, draw_learning
     from wholetrack_training.results.results_page import results_page
 
     found = read_results(results)
     judged = read_judged_models(to / "judged")
-    text = results_page(found, read_robustness(to / "robustness"), judged, pictures=_PICTURES)
+    heads = read_head_records(to / "heads")
+    text = results_page(found, read_robustness(to / "robustness"), judged, heads, pictures=_PICTURES)
     (to / "RESULTS.md").write_text(text)
     (to / "EXPERIMENTS.md").write_text(experiments_page(found))
     for label, records in found.items():

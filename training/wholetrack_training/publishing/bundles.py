@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from wholetrack.contracts import GoldenSpec, InputSpec, ModelCard, OutputsSpec, ScoresSpec, WindowingSpec
-from wholetrack.inference.bundle import CARD_FILE, MODEL_FILE, load_bundle
+from wholetrack.contracts import (
+    GoldenSpec,
+    InputSpec,
+    ModelCard,
+    OutputsSpec,
+    PublishedSpec,
+    ScoresSpec,
+    WindowingSpec,
+)
+from wholetrack.inference.bundle import CARD_FILE, MODEL_FILE, Bundle, load_bundle
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.data.windows import cut_windows
 from wholetrack_training.errors import PublishingError
@@ -117,13 +125,16 @@ def publish(
     return write_bundle(card, files, models)
 
 
-def write_bundle(card: ModelCard, files: dict[str, bytes], models: Path) -> Path:
+def write_bundle(
+    card: PublishedSpec, files: dict[str, bytes], models: Path, *, load: Callable[[Path], Bundle] = load_bundle
+) -> Path:
     """Write a bundle, check that it loads, and only then replace an older bundle of the same version.
 
     Args:
         card: The contract.
         files: All other files by name.
         models: Folder of all bundles.
+        load: Loads the bundle in a folder as the service does.
 
     Returns:
         Folder of the bundle.
@@ -137,7 +148,7 @@ def write_bundle(card: ModelCard, files: dict[str, bytes], models: Path) -> Path
     for name, content in files.items():
         (unfinished / name).write_bytes(content)
     write_json(unfinished / CARD_FILE, card.document())
-    load_bundle(unfinished)
+    load(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished.replace(folder)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
-from wholetrack.contracts import BaseModelSpec, CalibrationSpec, HeadCard, HeadSpec
+from wholetrack.contracts import BaseModelSpec, CalibrationSpec, HeadCard, HeadInput, HeadSpec, ModelCard
 from wholetrack.inference.bundle import (
     BUILT_IN_MODELS,
     CARD_FILE,
@@ -21,12 +21,12 @@ from wholetrack.inference.bundle import (
 from wholetrack.inference.head import Head
 from wholetrack.served_model import model_key
 from wholetrack_training.errors import PublishingError
-from wholetrack_training.files import npz_bytes, write_json
+from wholetrack_training.files import json_bytes, npz_bytes
+from wholetrack_training.publishing.bundles import write_bundle
 from wholetrack_training.publishing.model_card import CARD_TEXT_FILE
 from wholetrack_training.results.head_figures import HeadFigures
 
 REPORT_FILE = "report.json"
-_UNFINISHED = ".unfinished"
 
 
 def find_base(name: str, models: Path) -> tuple[str, Bundle]:
@@ -79,6 +79,11 @@ def check_name(name: str, version: str, models: Path) -> None:
         raise PublishingError(f"{folder} holds a model with a network, not a head; choose another name with --name")
 
 
+def source_of(inputs: Iterable[HeadInput], base: ModelCard) -> str:
+    """Return what the genres of a head are computed from, such as "the embedding of triplet 1"."""
+    return f"{' and '.join(f'the {kind}' for kind in inputs)} of {base.name} {base.version}"
+
+
 def publish_head(
     head: Head,
     base: Bundle,
@@ -94,7 +99,7 @@ def publish_head(
     """Write the bundle of a head, which replaces an older head of the same name and version.
 
     Args:
-        head: The weights.
+        head: The weights, and the outputs of the network that they belong to.
         base: The bundle whose network it uses.
         figures: Figures in cross-validation.
         name: Name of the head.
@@ -113,28 +118,21 @@ def publish_head(
         schema_version=2,
         name=name,
         version=version,
-        summary=f"{len(figures.labels)} genres, from the embedding of {network.name} {network.version}",
+        summary=f"{len(figures.labels)} genres, from {source_of(head.inputs, network)}",
         labels=figures.labels,
         licence=licence,
         trained_on=dict(trained_on),
         metrics={key: value for key, value in figures.as_dict().items() if key not in {"confusion", "recall"}},
         calibration=CalibrationSpec(temperature=figures.temperature) if figures.is_calibrated else None,
         head_of=BaseModelSpec(name=network.name, version=network.version, sha256=network.sha256),
-        head=HeadSpec(sha256=hashlib.sha256(content).hexdigest()),
+        head=HeadSpec(sha256=hashlib.sha256(content).hexdigest(), inputs=head.inputs),
     )
-    folder, unfinished = models / name / version, models / _UNFINISHED / name / version
-    shutil.rmtree(models / _UNFINISHED, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    (unfinished / card.head.file).write_bytes(content)
-    (unfinished / CARD_TEXT_FILE).write_text(report)
-    write_json(unfinished / REPORT_FILE, figures.as_dict())
-    write_json(unfinished / CARD_FILE, card.document())
-    load_head(unfinished, base, key=network.name)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(exist_ok=True)
-    unfinished.replace(folder)
-    shutil.rmtree(models / _UNFINISHED)
-    return folder
+    files = {
+        card.head.file: content,
+        CARD_TEXT_FILE: report.encode(),
+        REPORT_FILE: json_bytes(figures.as_dict()),
+    }
+    return write_bundle(card, files, models, load=partial(load_head, base=base, key=network.name))
 
 
 def _with_embedding(networks: Mapping[str, Path]) -> str:

@@ -128,7 +128,9 @@ def head_figures(held_out: HeldOut, data: HeadData, labels: Sequence[str], *, gr
     )
 
 
-def report(name: str, figures: HeadFigures, left_out: Mapping[str, str], warnings: Sequence[str]) -> str:
+def report(
+    name: str, figures: HeadFigures, left_out: Mapping[str, str], warnings: Sequence[str], *, source: str
+) -> str:
     """Return the report as Markdown.
 
     Args:
@@ -136,12 +138,18 @@ def report(name: str, figures: HeadFigures, left_out: Mapping[str, str], warning
         figures: Its figures.
         left_out: Reason for each recording that could not be used, by name.
         warnings: Sentences about the data.
+        source: What the genres are computed from, such as "the embedding of triplet 1".
     """
-    return "\n".join([f"# {name}", "", *_summary(figures), "", *_tables(figures), *_remarks(left_out, warnings)]) + "\n"
+    return (
+        "\n".join([f"# {name}", "", *_summary(figures, source), "", *_tables(figures), *_remarks(left_out, warnings)])
+        + "\n"
+    )
 
 
-def _summary(figures: HeadFigures) -> Iterator[str]:
+def _summary(figures: HeadFigures, source: str) -> Iterator[str]:
     low, high = figures.mean_recall_interval
+    yield f"{len(figures.labels)} genres, from {source}."
+    yield ""
     yield (
         f"{figures.accuracy.n} recordings of {len(figures.labels)} genres, each predicted by a head that was not "
         f"fitted to it ({figures.protocol}); 95 % intervals in brackets:"

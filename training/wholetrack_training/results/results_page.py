@@ -8,6 +8,7 @@ from typing import Any
 from wholetrack_training.data.splits import Protocol
 from wholetrack_training.results.audio_page import JudgedModel, audio_section
 from wholetrack_training.results.collection import Results, has_epochs, is_published
+from wholetrack_training.results.head_records import HeadRecord, heads_section
 from wholetrack_training.results.markdown import markdown_table, mean_cell
 from wholetrack_training.results.robustness import ORIGINAL
 from wholetrack_training.results.summary import METRICS, summarise
@@ -69,6 +70,7 @@ def results_page(
     results: Results,
     robustness: Mapping[str, Mapping[str, Any]],
     judged: Mapping[str, JudgedModel],
+    heads: Mapping[str, HeadRecord],
     *,
     pictures: str,
 ) -> str:
@@ -78,6 +80,7 @@ def results_page(
         results: All records; labels of experiments are left out.
         robustness: The result of :func:`.collection.read_robustness`.
         judged: Models judged on audio, by label.
+        heads: Records of heads, by label.
         pictures: Path of the plots relative to the page.
     """
     systems = {label: records for label, records in results.items() if is_published(label)}
@@ -87,6 +90,7 @@ def results_page(
     lines += ["## Comparison with the authors' figures", "", *_comparison(systems), ""]
     lines += ["## Windows and whole tracks", "", *_gain_of_tracks(systems), ""]
     lines += audio_section(judged)
+    lines += heads_section(heads)
     for label, measured in robustness.items():
         lines += [f"## Robustness of {label}", "", *_robustness(measured), ""]
     lines += ["## Confusion matrices and learning curves", ""]

@@ -1,4 +1,4 @@
-"""What the client should know about a prediction."""
+"""The warnings about a prediction that follow from the windows of the track."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from wholetrack.contracts import ModelCard, TrackWarning, WarningCode, WindowScores
 
 
-def prediction_warnings(
+def track_warnings(
     card: ModelCard, scores: WindowScores, duration_s: float, *, in_domain: bool | None
 ) -> Iterator[TrackWarning]:
-    """Yield what the client should know about a prediction, apart from what concerns the file.
+    """Yield what may affect the prediction of a track, apart from its decoding.
 
     Args:
         card: Contents of the model's ``model.json``.
-        scores: The scores of all windows.
+        scores: The scores of the windows in the labels of the model.
         duration_s: Duration of the recording in seconds.
-        in_domain: Whether the recording resembles the music that the model knows; None if the model cannot tell.
+        in_domain: Whether the recording resembles the music that the model was trained on; None if unknown.
     """
     if duration_s < card.windows.window_s:
         yield TrackWarning(
