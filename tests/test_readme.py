@@ -57,7 +57,7 @@ def _make_song_and_music_folder(folder: Path, recorder: Recorder, tune: NDArray[
     wav = folder / "song.wav"
     wav.write_bytes(wav_bytes(tune, 22050))
     recorder.convert(recorder.load(wav, "pcm_f32le"), LOSSY[0], folder / "song.mp3")
-    for genre, gain in (("one", 0.5), ("other", -1.0)):
+    for genre, gain in (("one", 0.5), ("other", -1.0), ("third", 0.1)):
         (folder / "music" / genre).mkdir(parents=True)
         for i in range(6):
             samples = np.roll(tune, 9000 * i) * np.float32(gain)

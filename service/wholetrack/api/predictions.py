@@ -164,19 +164,7 @@ class Predictions:
             observer: Follows the track.
             cancellation: Stops it.
         """
-        run = partial(
-            self._pipeline.predict,
-            audio,
-            model=options.model,
-            hop_s=options.hop_s,
-            taxonomy=options.taxonomy,
-            tags=options.tags,
-            embedding=options.embedding,
-            max_duration_s=self._settings.max_duration_s,
-            weight=weight,
-            cancellation=cancellation,
-            observer=observer,
-        )
+        run = partial(self._classify, audio, options, cancellation, weight=weight, observer=observer)
         return self._threads.start(partial(self._render, run, source, options, ResponseFormat.JSON))
 
     def check(self, parameters: PredictionOptions) -> None:
@@ -251,20 +239,31 @@ class Predictions:
         if self._settings.cache_mb:
             self._metrics.count_cache_lookup(hit=prediction is not None)
         if prediction is None:
-            prediction = self._pipeline.predict(
-                upload.path,
-                model=parameters.model,
-                hop_s=parameters.hop_s,
-                taxonomy=parameters.taxonomy,
-                tags=parameters.tags,
-                embedding=parameters.embedding,
-                max_duration_s=self._settings.max_duration_s,
-                weight=weight,
-                cancellation=cancellation,
-                observer=observer,
-            )
+            prediction = self._classify(upload.path, parameters, cancellation, weight=weight, observer=observer)
             self._cache.put(key, prediction)
         return prediction
+
+    def _classify(
+        self,
+        source: Path | LivePcm,
+        options: PredictionOptions,
+        cancellation: Cancellation,
+        *,
+        weight: int,
+        observer: Observer | None,
+    ) -> TrackPrediction:
+        return self._pipeline.predict(
+            source,
+            model=options.model,
+            hop_s=options.hop_s,
+            taxonomy=options.taxonomy,
+            tags=options.tags,
+            embedding=options.embedding,
+            max_duration_s=self._settings.max_duration_s,
+            weight=weight,
+            cancellation=cancellation,
+            observer=observer,
+        )
 
     def count_error(self, error: ServiceError) -> None:
         """Log and count an error that is reported in an event."""

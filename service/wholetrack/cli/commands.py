@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Annotated, NoReturn
 
@@ -24,12 +25,11 @@ from wholetrack.cli.render import Format, deliver, print_predictions, print_rows
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
 from wholetrack.cli.whole_file import UnwritableError, whole_file
-from wholetrack.contracts import Detail
+from wholetrack.contracts import Detail, ModelCard
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.errors import ServiceError, StartupError
 from wholetrack.logs import configure_logs, printable
 from wholetrack.pipeline import Pipeline
-from wholetrack.served_model import ServedModel
 from wholetrack.settings import PREFIX, Settings
 from wholetrack.startup import build_pipeline
 
@@ -168,9 +168,9 @@ def predict(
                     top_k=top_k,
                 )
             else:
-                write = _write_library if output_format is Format.PARQUET else _write_rows
+                write = _write_library if output_format is Format.PARQUET else partial(_write_rows, labels=labels)
                 with _whole_file(output) as file:
-                    all_succeeded = write(results, file, served, labels, n_files=len(recordings))
+                    all_succeeded = write(results, file, served.card, n_files=len(recordings))
     if problems or not all_succeeded:
         raise typer.Exit(1)
 
@@ -184,28 +184,21 @@ def _whole_file(path: Path) -> Iterator[IO[bytes]]:
         _fail(printable(str(error)))
 
 
-def _write_library(
-    results: Iterable[FileResult],
-    file: IO[bytes],
-    served: ServedModel,
-    labels: Sequence[str],  # noqa: ARG001 - as _write_rows
-    *,
-    n_files: int,
-) -> bool:
+def _write_library(results: Iterable[FileResult], file: IO[bytes], card: ModelCard, *, n_files: int) -> bool:
     """Write predictions to a Parquet file, a row for each, and return whether all succeeded."""
     from wholetrack.cli.library import LibraryWriter
 
-    with LibraryWriter(file, served.card) as library:
+    with LibraryWriter(file, card) as library:
         return deliver(results, lambda result, found: library.add(result.path, found), n_files=n_files)
 
 
 def _write_rows(
-    results: Iterable[FileResult], file: IO[bytes], served: ServedModel, labels: Sequence[str], *, n_files: int
+    results: Iterable[FileResult], file: IO[bytes], card: ModelCard, *, labels: Sequence[str], n_files: int
 ) -> bool:
     """Write verdicts, sections and windows to a Parquet file and return whether all predictions succeeded."""
     from wholetrack.api.parquet import RowsWriter
 
-    facts = {"model": served.card.name, "version": served.card.version}
+    facts = {"model": card.name, "version": card.version}
     with RowsWriter(file, labels, with_file=True, metadata=facts) as writer:
         return deliver(results, lambda result, found: writer.add(rows_of(result, found)), n_files=n_files)
 

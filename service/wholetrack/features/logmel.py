@@ -58,8 +58,6 @@ class LogMel:
         self.filters = filters.astype(np.float32)
         self.block = max(1, _BLOCK_POINTS // spec.n_fft)
         self._window_span = _span(self.window)
-        # The transform divides by its length.
-        self._scaled_window = self.window[self._window_span] * np.float32(spec.n_fft)
         self._band_groups = list(_band_groups(self.filters))
         variance = _LAST_BIT_VARIANCE * (1.0 + (spec.pre_emphasis or 0.0) ** 2)
         noise = filters.sum(axis=0).max() * (variance * (self.window.astype(np.float64) ** 2).sum()) ** (spec.power / 2)
@@ -85,14 +83,15 @@ class LogMel:
         mel = np.empty((self.block, self.spec.n_mels), dtype=np.float32)
         for begin in range(0, len(starts), self.block):
             block = starts[begin : begin + self.block]
-            np.multiply(frame_at[block], self._scaled_window, out=cut[: len(block), span])
+            np.multiply(frame_at[block], self.window[span], out=cut[: len(block), span])
             self._sum_bands(cut, mel)
             out[begin : begin + len(block)] = self._log(mel)[: len(block)]
         return out
 
     def _sum_bands(self, cut: NDArray[np.float32], mel: NDArray[np.float32]) -> None:
-        # Without a norm, NumPy transforms float32 in float64, which takes twice as long.
-        spectrum = np.fft.rfft(cut, norm="forward").astype(np.complex64, copy=False)
+        # NumPy transforms float32 in float64 here. In float32 (with norm="forward") it would take half as long, but the
+        # values 80 dB below the maximum of a frame would be off by up to 3e-3 dB.
+        spectrum = np.fft.rfft(cut).astype(np.complex64, copy=False)
         magnitude: NDArray[np.float32] = spectrum.real**2
         magnitude += spectrum.imag**2
         if self.spec.power == 1:

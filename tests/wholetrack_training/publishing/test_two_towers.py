@@ -136,6 +136,20 @@ def test_the_bias_and_the_tag_of_known_genres_are_in_the_network() -> None:
     torch.testing.assert_close(published[:, -2], world)
 
 
+def test_windows_of_no_known_genre_are_flatter() -> None:
+    torch.manual_seed(1)
+    network = new_network(LABELS).eval()
+    windows = torch.rand(2, 39, 128), torch.rand(2, 288, 112)
+    with torch.inference_mode():
+        scores, *_ = network(*windows)
+        for constant, factor in ((-50.0, 0.3), (0.0, 0.65), (50.0, 1.0)):
+            known = KnownGenre(0.0, 0.0, 0.0, 0.0, constant)
+            found, *_ = PublishedTwoTowers(network, {"folk": 0.5}, known, flattest=0.3)(*windows)
+            expected = factor * scores
+            expected[:, GENRES.index("folk")] += 0.5
+            torch.testing.assert_close(found, expected)
+
+
 def test_every_published_tag_has_a_kind_and_the_genres_need_only_known_tags() -> None:
     assert set(KINDS.values()) == {"genre", "mood", "instrument", "voice", "not_music", "other"}
     for tags in AUDIOSET.values():

@@ -17,7 +17,7 @@ from wholetrack_training.results.audio_figures import as_document, audio_figures
 from wholetrack_training.results.audio_page import audio_section, figure_lines, read_judged_models
 from wholetrack_training.results.audio_sets import BEYOND, CLIPS, NO_MUSIC, WINDOWS
 from wholetrack_training.results.calibration_error import calibration_error, equal_mass_error
-from wholetrack_training.results.domain import DOMAIN_TAGS, domain_values, known_probability
+from wholetrack_training.results.domain import DOMAIN_TAGS, domain_values, flattened, known_probability
 from wholetrack_training.results.failures import failures
 from wholetrack_training.results.genre_bias import _Examples, biased, fit_bias, shares_of
 from wholetrack_training.results.intervals import Share
@@ -277,3 +277,21 @@ def test_a_damaged_record_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.json").write_text(content)
     with pytest.raises(DataError, match="is not a record of a judged model"):
         read_judged_models(tmp_path)
+
+
+def test_windows_of_no_known_genre_are_flattened() -> None:
+    judged = made_up()
+    found = flattened(judged)
+    before, after = judged.sets[NO_MUSIC].logs, found.sets[NO_MUSIC].logs
+    np.testing.assert_allclose(np.exp(after).sum(axis=1), 1.0, atol=1e-5)
+    # The sounds have a low energy, and count as unknown in the folds that they were not fitted to.
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    for name in (WINDOWS, BEYOND):
+        peaks = [np.exp(record.sets[name].logs).max(axis=1) for record in (judged, found)]
+        assert (peaks[1] <= peaks[0] + 1e-6).all()
+        assert (record_order(judged, name) == record_order(found, name)).all()
+    assert found.tags == judged.tags
+
+
+def record_order(judged: Judged, name: str) -> np.ndarray:
+    return np.asarray(judged.sets[name].logs.argmax(axis=1))

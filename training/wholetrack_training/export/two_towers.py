@@ -46,6 +46,14 @@ HOP_S = 1.0
 KNOWN_GENRE = "known genre"
 """The tag that the music belongs to one of the genres, which decides whether a recording is in domain."""
 
+FLATTEST = 0.3
+"""Factor of the logits of a window of no known genre in the published network; that of a known one is 1.
+
+Such windows then count less in the summed score, and what is no music gets a low confidence. Factors of 0.5, 0.7 and 1
+were tried: the accuracy hardly differs, and the largest confidence for sounds that are no music is 0.37, 0.49, 0.60 and
+0.80.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownGenre:
@@ -78,17 +86,23 @@ class PublishedTwoTowers(nn.Module):
         network: The trained network, which stays as it is.
         bias: Added to the logits of some genres, by name; the tag of known genres does without it.
         known: The logit of the last tag.
+        flattest: Factor of the logits of genres if the last tag does not apply at all; the factor is 1 if it applies
+            with certainty. The bias is added afterwards.
     """
 
     bias: Tensor
+    flattest: Tensor
     known: Tensor
 
-    def __init__(self, network: TwoTowerCrnn, bias: Mapping[str, float], known: KnownGenre) -> None:
+    def __init__(
+        self, network: TwoTowerCrnn, bias: Mapping[str, float], known: KnownGenre, *, flattest: float = 1.0
+    ) -> None:
         super().__init__()
         factors = (known.energy, known.peak, known.not_music, known.music, known.constant)
         self.register_buffer("known", torch.tensor(factors))
         self.register_buffer("bias", torch.tensor([bias.get(genre, 0.0) for genre in GENRES]))
         self.network = copy.deepcopy(network).eval()
+        self.register_buffer("flattest", torch.tensor(flattest))
         self.labels = labels = network.head.tag_map.labels
         self.tags = published_tags(labels)
         self._rows = [labels.index(tag) for tag in self.tags]
@@ -101,7 +115,8 @@ class PublishedTwoTowers(nn.Module):
         scores, tags, embedding = self.network(spectrum, music)
         genres = [tags[:, columns].amax(1, keepdim=True) for columns in self._groups]
         known = self._known(scores, tags)
-        return scores + self.bias, torch.cat((tags[:, self._rows], *genres, known), dim=1), embedding
+        factors = self.flattest + (1.0 - self.flattest) * torch.sigmoid(known)
+        return factors * scores + self.bias, torch.cat((tags[:, self._rows], *genres, known), dim=1), embedding
 
     def _known(self, scores: Tensor, tags: Tensor) -> Tensor:
         largest = scores.amax(1, keepdim=True)

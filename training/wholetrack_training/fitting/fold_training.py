@@ -78,11 +78,13 @@ class FoldTraining:
         return Waveforms(read_pool(self._pool), self._device)
 
 
-def _digest(network: nn.Module) -> str:
+def _digest(network: TwoTowerCrnn) -> str:
+    """Return a digest of the towers. Everything else starts from random weights."""
     digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.numpy().tobytes())
+    for tower in (network.spectrum, network.music.features):
+        for name, value in tower.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wholetrack.contracts import CalibrationSpec, DomainSpec
 from wholetrack_training.errors import PublishingError
-from wholetrack_training.export.two_towers import KNOWN_GENRE
+from wholetrack_training.export.two_towers import FLATTEST, KNOWN_GENRE
 from wholetrack_training.publishing.two_tower_facts import trained_on
 from wholetrack_training.publishing.two_towers import TwoTowerFacts
 from wholetrack_training.results.audio_figures import as_document, audio_figures
@@ -48,6 +48,7 @@ def calibrated_facts(judged: Judged, *, name: str, version: str, licence: str) -
         },
         bias=figures.bias,
         known=figures.domain.known,
+        flattest=FLATTEST,
         calibration=CalibrationSpec(temperature=figures.temperature),
         domain=DomainSpec(tag=KNOWN_GENRE, least_probability=figures.domain.threshold),
         tag_calibration=tags.specs,

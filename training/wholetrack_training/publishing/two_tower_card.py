@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wholetrack.contracts import ModelCard
+from wholetrack_training.export.two_towers import FLATTEST
 from wholetrack_training.results.intervals import Share
 from wholetrack_training.results.markdown import markdown_table
 from wholetrack_training.systems.taxonomy import GTZAN, UNVERIFIED
@@ -91,6 +92,9 @@ def _accuracy(metrics: Mapping[str, Any]) -> list[str]:
         f"{_listed([f'{genre} {bias:g}' for genre, bias in metrics['bias'].items()])}. Without any bias the figures of "
         f"the table are {_listed([f'{share:.3f}' for share in _unbiased(metrics)])}.",
         "",
+        "The logits of a window are multiplied by a factor before the biases are added: 1 if its genre is known, "
+        f"{FLATTEST:g} if not, and by the tag `known genre` in between.",
+        "",
         "Which parts are added up to a score, and how much the tags of each tagger count, was chosen by "
         "hand among about 50 combinations by their accuracy on all of these recordings. The figures are therefore a "
         "little too high.",
@@ -103,7 +107,7 @@ def _domain(metrics: Mapping[str, Any]) -> list[str]:
     return [
         "Share of the recordings that are `in_domain`. The tag `known genre` is the probability that the music "
         "belongs to one of the genres, from a logistic regression on the energy of the scores and the largest "
-        "probability, both without the biases, and the tags for music and for what is no music. It was "
+        "probability, both as the network yields them, and the tags for music and for what is no music. It was "
         "fitted to held-out folds of GTZAN, each recording once as it is and once without the label of its genre, and "
         f"to synthesised sounds. A recording is in domain if the tag has at least a probability of "
         f"{domain['threshold']:g}, which 90 % of the held-out clips reach. Precision: of the recordings that are in "

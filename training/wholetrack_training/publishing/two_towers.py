@@ -52,6 +52,7 @@ class TwoTowerFacts:
         metrics: Figures, as in ``model.json``.
         bias: Added to the logits of some genres, by name.
         known: The logit of the tag that the music belongs to one of the genres.
+        flattest: Factor of the logits of genres where that tag does not apply.
         calibration: Calibration of the confidence.
         domain: Threshold for ``in_domain``.
         tag_calibration: Calibration of some tags, by name.
@@ -65,6 +66,7 @@ class TwoTowerFacts:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     bias: Mapping[str, float] = field(default_factory=dict)
     known: KnownGenre = field(default_factory=KnownGenre)
+    flattest: float = 1.0
     calibration: CalibrationSpec | None = None
     domain: DomainSpec | None = None
     tag_calibration: Mapping[str, TagCalibrationSpec] = field(default_factory=dict)
@@ -89,7 +91,7 @@ def publish_two_towers(checkpoint: Path, facts: TwoTowerFacts, models: Path) -> 
         PublishingError: If ONNX and PyTorch disagree.
     """
     network = load_network(checkpoint)
-    published = PublishedTwoTowers(network, facts.bias, facts.known)
+    published = PublishedTwoTowers(network, facts.bias, facts.known, flattest=facts.flattest)
     onnx = export_two_towers(published)
     card = _contract(published, onnx, facts, trained_on={**facts.trained_on, _CHECKPOINT: _sha256_of(checkpoint)})
     windows = golden_inputs(card)

@@ -18,6 +18,7 @@ from wholetrack_training.results.audio_sets import BEYOND, CLIPS, NO_MUSIC, WIND
 from wholetrack_training.results.beyond import GROUPS, BeyondFigures, BeyondRecording, genre_ranks, judge_beyond
 from wholetrack_training.results.calibration import fit_temperature
 from wholetrack_training.results.calibration_error import CalibrationError, calibration_error
+from wholetrack_training.results.domain import flattened
 from wholetrack_training.results.domain_figures import DomainFigures, domain_figures
 from wholetrack_training.results.failures import Failure, failures, worst
 from wholetrack_training.results.genre_bias import GenreBias, biased, fit_bias, shares_of
@@ -86,6 +87,9 @@ class AudioFigures:
 
 def audio_figures(judged: Judged) -> AudioFigures:
     """Compute all figures of a model."""
+    domain = domain_figures(judged)
+    if domain and domain.known:
+        judged = flattened(judged)
     labels, found = judged.labels, judged.sets[BEYOND]
     bias, none = fit_bias(judged), np.zeros(len(labels))
     windows, clips = judged.sets[WINDOWS], judged.sets[CLIPS]
@@ -108,7 +112,7 @@ def audio_figures(judged: Judged) -> AudioFigures:
         temperature=confidence.temperature,
         no_music_confidence=_largest_confidence(judged, bias, confidence.temperature),
         calibration=calibration_error(confidence.beyond[has_genre], ranks[has_genre] == 0),
-        domain=domain_figures(judged),
+        domain=domain,
         failures=tuple(worst(_failures(judged, clip_shares, shares, confidence))),
     )
 

@@ -7,13 +7,13 @@ must not count as known. Noise, tones and speech must not either. The regression
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from wholetrack_training.export.two_towers import KNOWN_GENRE, KnownGenre
+from wholetrack_training.export.two_towers import FLATTEST, KNOWN_GENRE, KnownGenre
 from wholetrack_training.results.audio_sets import CLIPS, NO_MUSIC, WINDOWS
 from wholetrack_training.results.judged_files import Judged
 from wholetrack_training.results.judging import ClassifiedSet
@@ -74,6 +74,27 @@ def known_probability(
     """Return the probability that each recording is known: the mean over its windows, ``[n_recordings]``."""
     values = domain_values(found, judged, left_out=left_out)
     return _mean(_probabilities(values, fit), found)
+
+
+def flattened(judged: Judged) -> Judged:
+    """Return the record with the probabilities of the published network, which are flatter where no genre is known.
+
+    How well a genre is known comes from a regression that was fitted to other folds. The biases are not included.
+    """
+    fit, by_fold = fit_domain(judged), fits_by_fold(judged)
+    sets = {}
+    for name, found in judged.sets.items():
+        values = domain_values(found, judged)
+        known = _probabilities(values, fit)
+        if name in (WINDOWS, CLIPS, NO_MUSIC):
+            folds = domain_fold(found)[found.owner]
+            known = np.select(
+                [folds == fold for fold in by_fold], [_probabilities(values, each) for each in by_fold.values()]
+            )
+        logits = (FLATTEST + (1.0 - FLATTEST) * known)[:, None] * found.logs
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        sets[name] = replace(found, logs=logs.astype(np.float32))
+    return replace(judged, sets=sets)
 
 
 def fit_domain(judged: Judged, *, folds: Sequence[int] = _FOLDS) -> KnownGenre:
