@@ -6,7 +6,7 @@ import "@fontsource/instrument-serif/latin-400.css";
 import "@fontsource/instrument-serif/latin-400-italic.css";
 import "./style.css";
 import * as api from "./api";
-import { announce, byId, clock, element, percent, save } from "./dom";
+import { announce, byId, clock, element, keepFocus, percent, save } from "./dom";
 import { csv, picture } from "./files";
 import { Recording, whyNot, type Source } from "./record";
 import { Results } from "./results";
@@ -167,6 +167,7 @@ function render(): void {
     document.body.classList.toggle("started", selected !== null);
     const list = byId("cards");
     for (const track of tracks) card(track, list);
+    keepFocus(byId(selected?.state === "recording" ? "stop-button" : "verdict"));
   });
 }
 

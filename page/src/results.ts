@@ -1,7 +1,7 @@
 /** The result of the selected recording: verdict, timeline, genres, sections. */
 
 import { colourOf } from "./colours";
-import { byId, clock, element, percent } from "./dom";
+import { byId, clock, element, keepFocus, percent } from "./dom";
 import { agreement, confidence, sentence, verdict } from "./sentences";
 import { byMean, Timeline } from "./timeline";
 import type { Prediction, Ranked, Track } from "./types";
@@ -78,6 +78,7 @@ export class Results {
       this.showResult(track.result);
     }
     this.showReading();
+    keepFocus(byId(track.state === "recording" ? "stop-button" : "verdict"));
   }
 
   private showVerdict(track: Track): void {
@@ -162,7 +163,7 @@ export class Results {
     const duration = this.track?.durationS ?? 0;
     byId("clock").textContent = `${clock(time)} / ${clock(duration)}`;
     const position = byId<HTMLInputElement>("position");
-    if (document.activeElement !== position || !this.timeline.audio.paused) position.value = String(time);
+    position.value = String(time);
     this.showReading();
     position.setAttribute("aria-valuetext", `${clock(time)} of ${clock(duration)}${this.reading(this.timeline.windowAt(time))}`);
   }
