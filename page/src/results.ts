@@ -60,15 +60,19 @@ export class Results {
     byId("result").dataset.state = track.state;
     byId("result").setAttribute("aria-busy", String(track.state === "uploading" || track.state === "working"));
     byId("figure").hidden = !track.info || (track.state === "failed" && !track.starts.length);
+    byId("sections").hidden = track.state === "recording";
     byId("failure").hidden = !track.problem;
+    byId("sentence").hidden = Boolean(track.problem);
     byId("failure-text").textContent = track.problem?.sentence ?? "";
     byId("stop").hidden = track.state !== "recording";
     byId("retry").hidden = !(track.problem?.retry && track.file);
     byId("details").hidden = !track.starts.length || track.state === "failed";
-    byId("tools").hidden = !track.result && track.state !== "failed";
-    for (const id of ["save-json", "save-csv", "save-png", "share"]) byId<HTMLButtonElement>(id).disabled = !track.result;
-    byId("again").hidden = !track.file;
+    byId("saves").hidden = !track.result;
+    byId("again").hidden = !track.file || !(track.result || (track.problem && !track.problem.final));
+    byId("tools").hidden = byId("saves").hidden && byId("again").hidden;
+    byId("hint").hidden = byId("figure").hidden || track.state === "recording";
     this.showVerdict(track);
+    byId("sentence").textContent = track.result ? sentence(track.result) : soFar(track);
     if (track.info) this.timeline.update();
     byId<HTMLInputElement>("position").max = String(track.durationS);
     this.showTime(this.timeline.playable ? this.timeline.time : Number(byId<HTMLInputElement>("position").value));
@@ -91,7 +95,6 @@ export class Results {
     if (said.genre && track.info) genre.style.textDecorationColor = colourOf(track.info.labels.indexOf(said.genre));
     headline.replaceChildren(said.before, ...(said.genre ? [genre] : []), said.after);
     headline.classList.toggle("pending", !track.result);
-    byId("sentence").textContent = track.result ? sentence(track.result) : "";
   }
 
   /** The genres by summed score and by votes; while the recording is classified, of the windows so far. */
@@ -186,6 +189,12 @@ export class Results {
     const best = row.map((p, label) => [p, label] as const).sort((a, b) => b[0] - a[0]).slice(0, READING).filter(([p]) => p >= 0.05);
     return best.map(([p, label]) => `, ${track.info?.labels[label]} ${percent(p)}`).join("");
   }
+}
+
+/** The genres that lead while the recording is classified. */
+function soFar(track: Track): string {
+  const leading = track.starts.length ? rankedSoFar(track).slice(0, READING).filter((row) => row.score >= 0.05) : [];
+  return leading.length ? `So far ${leading.map((row) => `${row.genre} ${percent(row.score)}`).join(", ")}.` : "";
 }
 
 function waiting(track: Track): string {

@@ -33,10 +33,19 @@ def playwright() -> Iterator[Playwright]:
         yield started
 
 
-def start_browser(playwright: Playwright, *arguments: str) -> Browser:
-    """Start Chromium. Containers forbid its sandbox, and it opens nothing but our own page."""
+def start_browser(playwright: Playwright, *arguments: str, with_sound: bool = False) -> Browser:
+    """Start Chromium. Containers forbid its sandbox, and it opens nothing but our own page.
+
+    Args:
+        playwright: Starts it.
+        arguments: Further arguments of its command line.
+        with_sound: Whether tabs have sound that can be recorded. Otherwise the browser is muted.
+    """
     own = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
-    return playwright.chromium.launch(executable_path=find_chromium(), args=[*own, *arguments])
+    unwanted = ["--mute-audio"] if with_sound else []
+    return playwright.chromium.launch(
+        executable_path=find_chromium(), args=[*own, *arguments], ignore_default_args=unwanted
+    )
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,9 @@ from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timing]
 
+# Of the default model. The page asks for all of them.
+N_GENRES = 16
+
 
 def percent(share: float) -> str:
     return f"{int(share * 100 + 0.5)} %"
@@ -29,12 +32,19 @@ def downloaded(page: Page, button: str) -> bytes:
     return Path(download.value.path()).read_bytes()
 
 
+def new_address(page: Page, old: str) -> str:
+    """Wait until the address of a page has changed, and return it."""
+    # Not page.url, which is updated only while Playwright waits for something.
+    page.wait_for_function("old => location.href !== old", arg=old)
+    return str(page.evaluate("location.href"))
+
+
 @pytest.mark.data
 def test_a_dropped_recording_is_shown_with_the_values_of_the_api(
     server: Server, open_page: OpenPage, music: Path, screenshots: Path
 ) -> None:
     file = music / "audio" / "full" / "hungarian-dance-5.ogg"
-    expected = server.post(file, top_k=10).json()
+    expected = server.post(file, top_k=N_GENRES).json()
     page = open_page(server.url)
     page.screenshot(path=screenshots / "start.png")
     drop(page, file)
@@ -92,7 +102,9 @@ def test_several_recordings_are_queued_and_a_bad_one_does_not_stop_the_others(
     assert states(page) == ["done", "failed", "done", "failed", "done"]
     page.locator(".card").nth(1).click()
     expect(page.locator("#failure-text")).to_contain_text("This file is not a recording")
+    # Neither sending it again nor another model would help.
     expect(page.locator("#retry")).to_be_hidden()
+    expect(page.locator("#tools")).to_be_hidden()
     page.screenshot(path=screenshots / "error.png")
     page.locator(".card").nth(3).click()
     expect(page.locator("#failure-text")).to_contain_text(re.compile("empty|damaged"))
@@ -112,6 +124,22 @@ def test_a_lost_connection_can_be_retried_with_one_click(
     page.click("#retry")
     wait_for_result(page)
     expect(page.locator("#failure")).to_be_hidden()
+
+
+def test_a_recording_can_be_cancelled_and_the_next_one_goes_on(
+    server: Server, open_page: OpenPage, tune_file: Path
+) -> None:
+    page = open_page(server.url)
+    # The first request gets no response.
+    page.route("**/v1/predict*", lambda _: None, times=1)
+    choose(page, tune_file, tune_file, tune_file)
+    page.click("#cancel")
+    expect(page.locator("#failure-text")).to_have_text("You have cancelled this recording.")
+    expect(page.locator(".card").nth(2)).to_have_attribute("data-state", "done", timeout=60_000)
+    assert states(page) == ["failed", "done", "done"]
+    expect(page.locator("#cancel")).to_be_hidden()
+    page.click("#retry")
+    wait_for_result(page)
 
 
 def test_a_recording_that_is_not_selected_can_be_retried_beside_its_error(
@@ -145,13 +173,14 @@ def test_a_stream_that_ends_without_a_result_is_a_lost_connection(
 
 
 def test_a_restart_replaces_what_was_shown(server: Server, open_page: OpenPage, tune_file: Path) -> None:
-    result = server.post(tune_file, top_k=10).json()
+    result = server.post(tune_file, top_k=N_GENRES).json()
     page = open_page(server.url)
 
     def restart(route: Route) -> None:
         model = {key: result["model"].get(key) for key in ("name", "version", "window_s", "hop_s", "step_s", "labels")}
         begin = {"model": model, "peaks_per_s": 10}
-        wrong = {"first": 0, "silent": [], "start_s": [0.0], "genre": ["jazz"], "probabilities": [[0.1] * 10]}
+        row = [1 / N_GENRES] * N_GENRES
+        wrong = {"first": 0, "silent": [], "start_s": [0.0], "genre": ["jazz"], "probabilities": [row]}
         events = [("start", begin), ("windows", wrong), ("restart", begin), ("result", result)]
         lines = [json.dumps({"event": name, "data": data}) + "\n" for name, data in events]
         route.fulfill(status=200, content_type="application/x-ndjson", body="".join(lines))
@@ -193,8 +222,7 @@ def test_a_link_shows_the_result_again_without_the_service(
     wait_for_result(page)
     verdict = page.text_content("#verdict")
     page.click("#share")
-    until(lambda: "#r=" in page.url)
-    link = page.url
+    link = new_address(page, server.url + "/")
     assert len(link.partition("#")[2]) <= 8000
     other = open_page(link)
     expect(other.locator("#verdict")).to_have_text(verdict or "")
@@ -204,9 +232,7 @@ def test_a_link_shows_the_result_again_without_the_service(
     other.screenshot(path=screenshots / "link.png")
     page.check("#share-name")
     page.click("#share")
-    # Not page.url, which is updated only while Playwright waits for something.
-    page.wait_for_function("link => location.href !== link", arg=link)
-    expect(open_page(page.evaluate("location.href")).locator("#filename")).to_have_text("tune.wav")
+    expect(open_page(new_address(page, link)).locator("#filename")).to_have_text("tune.wav")
 
 
 @pytest.mark.parametrize("fragment", ["#r=", "#r=xyz", "#r=q1YqU7JSMlTSUcpTslIqSCxJTVGqBQA"])
