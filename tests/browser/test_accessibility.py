@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.actions import choose, wait_for_result
+from tests.browser.actions import choose, wait_for_drawing, wait_for_result
 from tests.browser.conftest import OpenPage
 from tests.harness.paths import PROJECT
 from tests.harness.server import Server
@@ -33,7 +33,7 @@ def test_axe_finds_nothing(
     notes.write_text("no recording")
     # axe-core adds styles, which the policy of the page would refuse.
     page = open_page(server.url, color_scheme=scheme, bypass_csp=True)
-    page.wait_for_timeout(200)
+    wait_for_drawing(page)
     assert violations(page) == []
     choose(page, tune_file, notes)
     wait_for_result(page)

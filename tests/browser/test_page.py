@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.actions import choose, drop, point_at, states, wait_for_result
-from tests.browser.conftest import OpenPage
-from tests.harness.server import Server, running_server
+from tests.browser.actions import choose, drop, point_at, states, wait_for_drawing, wait_for_result
+from tests.browser.conftest import KEY, OpenPage
+from tests.harness.server import Server
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timing]
@@ -228,7 +227,7 @@ def test_a_link_shows_the_result_again_without_the_service(
     expect(other.locator("#verdict")).to_have_text(verdict or "")
     assert "tune.wav" not in other.inner_text("body")
     expect(other.locator("#play")).to_be_disabled()
-    other.wait_for_timeout(300)
+    wait_for_drawing(other)
     other.screenshot(path=screenshots / "link.png")
     page.check("#share-name")
     page.click("#share")
@@ -249,28 +248,20 @@ def test_the_page_works_behind_a_path_prefix(prefixed: Server, open_page: OpenPa
     assert page.get_attribute(".top nav a", "href") == "/music/docs"
 
 
-@pytest.fixture(scope="module")
-def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("prefixed"), root_path="/music") as started:
-        yield started
-
-
 def test_a_key_is_asked_for_and_kept_for_the_session_only(
-    open_page: OpenPage, tune_file: Path, tmp_path: Path, screenshots: Path
+    closed: Server, open_page: OpenPage, tune_file: Path, screenshots: Path
 ) -> None:
-    key = "k" * 40
-    with running_server(tmp_path, api_keys=f"me:{key}") as server:
-        page = open_page(server.url)
-        expect(page.locator("#key-dialog")).to_be_visible()
-        page.screenshot(path=screenshots / "key.png")
-        page.fill("#key", "wrong" * 8)
-        page.click("#key-form .primary")
-        expect(page.locator("#key-note")).to_be_visible()
-        page.fill("#key", key)
-        page.click("#key-form .primary")
-        expect(page.locator("#model option")).not_to_have_count(0)
-        choose(page, tune_file)
-        wait_for_result(page)
-        assert page.evaluate("[Object.values(sessionStorage), localStorage.length, document.cookie]") == [[key], 0, ""]
-        assert key not in page.url
-        assert key not in server.log.read_text()
+    page = open_page(closed.url)
+    expect(page.locator("#key-dialog")).to_be_visible()
+    page.screenshot(path=screenshots / "key.png")
+    page.fill("#key", "wrong" * 8)
+    page.click("#key-form .primary")
+    expect(page.locator("#key-note")).to_be_visible()
+    page.fill("#key", KEY)
+    page.click("#key-form .primary")
+    expect(page.locator("#model option")).not_to_have_count(0)
+    choose(page, tune_file)
+    wait_for_result(page)
+    assert page.evaluate("[Object.values(sessionStorage), localStorage.length, document.cookie]") == [[KEY], 0, ""]
+    assert KEY not in page.url
+    assert KEY not in closed.log.read_text()

@@ -9,12 +9,11 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect
 
 from tests.browser.actions import choose, wait_for_result
-from tests.browser.conftest import OpenPage, pages_of, start_browser
+from tests.browser.conftest import SHARED_TAB, OpenPage, pages_of, start_browser
 from tests.harness.server import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timing]
 
-_TITLE = "A page with music"
 _PLAYER = """(source) => {
     const audio = new Audio(source);
     audio.loop = true;
@@ -22,23 +21,10 @@ _PLAYER = """(source) => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def sharing(playwright: Playwright) -> Iterator[Browser]:
-    """A browser that shares the tab with the title above with any page that asks for one."""
-    started = start_browser(playwright, f"--auto-select-tab-capture-source-by-title={_TITLE}", with_sound=True)
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def open_page(sharing: Browser) -> Iterator[OpenPage]:
-    yield from pages_of(sharing)
-
-
 def play_music(page: Page, server: Server, tune_file: Path) -> Page:
     """Open another tab, and play a tune in it."""
     tab = page.context.new_page()
-    html = f"<title>{_TITLE}</title>"
+    html = f"<title>{SHARED_TAB}</title>"
     tab.route("**/player", lambda route: route.fulfill(body=html, content_type="text/html"))
     tab.route("**/tune.wav", lambda route: route.fulfill(path=tune_file, content_type="audio/wav"))
     tab.goto(f"{server.url}/player")
