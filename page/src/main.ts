@@ -43,6 +43,8 @@ function add(files: Iterable<File>): void {
 
 function select(track: Track): void {
   selected = track;
+  if (track.model) byId<HTMLSelectElement>("model").value = track.model;
+  byId<HTMLSelectElement>("hop").value = track.hop;
   results.show(track);
   render();
 }

@@ -66,7 +66,7 @@ export class Results {
     byId("failure-text").textContent = track.problem?.sentence ?? "";
     byId("stop").hidden = track.state !== "recording";
     byId("retry").hidden = !(track.problem?.retry && track.file);
-    byId("details").hidden = !track.starts.length || track.state === "failed";
+    byId("details").hidden = !track.starts.length || track.state === "failed" || track.result?.prediction.summed_score.genre === null;
     byId("saves").hidden = !track.result;
     byId("again").hidden = !track.file || !(track.result || (track.problem && !track.problem.final));
     byId("tools").hidden = byId("saves").hidden && byId("again").hidden;
@@ -133,7 +133,7 @@ export class Results {
   private showResult(result: Prediction | null): void {
     byId("facts").replaceChildren();
     byId("parts").replaceChildren();
-    byId("tags").hidden = true;
+    byId("tags-box").hidden = true;
     byId("figure-caption").textContent = result ? `Genres over ${clock(result.track.duration_s)}. ${sentence(result)}` : "Genres over time, as the recording is classified.";
     if (!result) return;
     const { track, model } = result;
@@ -141,7 +141,9 @@ export class Results {
       ["Confidence", confidence(result)],
       ["Score and votes", agreement(result)],
       ["Length", clock(track.duration_s)],
-      ["Windows", `${result.windows.count}, ${model.window_s} s long, every ${model.hop_s} s`],
+      ["Windows", model.step_s
+        ? `${result.windows.count} steps of ${Math.round(model.step_s * 100) / 100} s, in windows of ${model.window_s} s`
+        : `${result.windows.count}, ${model.window_s} s long, every ${model.hop_s} s`],
       ["Model", `${model.name} ${model.version}`],
     ];
     if (track.codec) facts.push(["File", `${track.codec}, ${track.sample_rate_hz / 1000} kHz, ${["", "mono", "stereo"][track.channels] ?? `${track.channels} channels`}`]);
@@ -156,7 +158,7 @@ export class Results {
     }));
     // Tags of the kind "other" say how the model works, not what the recording sounds like.
     const tags = (result.tags?.track ?? []).filter((tag) => tag.probability >= 0.3 && tag.kind !== "other");
-    byId("tags").hidden = !tags.length;
+    byId("tags-box").hidden = !tags.length;
     byId("tags").replaceChildren(...tags.map((tag) => tag.unverified
       ? element("li", { class: "unverified", title: "Not verified: there were too few recordings to judge this tag by." }, `${tag.tag}?`)
       : element("li", {}, `${tag.tag} ${percent(tag.probability)}`)));

@@ -20,16 +20,17 @@ export function verdict(result: Prediction): Verdict {
 
 /** What the headline leaves out: other genres and when they occur, and whether the model knows such music. */
 export function sentence(result: Prediction): string {
-  const { summed_score: summed, in_domain: inDomain } = result.prediction;
+  const { summed_score: summed, majority_vote: voted, in_domain: inDomain } = result.prediction;
   if (summed.genre === null) return "This recording has no sound, so it has no genre.";
   const passages = otherPassages(result);
   const parts = passages.slice(0, MAX_PASSAGES).map((s) => `${s.genre} from ${clock(s.start_s)} to ${clock(s.end_s)}`);
-  if (passages.length > MAX_PASSAGES) parts.push(`${passages.length - MAX_PASSAGES} more passages`);
+  const more = passages.length - MAX_PASSAGES;
+  if (more > 0) parts.push(more === 1 ? "one more passage" : `${more} more passages`);
   const list = parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}` : parts[0];
   const sentences = [];
   if (inDomain === false) sentences.push("This is not like anything the model knows, so the genre may mean nothing.");
   if (list) sentences.push(`${list[0]?.toUpperCase()}${list.slice(1)}.`);
-  else if (inDomain !== false) sentences.push(`The same genre leads from beginning to end.`);
+  else if (inDomain !== false && voted.genre === summed.genre) sentences.push(`It leads in ${percent(voted.share)} of the windows.`);
   return sentences.join(" ");
 }
 

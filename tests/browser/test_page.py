@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.actions import choose, drop, point_at, states, wait_for_drawing, wait_for_result
 from tests.browser.conftest import KEY, OpenPage
+from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server
 from tests.harness.waiting import until
 
@@ -157,6 +159,23 @@ def test_a_recording_that_is_not_selected_can_be_retried_beside_its_error(
     expect(second.locator(".card-retry")).to_be_hidden()
 
 
+def test_silence_has_no_genre_and_no_colour(server: Server, open_page: OpenPage, tmp_path: Path) -> None:
+    recording = tmp_path / "silence.wav"
+    recording.write_bytes(wav_bytes(np.zeros(8 * 22050, dtype=np.float32), 22050))
+    page = open_page(server.url)
+    choose(page, recording)
+    wait_for_result(page)
+    expect(page.locator("#verdict")).to_have_text("Silence")
+    expect(page.locator("#details")).to_be_hidden()
+    colours = page.evaluate(
+        "(canvas => { const { width, height } = canvas, draw = canvas.getContext('2d');"
+        "const pixels = draw.getImageData(0, 0, width, Math.floor(height * 0.85)).data;"
+        "const found = new Set(); for (let i = 0; i < pixels.length; i += 4) found.add(pixels.slice(i, i + 4).join());"
+        "return [...found]; })(document.querySelector('#areas canvas'))"
+    )
+    assert colours == ["250,248,244,255"]
+
+
 def test_a_stream_that_ends_without_a_result_is_a_lost_connection(
     server: Server, open_page: OpenPage, tune_file: Path
 ) -> None:
@@ -201,6 +220,14 @@ def test_another_model_and_hop_can_be_tried_with_the_same_file(
     page.click("#again button")
     expect(page.locator("#facts")).to_contain_text("hilsdorf-crnn")
     expect(page.locator("#facts")).to_contain_text("every 0.5 s")
+    # Each recording keeps its model.
+    choose(page, tune_file)
+    page.select_option("#model", "guimaraes-cnn")
+    page.locator(".card").nth(1).click()
+    expect(page.locator("#model")).to_have_value("hilsdorf-crnn")
+    expect(page.locator("#hop")).to_have_value("")
+    page.locator(".card").nth(0).click()
+    expect(page.locator("#hop")).to_have_value("0.5")
 
 
 def test_saved_tables_are_those_of_the_service(server: Server, open_page: OpenPage, tune_file: Path) -> None:
