@@ -161,7 +161,7 @@ containers: $(VENV)/.test $(VENV)/.containers ## Build, run and attack the image
 	docker info >/dev/null
 	WHOLETRACK_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
-attacks: $(VENV)/.test ## Attack the connections of the service, and measure health probes (about 6 minutes); writes docs/reliability
+attacks: $(VENV)/.test ## Attack the connections of the service, and measure health probes (about 9 minutes); writes docs/reliability
 	$(BIN)/python -m bench.attacks --record
 
 reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos, soak and attacks
