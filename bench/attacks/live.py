@@ -56,6 +56,8 @@ def ignore_events(target: Target, end: float, tally: Tally) -> None:
         connection.sendall(_HANDSHAKE)
         tally.count_response(connection.recv(len(b"HTTP/1.1 101 ")))
         connection.sendall(_start(hop_s=_SMALLEST_HOP_S))
+        # The service stops reading while it processes what it has.
+        connection.settimeout(60)
         while time.monotonic() < end:
             tally.sent_bytes += connection.send(audio)
 
