@@ -176,7 +176,7 @@ def _attacks(record: Record) -> Iterable[str]:
     )
     if "tiny messages" in attacks:
         yield from paragraph(
-            "Over WebSockets, *tiny messages* sends audio in messages of one sample, *silent WebSockets* sends nothing, "
+            "Over WebSockets, *tiny messages* sends audio in messages of one sample, *silent WebSockets* nothing, "
             "and *ignored events* sends audio as fast as the service takes it and reads nothing."
         )
 
