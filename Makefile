@@ -44,13 +44,16 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests that need the whole machine run alone, and last. Those in LONG and BROWSER have targets of their own; the latter
-# need a process of their own, because Playwright keeps an event loop running. The others run in two processes.
-ALONE := tests/chaos tests/e2e/test_attacks.py
+# Tests that need the whole machine run alone, and last; those in CHAOS in two processes. Those in LONG and BROWSER have
+# targets of their own; the latter need a process of their own, because Playwright keeps an event loop running. The
+# others run in two processes.
+ALONE := tests/e2e/test_attacks.py
+CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(ALONE:%=--ignore=%) $(LONG:%=--ignore=%) $(BROWSER:%=--ignore=%) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
