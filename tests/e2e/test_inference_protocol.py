@@ -37,7 +37,7 @@ def windows_of(pipeline: Pipeline, model: str, n_windows: int) -> Rows:
 
 def expected_of(pipeline: Pipeline, model: str, windows: Rows) -> dict[str, NDArray[np.float32]]:
     served = pipeline.model(model)
-    (session, *_) = served.engine.classifiers  # type: ignore[union-attr]
+    (session, *_) = served.engine.classifiers
     parts = [session.run(windows[i : i + 4]) for i in range(0, len(windows), 4)]
     return dict(zip(served.card.outputs.names, Rows.joined(parts).arrays, strict=True))
 
