@@ -65,6 +65,9 @@ def port() -> Iterator[int]:
 def read_response(port: int, *, pauses_s: Iterable[float]) -> int:
     """Read the response, pausing after each of the first chunks; return the number of bytes received."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as client:
+        client.connect()
+        # Otherwise the kernel would enlarge its buffer until it holds the whole response.
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * _CHUNK_BYTES)
         client.request("GET", "/")
         response, n_bytes = client.getresponse(), 0
         try:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ _log = logging.getLogger(__name__)
 
 # Part of every key. Increase it when the extraction changes, so that old entries are not used.
 _FORMAT = 1
+
+# numpy parses the header of an array with ast.literal_eval, which now and then raises SystemError in CPython 3.11 if
+# several threads call it at the same time (https://github.com/python/cpython/issues/106905).
+_parsing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class FeatureCache:
         A damaged entry is logged and treated as missing.
         """
         try:
-            with self._path(name).open("rb") as file, np.load(file, allow_pickle=False) as entry:
+            with self._path(name).open("rb") as file, _parsing, np.load(file, allow_pickle=False) as entry:
                 if str(entry["source"]) != _fingerprint(recording):
                     return None
                 return RecordingFeatures(entry["frames"], str(entry["digest"]), str(entry["refusal"]))
