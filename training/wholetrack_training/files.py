@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from numpy.typing import NDArray
 
 # The earliest date that a zip archive can store.
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+
+# numpy parses the header of an array with ast.literal_eval, which now and then raises SystemError in CPython 3.11 if
+# several threads call it at the same time (https://github.com/python/cpython/issues/106905).
+_parsing = threading.Lock()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -41,6 +47,18 @@ def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+@contextmanager
+def opened_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open an ``.npz`` file that several threads may want to read; they read one after the other.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not such a file.
+    """
+    with path.open("rb") as file, _parsing, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
 
 
 def _replace(path: Path, content: bytes) -> None:

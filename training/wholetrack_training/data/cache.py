@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import threading
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wholetrack.contracts import AudioSpec, FeatureSpec
+from wholetrack_training.files import opened_npz
 
 _log = logging.getLogger(__name__)
 
 # Part of every key. Increase it when the extraction changes, so that old entries are not used.
 _FORMAT = 1
-
-# numpy parses the header of an array with ast.literal_eval, which now and then raises SystemError in CPython 3.11 if
-# several threads call it at the same time (https://github.com/python/cpython/issues/106905).
-_parsing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class FeatureCache:
         A damaged entry is logged and treated as missing.
         """
         try:
-            with self._path(name).open("rb") as file, _parsing, np.load(file, allow_pickle=False) as entry:
+            with opened_npz(self._path(name)) as entry:
                 if str(entry["source"]) != _fingerprint(recording):
                     return None
                 return RecordingFeatures(entry["frames"], str(entry["digest"]), str(entry["refusal"]))

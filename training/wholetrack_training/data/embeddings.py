@@ -23,7 +23,7 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.settings import available_cpus
 from wholetrack_training.data.extraction import Recording
 from wholetrack_training.errors import DataError
-from wholetrack_training.files import write_npz
+from wholetrack_training.files import opened_npz, write_npz
 
 _log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ class _Store:
     def get(self, key: Path) -> Rows | None:
         """Return what is stored in a file; None if there is nothing, or it is damaged."""
         try:
-            with np.load(key, allow_pickle=False) as entry:
+            with opened_npz(key) as entry:
                 return Rows(tuple(np.asarray(entry[kind], dtype=np.float32) for kind in self.kinds))
         except FileNotFoundError:
             return None
