@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
 from wholetrack.contracts import Rows
 from wholetrack.inference.bundle import load_bundle
@@ -39,7 +40,7 @@ def expected_of(pipeline: Pipeline, model: str, windows: Rows) -> dict[str, NDAr
     served = pipeline.model(model)
     (session, *_) = served.engine.classifiers
     parts = [session.run(windows[i : i + 4]) for i in range(0, len(windows), 4)]
-    return dict(zip(served.card.outputs.names, Rows.joined(parts).arrays, strict=True))
+    return dict(zip(served.card.outputs.kinds, Rows.joined(parts).arrays, strict=True))
 
 
 def inputs_of(pipeline: Pipeline, model: str, windows: Rows, *, binary: bool) -> list[InferInput]:
@@ -57,7 +58,7 @@ def test_the_client_of_triton_gets_the_outputs_of_the_network(
 ) -> None:
     windows = windows_of(pipeline, model, 2)
     card = pipeline.model(model).card
-    outputs = [InferRequestedOutput(name, binary_data=binary) for name in reversed(card.outputs.names)]
+    outputs = [InferRequestedOutput(name, binary_data=binary) for name in reversed(card.outputs.kinds)]
     result = client.infer(model, inputs_of(pipeline, model, windows, binary=binary), outputs=outputs, request_id="7")
     expected = expected_of(pipeline, model, windows)
     response = result.get_response()
@@ -65,6 +66,26 @@ def test_the_client_of_triton_gets_the_outputs_of_the_network(
     assert [output["name"] for output in response["outputs"]] == list(reversed(expected))
     for name, values in expected.items():
         np.testing.assert_allclose(result.as_numpy(name), values, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_scores_are_those_of_a_prediction(
+    server: Server,
+    client: InferenceServerClient,
+    pipeline: Pipeline,
+    tune: NDArray[np.float32],
+    tmp_path: Path,
+    model: str,
+) -> None:
+    song = tmp_path / "song.wav"
+    song.write_bytes(wav_bytes(np.tile(tune, 4), 22050))
+    windows = pipeline.normalised_windows(song, model=model, max_duration_s=60)
+    scores = client.infer(model, inputs_of(pipeline, model, windows, binary=True)).as_numpy("scores")
+    predicted = np.array(server.post(song, model=model).json()["windows"]["probabilities"])
+    if pipeline.model(model).card.outputs.scores.steps is None:
+        np.testing.assert_allclose(scores, predicted, atol=1e-3)
+    np.testing.assert_allclose(scores.sum(axis=-1), 1.0, atol=1e-4)
+    assert scores.min() >= 0.0
 
 
 def test_more_windows_than_a_batch_are_returned_in_order(client: InferenceServerClient, pipeline: Pipeline) -> None:

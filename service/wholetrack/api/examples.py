@@ -114,17 +114,17 @@ INFERENCE_MODEL: dict[str, Any] = {
     "versions": ["1"],
     "platform": "onnxruntime_onnx",
     "inputs": [{"name": "windows", "datatype": "FP32", "shape": [-1, 39, 128]}],
-    "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}],
+    "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
 }
 INFERENCE: dict[str, Any] = {
     "model_name": "wholetrack-crnn-gtzan",
     "model_version": "1",
     "outputs": [
         {
-            "name": "logits",
+            "name": "scores",
             "datatype": "FP32",
             "shape": [1, 10],
-            "data": [0.1, -2.0, 0.3, 1.2, -0.4, 3.1, -1.5, 0.2, 0.0, 0.6],
+            "data": [0.02, 0.0, 0.03, 0.07, 0.02, 0.79, 0.01, 0.02, 0.01, 0.03],
         }
     ],
 }

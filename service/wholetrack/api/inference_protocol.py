@@ -14,7 +14,7 @@ from wholetrack import __version__
 from wholetrack.api.admission import Admission, draining_error
 from wholetrack.api.examples import INFERENCE, INFERENCE_MODEL, INFERENCE_SERVER, success_response
 from wholetrack.api.inferences import Inferences
-from wholetrack.api.problems import error_responses
+from wholetrack.api.problems import BODY_ERRORS, error_responses
 from wholetrack.api.tensors import DATATYPE, InferenceRequest, InferenceResponse
 from wholetrack.errors import ErrorKind
 from wholetrack.inference.worker import device_failed
@@ -26,22 +26,8 @@ PROTOCOL_PREFIX = "/v2"
 
 router = APIRouter(prefix=PROTOCOL_PREFIX, tags=["open inference protocol"])
 
-_UNAVAILABLE = (ErrorKind.DEVICE_FAILED, ErrorKind.MODEL_UNAVAILABLE, ErrorKind.DRAINING)
-_INFERENCE_ERRORS = (
-    ErrorKind.MALFORMED_REQUEST,
-    ErrorKind.UNKNOWN_MODEL,
-    ErrorKind.REQUEST_TOO_SLOW,
-    ErrorKind.UPLOAD_TOO_LARGE,
-    ErrorKind.UNSUPPORTED_MEDIA,
-    ErrorKind.UNKNOWN_HOST,
-    ErrorKind.INVALID_PARAMETER,
-    ErrorKind.OVERLOADED,
-    ErrorKind.HEADERS_TOO_LARGE,
-    ErrorKind.INTERNAL_ERROR,
-    ErrorKind.UNSUPPORTED_TRANSFER_CODING,
-    *_UNAVAILABLE,
-    ErrorKind.DEADLINE_EXCEEDED,
-)
+_NOT_READY = (ErrorKind.DEVICE_FAILED, ErrorKind.MODEL_UNAVAILABLE)
+_INFERENCE_ERRORS = (*BODY_ERRORS, ErrorKind.UNKNOWN_MODEL, *_NOT_READY)
 
 _Name = Annotated[str, Path(description="Name of a served model.", examples=["wholetrack-crnn"])]
 _Version = Annotated[str, Path(description="Its version.", examples=["2"])]
@@ -64,7 +50,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A model: `/v1/models/NAME` says what its inputs and outputs contain."""
+    """A model. `/v1/models/NAME` describes its inputs."""
 
     name: str
     versions: list[str] = Field(description="The versions that are served.")
@@ -114,7 +100,9 @@ async def server_live() -> Live:
 
 
 @router.get(
-    "/health/ready", summary="Readiness", responses=success_response({"ready": True}) | error_responses(*_UNAVAILABLE)
+    "/health/ready",
+    summary="Readiness",
+    responses=success_response({"ready": True}) | error_responses(*_NOT_READY, ErrorKind.DRAINING),
 )
 async def server_ready(request: Request) -> ServerReady:
     """Returns 200 if the default model can classify windows."""
@@ -133,7 +121,9 @@ async def server_ready(request: Request) -> ServerReady:
 async def model_metadata(request: Request, name: _Name) -> ModelMetadata:
     """Returns the newest version of a model.
 
-    The inputs are normalised log-mel windows and the outputs those of the network. `/v1/models/NAME` describes both.
+    The inputs are normalised log-mel windows, which the card in `/v1/models/NAME` describes. The outputs are those that
+    predictions are made from: `scores`, the probabilities of the genres; and, if the model has them, `tags`, their
+    probabilities before calibration, and `embedding`, of unit length.
     """
     return _metadata(request, name)
 
@@ -152,7 +142,7 @@ async def version_metadata(request: Request, name: _Name, version: _Version) -> 
     "/models/{name}/ready",
     summary="Readiness of a model",
     responses=success_response({"name": "wholetrack-crnn", "ready": True})
-    | error_responses(ErrorKind.UNKNOWN_MODEL, *_UNAVAILABLE[:2]),
+    | error_responses(ErrorKind.UNKNOWN_MODEL, *_NOT_READY),
 )
 async def model_ready(request: Request, name: _Name) -> ModelReady:
     """Returns 200 if a model can classify windows."""
@@ -163,7 +153,7 @@ async def model_ready(request: Request, name: _Name) -> ModelReady:
     "/models/{name}/versions/{version}/ready",
     summary="Readiness of a version",
     responses=success_response({"name": "wholetrack-crnn", "ready": True})
-    | error_responses(ErrorKind.UNKNOWN_MODEL, *_UNAVAILABLE[:2]),
+    | error_responses(ErrorKind.UNKNOWN_MODEL, *_NOT_READY),
 )
 async def version_ready(request: Request, name: _Name, version: _Version) -> ModelReady:
     """Returns 200 if one version of a model can classify windows."""
@@ -210,9 +200,10 @@ def _model(request: Request, name: str | None) -> ServedModel:
 
 def _metadata(request: Request, name: str) -> ModelMetadata:
     pipeline: Pipeline = request.app.state.pipeline
-    card = _model(request, name).card
-    entries = zip(card.inputs, _model(request, name).features.shapes, strict=True)
-    outputs = zip(card.outputs.names, card.output_shapes, strict=True)
+    served = pipeline.model(name)
+    card = served.card
+    entries = zip(card.inputs, served.features.shapes, strict=True)
+    outputs = zip(card.outputs.kinds, card.output_shapes, strict=True)
     return ModelMetadata(
         name=card.name,
         versions=sorted(served.card.version for served in pipeline.models.values() if served.card.name == card.name),

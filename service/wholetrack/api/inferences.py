@@ -1,4 +1,4 @@
-"""Running the network alone on windows that the client sends: admission, the body, and the engine."""
+"""Classifying windows that the client sends: admission, the body, and the engine."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Inferences:
 def _parsed(body: bytes, json_length: str | None, served: ServedModel) -> tuple[InferenceRequest, Rows]:
     card = served.card
     request, binary = parse_request(body, json_length)
-    check_outputs(request, card.outputs.names, model=card.name)
+    check_outputs(request, card.outputs.kinds, model=card.name)
     names = [entry.name for entry in card.inputs]
     shapes = dict(zip(names, served.features.shapes, strict=True))
     return request, input_rows(request, binary, shapes, model=card.name)
@@ -88,15 +88,15 @@ def _parsed(body: bytes, json_length: str | None, served: ServedModel) -> tuple[
 def _infer(
     served: ServedModel, request: InferenceRequest, windows: Rows, cancellation: Cancellation, *, weight: int
 ) -> Response:
-    names = served.card.outputs.names
+    kinds = served.card.outputs.kinds
     with (
-        served.open_track(weight=weight, keep=[Keep.ROWS] * len(names)) as queue,
+        served.open_track(weight=weight, keep=[Keep.ROWS] * len(kinds)) as queue,
         cancellation.calling(queue.abandon),
     ):
         queue.put(windows)
         outputs = queue.finish()
     assert outputs is not None
-    rows = {name: array for name, array in zip(names, outputs.rows, strict=True) if array is not None}
+    rows = {kind: array for kind, array in zip(kinds, outputs.rows, strict=True) if array is not None}
     body, json_length = render_response(request, rows, model=served.card.name, version=served.card.version)
     if json_length is None:
         return Response(body, media_type="application/json")

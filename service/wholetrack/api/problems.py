@@ -53,6 +53,22 @@ _EXAMPLES = {
     ErrorKind.DEADLINE_EXCEEDED: "The request took longer than the limit of 600 seconds.",
 }
 
+BODY_ERRORS = (
+    ErrorKind.MALFORMED_REQUEST,
+    ErrorKind.REQUEST_TOO_SLOW,
+    ErrorKind.UPLOAD_TOO_LARGE,
+    ErrorKind.UNSUPPORTED_MEDIA,
+    ErrorKind.UNKNOWN_HOST,
+    ErrorKind.INVALID_PARAMETER,
+    ErrorKind.OVERLOADED,
+    ErrorKind.HEADERS_TOO_LARGE,
+    ErrorKind.INTERNAL_ERROR,
+    ErrorKind.UNSUPPORTED_TRANSFER_CODING,
+    ErrorKind.DRAINING,
+    ErrorKind.DEADLINE_EXCEEDED,
+)
+"""Errors of every route that receives a body in JSON."""
+
 _RETRY_AFTER_S = {ErrorKind.OVERLOADED: 4, ErrorKind.DEVICE_FAILED: 5}
 
 

@@ -7,25 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from wholetrack.api.examples import SIMILARITY, success_response
-from wholetrack.api.problems import error_responses
+from wholetrack.api.problems import BODY_ERRORS, error_responses
 from wholetrack.api.rankings import Rankings
 from wholetrack.api.similarity_schemas import SimilarityRequest, SimilarityResponse
-from wholetrack.errors import ErrorKind
-
-_ERRORS = (
-    ErrorKind.MALFORMED_REQUEST,
-    ErrorKind.REQUEST_TOO_SLOW,
-    ErrorKind.UPLOAD_TOO_LARGE,
-    ErrorKind.UNSUPPORTED_MEDIA,
-    ErrorKind.UNKNOWN_HOST,
-    ErrorKind.INVALID_PARAMETER,
-    ErrorKind.OVERLOADED,
-    ErrorKind.HEADERS_TOO_LARGE,
-    ErrorKind.INTERNAL_ERROR,
-    ErrorKind.UNSUPPORTED_TRANSFER_CODING,
-    ErrorKind.DRAINING,
-    ErrorKind.DEADLINE_EXCEEDED,
-)
 
 router = APIRouter(tags=["similarity"])
 
@@ -46,7 +30,7 @@ def _schema() -> dict[str, Any]:
 @router.post(
     "/v1/similarity",
     summary="Rank embeddings by their similarity",
-    responses=success_response(SIMILARITY) | error_responses(*_ERRORS),
+    responses=success_response(SIMILARITY) | error_responses(*BODY_ERRORS),
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _schema()}}}},
 )
 async def similarity(request: Request) -> SimilarityResponse:

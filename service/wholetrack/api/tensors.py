@@ -66,7 +66,7 @@ class OutputParameters(BaseModel):
 class RequestedOutput(BaseModel):
     """An output that the response should contain."""
 
-    name: str = Field(description="Name of the output in model.json.")
+    name: str = Field(description="`scores`, `tags` or `embedding`.")
     parameters: OutputParameters = OutputParameters()
 
 
@@ -104,7 +104,7 @@ class OutputTensor(BaseModel):
 
 
 class InferenceResponse(BaseModel):
-    """What the network returned."""
+    """The outputs for all windows of the request."""
 
     model_name: str
     model_version: str
@@ -185,15 +185,11 @@ def render_response(
     """Return the body of a response, and the size of its JSON if values follow it.
 
     Args:
-        request: The JSON of the request.
+        request: The JSON of the request, whose outputs were checked.
         outputs: All outputs of the model, by name.
         model: Name of the model.
         version: Version of the model.
-
-    Raises:
-        ServiceError: ``invalid_parameter`` if an output was requested that the model does not have.
     """
-    check_outputs(request, list(outputs), model=model)
     wanted = request.outputs or [RequestedOutput(name=name) for name in outputs]
     tensors, binary = [], []
     for output in wanted:

@@ -100,13 +100,13 @@ def mappings() -> int:
     return Path("/proc/self/maps").read_text().count("memfd:windows")
 
 
-@given(st.none() | st.integers(1, 1 << 20), st.booleans())
-def test_a_part_arrives_as_it_was_sent(rate: int | None, is_last: bool) -> None:  # noqa: FBT001
+@given(rate=st.none() | st.integers(1, 1 << 20), is_last=st.booleans())
+def test_a_part_arrives_as_it_was_sent(*, rate: int | None, is_last: bool) -> None:
     assert Part.decode(Part(rate, is_last).encode()) == Part(rate, is_last)
 
 
-@given(st.floats(0.01, 30), st.integers(0, 100), st.booleans())
-def test_a_hop_arrives_exactly(hop_s: float, peaks_per_s: int, keep_silent: bool) -> None:  # noqa: FBT001
+@given(hop_s=st.floats(0.01, 30), peaks_per_s=st.integers(0, 100), keep_silent=st.booleans())
+def test_a_hop_arrives_exactly(*, hop_s: float, peaks_per_s: int, keep_silent: bool) -> None:
     spec = TrackSpec('{"audio": {}}', hop_s, peaks_per_s, keep_silent)
     assert TrackSpec.decode(spec.encode()) == spec
 

@@ -103,7 +103,8 @@ def test_a_worker_computes_the_same_windows_as_this_process(
     recording: str,
     plan: DecodingPlan,
     hop_s: float,
-    keep_silent: bool,  # noqa: FBT001
+    *,
+    keep_silent: bool,
 ) -> None:
     served = pipeline.model(None)
     song = request.getfixturevalue(recording)
