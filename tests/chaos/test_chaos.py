@@ -12,7 +12,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.recordings import make_recordings
 from tests.chaos.soak import Sample, memory_growth, soak
 
-_SECONDS = 3.0
+_SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
