@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.devices import FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 
@@ -189,7 +189,7 @@ def test_abandoning_a_track_wakes_the_thread_that_waits_for_it(device: FakeDevic
 )
 def test_outputs_of_the_wrong_shape_or_value_fail_their_tracks(output: Rows | None) -> None:
     class Odd(FakeDevice):
-        def run(self, windows: Rows) -> Rows:  # noqa: ARG002
+        def run(self, windows: Windows) -> Rows:  # noqa: ARG002
             return output  # type: ignore[return-value]
 
     engine = Engine(Odd())
