@@ -79,7 +79,7 @@ _CALLS = {
     "personality": ((135, 92), (0xFFFFFFFF,)),
     "kcmp": ((312, 272), (1, 1, 0, 0, 0)),
     "io_uring_setup": ((425, 425), (1, 0)),
-    "memfd_create": ((319, 279), (0, 0)),
+    "memfd_create with other flags": ((319, 279), (0, 0)),
     "mount": ((165, 40), (0, 0, 0, 0, 0)),
     "unshare": ((272, 97), (0x10000000,)),
     "a socket of AF_ALG": ((41, 198), (38, 5, 0)),

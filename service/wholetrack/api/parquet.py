@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _ROWS_PER_GROUP = 20_000
 
 
+@cache
 def is_available() -> bool:
     """Return whether the package that writes Parquet is installed, without importing it."""
     return find_spec("pyarrow") is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from wholetrack.errors import ErrorKind, ServiceError
 
 _BUFFER_BYTES = 1 << 20
+_BUFFER_CHUNKS = 1024
 
 
 class Spool:
@@ -36,14 +37,15 @@ class Spool:
         self.sha256 = hashlib.sha256()
         self.n_bytes = 0
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
+        self._chunks: list[bytes] = []
+        self._n_buffered = 0
         self._lock = threading.Lock()
         self._discarded = False
 
     @property
     def needs_flush(self) -> bool:
-        """Whether a mebibyte or more is buffered."""
-        return len(self._buffer) >= _BUFFER_BYTES
+        """Whether a mebibyte or more is buffered, or many small chunks, each of which takes memory of its own."""
+        return self._n_buffered >= _BUFFER_BYTES or len(self._chunks) >= _BUFFER_CHUNKS
 
     def add(self, chunk: bytes) -> None:
         """Buffer some bytes until the next :meth:`flush`.
@@ -54,16 +56,18 @@ class Spool:
         self.n_bytes += len(chunk)
         if self.n_bytes > self._max_bytes:
             raise upload_too_large(self._max_bytes)
-        self._buffer += chunk
+        self._chunks.append(chunk)
+        self._n_buffered += len(chunk)
 
     def flush(self) -> None:
         """Hash the buffered bytes and write them to the file."""
         with self._lock:
             if self._discarded:
                 return
-            chunk, self._buffer = self._buffer, bytearray()
-            self.sha256.update(chunk)
-            view = memoryview(chunk)
+            content = b"".join(self._chunks)
+            self._chunks, self._n_buffered = [], 0
+            self.sha256.update(content)
+            view = memoryview(content)
             while view:
                 view = view[os.write(self._descriptor, view) :]
 

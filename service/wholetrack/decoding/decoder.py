@@ -185,6 +185,7 @@ class Decoding(Generic[T]):
         """Kill ffmpeg, and start no further process."""
         self._was_killed = True
         self._run.kill()
+        self._receiver.abort()
 
     def blocks(self) -> Iterator[T]:
         """Yield what the receiver made of the audio.

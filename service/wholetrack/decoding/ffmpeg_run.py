@@ -116,7 +116,6 @@ class FfmpegRun(Generic[T]):
         """Kill ffmpeg if it is still running."""
         self._was_killed = True
         self.process.kill()
-        self._receiver.abort()
 
     def blocks(self) -> Iterator[Received[T]]:
         """Yield what the receiver receives; empty blocks while ffmpeg has not written anything.

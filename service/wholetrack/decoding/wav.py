@@ -82,10 +82,10 @@ def read_w64(file: BinaryIO, start: int, size: int) -> bool:
     """Return whether a Sony Wave64 file has fewer samples than its header states."""
     position = start + _W64_HEADER_BYTES
     for _ in range(_MAX_CHUNKS):
+        if position + _W64_CHUNK_HEADER_BYTES > size:
+            return True
         file.seek(position)
         header = file.read(_W64_CHUNK_HEADER_BYTES)
-        if len(header) < _W64_CHUNK_HEADER_BYTES:
-            return True
         # The size includes the header. Chunks are aligned to eight bytes.
         chunk_bytes = int.from_bytes(header[16:], "little")
         if header[:16] == _W64_DATA:

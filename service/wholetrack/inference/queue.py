@@ -93,7 +93,7 @@ class TrackQueue:
         if not len(windows):
             return
         with self._changed:
-            self._wait_until(lambda: self._failure is None and self._n_waiting < self._max_waiting)
+            self._wait_until(lambda: self._failure is None and not self._is_full)
             self._blocks.append(windows)
             self._n_waiting += len(windows)
             self._n_unfinished += len(windows)
@@ -121,6 +121,10 @@ class TrackQueue:
         """Discard the waiting windows and raise ``reason`` in the thread that waits. Any thread may call this."""
         with self._changed:
             self.fail(reason)
+
+    @property
+    def _is_full(self) -> bool:
+        return self._n_waiting >= self._max_waiting
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait for a condition. A failure that arrives after the condition is met does not matter."""
@@ -158,8 +162,10 @@ class TrackQueue:
         if len(remaining):
             self._blocks.appendleft(remaining)
         position, self._n_taken = self._n_taken, self._n_taken + len(taken)
+        was_full = self._is_full
         self._n_waiting -= len(taken)
-        self._changed.notify_all()
+        if was_full and not self._is_full:
+            self._changed.notify_all()
         return BatchSlice(self, position, taken)
 
     def deliver(self, position: int, outputs: Rows) -> None:
@@ -168,4 +174,5 @@ class TrackQueue:
         self._n_unfinished -= len(outputs)
         if self.on_output and self._failure is None:
             self.on_output(position, outputs)
-        self._changed.notify_all()
+        if not self._n_unfinished:
+            self._changed.notify_all()

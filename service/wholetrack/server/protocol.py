@@ -246,9 +246,16 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _deliver_body(self) -> None:
         """Pass on what has been received of the body at once, however many chunks it was sent in."""
-        if self._body_parts:
-            super().on_body(b"".join(self._body_parts))
-            self._body_parts.clear()
+        if not self._body_parts:
+            return
+        body = b"".join(self._body_parts)
+        self._body_parts.clear()
+        if self.cycle.body:
+            super().on_body(body)
+        else:
+            # uvicorn would copy it into a bytearray, and from there into bytes for the application.
+            self.cycle.body = body  # type: ignore[assignment]
+            super().on_body(b"")
 
     def _upgrade(self, rest: bytes) -> None:
         """Switch to WebSocket if the request is for that; ``rest`` follows its headers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tests.harness.decoding import RATE, decode, error_kind
 from tests.harness.recordings import LOSSLESS, Kind, Recorder, generate_tune, wav_bytes
 from wholetrack.decoding.decoder import FfmpegDecoder
+from wholetrack.decoding.wav import read_w64
 from wholetrack.errors import ErrorKind
 
 SECONDS = 5
@@ -163,3 +165,27 @@ def test_float_samples_are_unaffected(each_decoder: FfmpegDecoder, tmp_path: Pat
     path = tmp_path / "float.wav"
     path.write_bytes(wav_bytes(generate_tune(SECONDS), RATE))
     np.testing.assert_array_equal(decode(each_decoder, path)[0], generate_tune(SECONDS))
+
+
+@pytest.fixture(scope="module")
+def w64(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder, tune16: NDArray[np.int16]) -> bytes:
+    folder = tmp_path_factory.mktemp("w64")
+    (folder / "tune.wav").write_bytes(wav(tune16.tobytes()))
+    recorder.run("-i", folder / "tune.wav", folder / "tune.w64")
+    return (folder / "tune.w64").read_bytes()
+
+
+def test_a_wave64_file_is_truncated_if_it_ends_before_its_samples(w64: bytes) -> None:
+    assert not read_w64(io.BytesIO(w64), 0, len(w64))
+    for n_bytes in (len(w64) - 1, len(w64) // 2, 120, 60, 40):
+        assert read_w64(io.BytesIO(w64[:n_bytes]), 0, n_bytes)
+
+
+@pytest.mark.parametrize("size", [1 << 20, 1 << 62, 1 << 63, (1 << 64) - 1])
+def test_a_chunk_of_a_wave64_file_may_state_any_size(w64: bytes, size: int, tmp_path: Path) -> None:
+    """Offsets beyond 2**63 - 1 cannot be sought."""
+    damaged = w64[:56] + struct.pack("<Q", size) + w64[64:]
+    path = tmp_path / "damaged.w64"
+    path.write_bytes(damaged)
+    with path.open("rb") as file:
+        assert read_w64(file, 0, len(damaged))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.harness.recordings import wav_bytes
@@ -26,7 +27,7 @@ from wholetrack_training.publishing.calibrated_facts import calibrated_facts
 from wholetrack_training.publishing.judged_bundles import judged_bundles
 from wholetrack_training.publishing.two_tower_facts import trained_on
 from wholetrack_training.publishing.two_towers import TwoTowerFacts, is_published_from, publish_two_towers
-from wholetrack_training.systems.checkpoints import new_network, save_network
+from wholetrack_training.systems.checkpoints import load_network, new_network, save_network
 from wholetrack_training.systems.tag_kinds import KINDS, published_tags
 from wholetrack_training.systems.taxonomy import AUDIOSET, GENRES, GTZAN, UNVERIFIED
 
@@ -86,6 +87,22 @@ def test_the_bundle_is_served(models: Path, tmp_path: Path) -> None:
     assert found.embedding is not None
     assert found.embedding.track is not None
     assert np.linalg.norm(found.embedding.track) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_published_graph_computes_what_the_network_does(models: Path, checkpoint: Path) -> None:
+    session = onnxruntime.InferenceSession(load_bundles(models)["two"].onnx, providers=["CPUExecutionProvider"])
+    network = PublishedTwoTowers(load_network(checkpoint), FACTS.bias, FACTS.known, flattest=FACTS.flattest)
+    for n_windows in (1, 5):
+        rng = np.random.default_rng(n_windows)
+        windows = {
+            "spectrum": rng.random((n_windows, 39, 128), dtype=np.float32),
+            "music": rng.random((n_windows, 288, 112), dtype=np.float32),
+        }
+        with torch.inference_mode():
+            expected = network(*(torch.from_numpy(window) for window in windows.values()))
+        found = session.run(["scores", "tags", "embedding"], windows)
+        for output, reference in zip(found, expected, strict=True):
+            np.testing.assert_allclose(output, reference.numpy(), atol=1e-4)
 
 
 def test_the_card_names_what_the_network_started_from_and_what_taught_it(models: Path) -> None:

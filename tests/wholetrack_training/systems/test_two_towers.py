@@ -1,9 +1,7 @@
-"""wholetrack-crnn 2: export with two inputs, and the parts of a score."""
+"""The layers of wholetrack-crnn 2, and the parts of a score."""
 
 from __future__ import annotations
 
-import numpy as np
-import onnxruntime
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[train]'")
@@ -11,7 +9,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 import torch
 
 from wholetrack.features.logmel import LogMel
-from wholetrack_training.export.to_onnx import export_onnx_graph
+from wholetrack_training.systems.checkpoints import new_network
 from wholetrack_training.systems.mobilenet import MusicTrunk, SqueezeExciteBySecond, TrunkShape
 from wholetrack_training.systems.taxonomy import (
     AUDIOSET,
@@ -28,43 +26,12 @@ from wholetrack_training.systems.two_towers import (
     AUDIO,
     MUSIC_FEATURES,
     MUSIC_FRAMES,
-    JointHead,
-    JointShape,
-    TaggerHead,
     TowerOutputs,
-    TwoTowerCrnn,
 )
 
 pytestmark = pytest.mark.torch
 
 TAGS = tuple(dict.fromkeys(tag for tags in AUDIOSET.values() for tag in tags))
-
-
-def new_network() -> TwoTowerCrnn:
-    torch.manual_seed(0)
-    return TwoTowerCrnn(JointHead(JointShape(), TaggerHead(32, len(TAGS)), TagMap(TAGS))).eval()
-
-
-def test_the_exported_graph_has_two_inputs_and_three_outputs() -> None:
-    network = new_network()
-    content = export_onnx_graph(
-        network,
-        inputs={"spectrum": (39, 128), "music": (MUSIC_FRAMES, 112)},
-        outputs=["scores", "tags", "embedding"],
-    )
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    for n_windows in (1, 5):
-        rng = np.random.default_rng(n_windows)
-        windows = {
-            "spectrum": rng.random((n_windows, 39, 128), dtype=np.float32),
-            "music": rng.random((n_windows, MUSIC_FRAMES, 112), dtype=np.float32),
-        }
-        with torch.inference_mode():
-            expected = network(*(torch.from_numpy(window) for window in windows.values()))
-        found = session.run(["scores", "tags", "embedding"], windows)
-        assert [output.shape[1] for output in found] == [len(GENRES), len(TAGS), expected[2].shape[1]]
-        for output, reference in zip(found, expected, strict=True):
-            np.testing.assert_allclose(output, reference.numpy(), atol=1e-4)
 
 
 def test_a_hop_of_one_second_is_a_whole_number_of_steps_of_the_trunk() -> None:
@@ -137,7 +104,8 @@ def test_the_map_gives_the_strongest_tag_in_deviations() -> None:
 
 
 def test_a_score_is_the_sum_of_its_parts() -> None:
-    network = new_network()
+    torch.manual_seed(0)
+    network = new_network(TAGS).eval()
     head = network.head
     head.bias[GENRES.index("folk")] = 7.0
     rng = torch.Generator().manual_seed(1)
