@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,8 +18,11 @@ pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.
 
 import torch
 
-from wholetrack_training.errors import RecipeError
+from wholetrack_training.data.splits import Protocol, all_tracks
+from wholetrack_training.data.tracks import Track, TrackSet
+from wholetrack_training.errors import DifferentRunError, RecipeError
 from wholetrack_training.fitting.bundle_teacher import BundleTeacher
+from wholetrack_training.fitting.runs import Run, RunSpec
 from wholetrack_training.systems.recipe import Source
 from wholetrack_training.systems.registry import SYSTEMS
 
@@ -57,3 +62,30 @@ def test_a_teacher_of_something_else_is_refused(bundle: Bundle) -> None:
     ):
         with pytest.raises(RecipeError, match=f"different {what}"):
             BundleTeacher(bundle, recipe, labels=genres, test=())
+
+
+def test_a_run_with_a_teacher_is_another_run(bundle: Bundle, tmp_path: Path) -> None:
+    labels = bundle.card.labels
+    recipe = RECIPE.changed(
+        {
+            "shape.channels": (4, 4, 4, 4, 4),
+            "shape.hidden": 4,
+            "schedule.epochs": 1,
+            "schedule.distillation": 0.5,
+            "speech": False,
+        }
+    )
+    rng = np.random.default_rng(0)
+    tracks = TrackSet(
+        labels,
+        tuple(Track(name=f"{i}", genre=i % 10, frames=rng.normal(-40, 9, (90, 128)).astype("f4")) for i in range(10)),
+    )
+    teacher = BundleTeacher(bundle, recipe, labels=labels, test=())
+    spec = RunSpec("noise", Protocol.ALL, 1, 0, labels, all_tracks(tracks), (teacher.sha256,))
+    run = Run(tmp_path / "run")
+    run.fit(tracks, spec, recipe, published=[teacher])
+    assert run.spec().taught_by == (bundle.card.sha256,)
+    # Continued with the same teacher, and refused without.
+    run.fit(tracks, spec, recipe, published=[teacher])
+    with pytest.raises(DifferentRunError):
+        run.fit(tracks, spec, recipe)

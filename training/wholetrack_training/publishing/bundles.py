@@ -96,6 +96,7 @@ def publish(
             "validation_tracks": len(spec.split.validation),
             "never_seen": list(spec.split.test),
             **({"teachers": recipe.schedule.teachers} if recipe.schedule.teachers else {}),
+            **({"taught_by": list(spec.taught_by)} if spec.taught_by else {}),
             **{name: training[name] for name in ("epochs", "best_epoch", "minutes")},
         },
         metrics={
