@@ -28,7 +28,7 @@ setup-training: $(VENV)/.training ## Also install what training needs (PyTorch)
 serve: setup ## Serve on 127.0.0.1:8000
 	$(BIN)/wholetrack serve
 
-test: lint types imports docs unit audit ## Run all checks: style, types, import contracts, generated files, tests, vulnerabilities
+test: lint types imports docs unit browser audit ## Run all checks: style, types, import contracts, generated files, tests, vulnerabilities
 
 lint: $(VENV)/.test ## Check style and docstrings
 	$(BIN)/ruff check .
@@ -44,8 +44,8 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 	$(BIN)/python docs/model_bundle.py --check
 	$(BIN)/python docker/env_example.py --check
 
-# Tests that need the whole machine run alone, and last. Those in LONG and BROWSER have targets of their own. The others
-# run in two processes.
+# Tests that need the whole machine run alone, and last. Those in LONG and BROWSER have targets of their own; the latter
+# need a process of their own, because Playwright keeps an event loop running. The others run in two processes.
 ALONE := tests/chaos tests/e2e/test_attacks.py
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
@@ -63,7 +63,7 @@ page/node_modules/.package-lock.json: page/package.json page/package-lock.json
 	cd page && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 
-browser: $(VENV)/.test page/node_modules/.package-lock.json ## Test the page in Chromium (needs Chromium and Node 20; about 3 minutes)
+browser: $(VENV)/.test ## Test the page in Chromium (about 2 minutes; skipped without Chromium); saves build/screenshots
 	$(BIN)/python -m pytest $(BROWSER)
 
 memory: $(VENV)/.test ## Decode 32 files with a huge index at once in a control group of 2 GiB (as root; about 4 minutes)
@@ -161,7 +161,7 @@ containers: $(VENV)/.test $(VENV)/.containers ## Build, run and attack the image
 	docker info >/dev/null
 	WHOLETRACK_CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
-attacks: $(VENV)/.test ## Attack the connections of the service, and measure health probes (about 6 minutes); writes docs/reliability
+attacks: $(VENV)/.test ## Attack the connections of the service, and measure health probes (about 9 minutes); writes docs/reliability
 	$(BIN)/python -m bench.attacks --record
 
 reliability: $(VENV)/.test ## Write docs/RELIABILITY.md from the records of fuzz, chaos, soak and attacks

@@ -174,6 +174,11 @@ def _attacks(record: Record) -> Iterable[str]:
         "*costly headers* header fields and URLs that take long to process. *Silent connections* keeps opening "
         "connections without sending anything, and *slow readers* reads large responses a few bytes at a time."
     )
+    if "tiny messages" in attacks:
+        yield from paragraph(
+            "Over WebSockets, *tiny messages* sends audio in messages of one sample, *silent WebSockets* nothing, "
+            "and *ignored events* sends audio as fast as the service takes it and reads nothing."
+        )
 
 
 def _limits() -> Iterable[str]:

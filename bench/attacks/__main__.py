@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.attacks.kinds import ATTACKS, Target
+from bench.attacks.connections import Target
+from bench.attacks.kinds import ATTACKS
 from bench.attacks.probes import Probes, probe_all
 from bench.attacks.running import running_attack
 from tests.harness.ports import free_port
@@ -69,8 +70,8 @@ def main() -> None:
         folder, settings = Path(name), probe_settings()
         recording = folder / "recording.m4a"
         make_recording(recording, seconds=3600)
-        with running_server(folder, cache_mb=64, **settings) as server:
-            # Slow readers are meant to wait for their responses, not for the processor.
+        # Slow readers are meant to wait for their responses, not for the processor.
+        with running_server(folder, cache_mb=64, max_wait_s=3600, **settings) as server:
             server.post(recording, hop_s=0.54).raise_for_status()
             host, port = server.url.removeprefix("http://").split(":")
             target = Target(host, int(port), recording)

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import selectors
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from bench.attacks.connections import Target, hold_connections
+from bench.attacks.live import hold_silent_websockets, ignore_events, send_tiny_messages
 from bench.attacks.tally import Tally
 
 _CHUNKS = b"1\r\nA\r\n" * 10_000
 _SLICE_BYTES = 1 << 18
 _SLOW_READ_BYTES = 512
 _SLOW_READ_PAUSE_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is attacked.
-
-    Attributes:
-        host: Address of the service.
-        port: Its port.
-        recording: A recording whose prediction is a large response.
-    """
-
-    host: str
-    port: int
-    recording: Path
-
-    def connect(self, *, receive_buffer_bytes: int | None = None) -> socket.socket:
-        """Open a connection."""
-        connection = socket.socket()
-        if receive_buffer_bytes:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        connection.settimeout(10)
-        connection.connect((self.host, self.port))
-        return connection
 
 
 Client = Callable[[Target, float, Tally], None]
@@ -114,23 +89,9 @@ def send_costly_headers(target: Target, end: float, tally: Tally) -> None:
                 tally.count_response(response)
 
 
-def hold_silent_connections(target: Target, end: float, tally: Tally, *, n_connections: int = 1500) -> None:
+def hold_silent_connections(target: Target, end: float, tally: Tally) -> None:
     """Open connections that send nothing, and open new ones when they are closed."""
-    with selectors.DefaultSelector() as held:
-        while time.monotonic() < end:
-            with suppress(OSError):
-                while len(held.get_map()) < n_connections and time.monotonic() < end:
-                    connection = target.connect()
-                    connection.settimeout(0)
-                    held.register(connection, selectors.EVENT_READ)
-                    tally.connections += 1
-            for key, _ in held.select(0.05):
-                connection = held.unregister(key.fileobj).fileobj  # type: ignore[assignment]
-                with connection, suppress(OSError):
-                    if response := connection.recv(1 << 16):
-                        tally.count_response(response)
-        for key in list(held.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+    hold_connections(target, end, tally)
 
 
 def read_slowly(target: Target, end: float, tally: Tally) -> None:
@@ -152,6 +113,9 @@ ATTACKS: Mapping[str, Attack] = {
     "costly headers": Attack(send_costly_headers, 16),
     "silent connections": Attack(hold_silent_connections, 1),
     "slow readers": Attack(read_slowly, 16),
+    "tiny messages": Attack(send_tiny_messages, 16),
+    "silent WebSockets": Attack(hold_silent_websockets, 1),
+    "ignored events": Attack(ignore_events, 16),
 }
 """All attacks, by name."""
 

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
-from bench.attacks.kinds import ATTACKS, Client, Target
+from bench.attacks.connections import Target
+from bench.attacks.kinds import ATTACKS, Client
 from bench.attacks.tally import Tally
 
 _PROCESSES = multiprocessing.get_context("spawn")

@@ -14,7 +14,7 @@ class Tally:
     Attributes:
         connections: Connections opened.
         sent_bytes: Bytes sent.
-        responses: Number of responses by status.
+        responses: Number of responses by status, and of WebSockets by the code with which the service closed them.
     """
 
     connections: int = 0

@@ -38,6 +38,12 @@ export function save(content: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+/** Move the focus to another element if the one that has it is no longer shown. Browsers would move it to the top of the page. */
+export function keepFocus(fallback: HTMLElement): void {
+  const focused = document.activeElement;
+  if (focused && focused !== document.body && !focused.getClientRects().length) fallback.focus({ preventScroll: true });
+}
+
 let statusTimer = 0;
 
 /** Tell screen readers what happened. */

@@ -6,12 +6,12 @@ import "@fontsource/instrument-serif/latin-400.css";
 import "@fontsource/instrument-serif/latin-400-italic.css";
 import "./style.css";
 import * as api from "./api";
-import { announce, byId, clock, element, percent, save } from "./dom";
+import { announce, byId, clock, element, keepFocus, percent, save } from "./dom";
 import { csv, picture } from "./files";
-import { Recording, whyNot, type Source } from "./record";
+import { Recording, whyNot, whyRefused, type Source } from "./record";
 import { Results } from "./results";
 import { drawRibbon } from "./ribbon";
-import { failure, verdict } from "./sentences";
+import { CANCELLED, failure, verdict } from "./sentences";
 import { fromFragment, toFragment } from "./share";
 import { drawStrip } from "./strip";
 import type { ModelSummary, Prediction, Track } from "./types";
@@ -19,7 +19,7 @@ import type { ModelSummary, Prediction, Track } from "./types";
 const tracks: Track[] = [];
 const results = new Results();
 let selected: Track | null = null;
-let running: { track: Track; cancel: () => void } | null = null;
+let running: { track: Track; stop: () => void } | null = null;
 let models: ModelSummary[] = [];
 let nextId = 1;
 let recording: Recording | null = null;
@@ -43,6 +43,8 @@ function add(files: Iterable<File>): void {
 
 function select(track: Track): void {
   selected = track;
+  if (track.model) byId<HTMLSelectElement>("model").value = track.model;
+  byId<HTMLSelectElement>("hop").value = track.hop;
   results.show(track);
   render();
 }
@@ -53,7 +55,7 @@ function next(): void {
   if (!track?.file) return;
   reset(track);
   track.state = "uploading";
-  const cancel = api.predict(track.file, track.model, track.hop, genreCount(track.model), {
+  const stop = api.predict(track.file, track.model, track.hop, genreCount(track.model), {
     sent: (part) => { track.sent = part; if (part >= 1) track.state = "working"; changed(track); },
     event: (event) => receive(track, event),
     failed: (problem, retryAfterS) => {
@@ -65,7 +67,7 @@ function next(): void {
       end(track, () => { track.state = "failed"; track.problem = failure(problem); announce(`${track.name}: ${track.problem.sentence}`); });
     },
   });
-  running = { track, cancel };
+  running = { track, stop };
   changed(track);
 }
 
@@ -92,6 +94,18 @@ function retry(track: Track): void {
   track.state = "waiting";
   changed(track);
   next();
+}
+
+/** Stop sending or predicting a recording, or take it out of the queue. */
+function cancel(track: Track): void {
+  const finish = () => { track.state = "failed"; track.problem = CANCELLED; announce(`${track.name}: cancelled`); };
+  if (running?.track === track) {
+    running.stop();
+    end(track, finish);
+  } else if (track.state === "waiting") {
+    finish();
+    changed(track);
+  }
 }
 
 function receive(track: Track, { event, data }: api.LiveEvent): void {
@@ -167,6 +181,9 @@ function render(): void {
     document.body.classList.toggle("started", selected !== null);
     const list = byId("cards");
     for (const track of tracks) card(track, list);
+    for (const id of ["record-more", "record-tab-more"]) byId(id).hidden = recording !== null || (id === "record-tab-more" && noTab);
+    byId("cancel").hidden = !selected || !(selected.state === "waiting" || running?.track === selected);
+    keepFocus(byId(selected?.state === "recording" ? "stop-button" : "verdict"));
   });
 }
 
@@ -186,7 +203,10 @@ function card(track: Track, list: HTMLElement): void {
   const state = button.querySelector(".card-state") as HTMLElement;
   const text = stateText(track);
   if (state.textContent !== text) state.textContent = text;
-  (item.lastElementChild as HTMLElement).hidden = !(track.problem?.retry && track.file && track !== selected);
+  const again = item.lastElementChild as HTMLElement;
+  const offered = Boolean(track.problem?.retry && track.file && track !== selected);
+  if (!offered && document.activeElement === again) button.focus();
+  again.hidden = !offered;
   drawStrip(button.querySelector("canvas") as HTMLCanvasElement, track);
 }
 
@@ -243,8 +263,8 @@ async function startRecording(source: Source): Promise<void> {
       },
       lost: () => retry(track),
     });
-  } catch {
-    showNote(source === "tab" ? "The browser shared no sound. Choose a tab, and allow its audio." : "The browser did not allow this page to use the microphone.");
+  } catch (error) {
+    showNote(whyRefused(source, error));
     return;
   }
   tracks.push(track);
@@ -280,20 +300,26 @@ function showLiveNote(text: string): void {
 }
 
 function showNote(text: string): void {
-  const note = byId("record-note");
-  note.textContent = text;
-  note.hidden = !text;
-  if (text && selected) announce(text);
+  for (const note of [byId("record-note"), byId("queue-note")]) {
+    note.textContent = text;
+    note.hidden = !text;
+  }
+  if (text) announce(text);
 }
 
+// Phones cannot record tabs. Without a secure context, the page says why when the button is used.
+const noTab = isSecureContext && Boolean(whyNot("tab")) && !whyNot("microphone");
+byId("record-tab").hidden = noTab;
 byId("record").addEventListener("click", () => void startRecording("microphone"));
 byId("record-tab").addEventListener("click", () => void startRecording("tab"));
 byId("record-more").addEventListener("click", () => void startRecording("microphone"));
+byId("record-tab-more").addEventListener("click", () => void startRecording("tab"));
 byId("stop-button").addEventListener("click", () => recording?.stop());
 addEventListener("pagehide", () => recording?.stop());
 
 // The result
 
+byId("cancel").addEventListener("click", () => selected && cancel(selected));
 byId("retry").addEventListener("click", () => selected && retry(selected));
 byId("again").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -17,6 +17,18 @@ export function whyNot(source: Source): string {
   return media?.getUserMedia && "AudioWorkletNode" in window ? "" : "This browser cannot record.";
 }
 
+class NoSound extends Error {}
+
+/** Say in a sentence why a recording did not begin. */
+export function whyRefused(source: Source, error: unknown): string {
+  const refused = error instanceof DOMException && error.name === "NotAllowedError";
+  if (error instanceof NoSound) return "Nothing is recorded, because no sound was shared. Choose a tab, and share its audio, too.";
+  if (source === "tab") return refused ? "Nothing is recorded, because no tab was shared." : "The browser could not record that tab.";
+  if (refused) return "The browser did not allow this page to use the microphone. Allow it in the settings of this site.";
+  if (error instanceof DOMException && error.name === "NotFoundError") return "There is no microphone.";
+  return "The microphone could not be opened. Perhaps another program is using it.";
+}
+
 export interface Listener {
   /** There is more audio: its duration so far, and the peaks of what was added. */
   audio(durationS: number, peaks: number[]): void;
@@ -55,7 +67,7 @@ export class Recording {
       : navigator.mediaDevices.getUserMedia({ audio }));
     if (!stream.getAudioTracks().length) {
       for (const track of stream.getTracks()) track.stop();
-      throw new Error("no sound");
+      throw new NoSound();
     }
     const context = new AudioContext();
     const worklet = document.querySelector<HTMLMetaElement>('meta[name="recorder"]')?.content ?? "";

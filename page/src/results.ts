@@ -1,7 +1,7 @@
 /** The result of the selected recording: verdict, timeline, genres, sections. */
 
 import { colourOf } from "./colours";
-import { byId, clock, element, percent } from "./dom";
+import { byId, clock, element, keepFocus, percent } from "./dom";
 import { agreement, confidence, sentence, verdict } from "./sentences";
 import { byMean, Timeline } from "./timeline";
 import type { Prediction, Ranked, Track } from "./types";
@@ -60,15 +60,19 @@ export class Results {
     byId("result").dataset.state = track.state;
     byId("result").setAttribute("aria-busy", String(track.state === "uploading" || track.state === "working"));
     byId("figure").hidden = !track.info || (track.state === "failed" && !track.starts.length);
+    byId("sections").hidden = track.state === "recording";
     byId("failure").hidden = !track.problem;
+    byId("sentence").hidden = Boolean(track.problem);
     byId("failure-text").textContent = track.problem?.sentence ?? "";
     byId("stop").hidden = track.state !== "recording";
     byId("retry").hidden = !(track.problem?.retry && track.file);
-    byId("details").hidden = !track.starts.length || track.state === "failed";
-    byId("tools").hidden = !track.result && track.state !== "failed";
-    for (const id of ["save-json", "save-csv", "save-png", "share"]) byId<HTMLButtonElement>(id).disabled = !track.result;
-    byId("again").hidden = !track.file;
+    byId("details").hidden = !track.starts.length || track.state === "failed" || track.result?.prediction.summed_score.genre === null;
+    byId("saves").hidden = !track.result;
+    byId("again").hidden = !track.file || !(track.result || (track.problem && !track.problem.final));
+    byId("tools").hidden = byId("saves").hidden && byId("again").hidden;
+    byId("hint").hidden = byId("figure").hidden || track.state === "recording";
     this.showVerdict(track);
+    byId("sentence").textContent = track.result ? sentence(track.result) : soFar(track);
     if (track.info) this.timeline.update();
     byId<HTMLInputElement>("position").max = String(track.durationS);
     this.showTime(this.timeline.playable ? this.timeline.time : Number(byId<HTMLInputElement>("position").value));
@@ -78,6 +82,7 @@ export class Results {
       this.showResult(track.result);
     }
     this.showReading();
+    keepFocus(byId(track.state === "recording" ? "stop-button" : "verdict"));
   }
 
   private showVerdict(track: Track): void {
@@ -90,7 +95,6 @@ export class Results {
     if (said.genre && track.info) genre.style.textDecorationColor = colourOf(track.info.labels.indexOf(said.genre));
     headline.replaceChildren(said.before, ...(said.genre ? [genre] : []), said.after);
     headline.classList.toggle("pending", !track.result);
-    byId("sentence").textContent = track.result ? sentence(track.result) : "";
   }
 
   /** The genres by summed score and by votes; while the recording is classified, of the windows so far. */
@@ -129,7 +133,7 @@ export class Results {
   private showResult(result: Prediction | null): void {
     byId("facts").replaceChildren();
     byId("parts").replaceChildren();
-    byId("tags").hidden = true;
+    byId("tags-box").hidden = true;
     byId("figure-caption").textContent = result ? `Genres over ${clock(result.track.duration_s)}. ${sentence(result)}` : "Genres over time, as the recording is classified.";
     if (!result) return;
     const { track, model } = result;
@@ -137,7 +141,9 @@ export class Results {
       ["Confidence", confidence(result)],
       ["Score and votes", agreement(result)],
       ["Length", clock(track.duration_s)],
-      ["Windows", `${result.windows.count}, ${model.window_s} s long, every ${model.hop_s} s`],
+      ["Windows", model.step_s
+        ? `${result.windows.count} steps of ${Math.round(model.step_s * 100) / 100} s, in windows of ${model.window_s} s`
+        : `${result.windows.count}, ${model.window_s} s long, every ${model.hop_s} s`],
       ["Model", `${model.name} ${model.version}`],
     ];
     if (track.codec) facts.push(["File", `${track.codec}, ${track.sample_rate_hz / 1000} kHz, ${["", "mono", "stereo"][track.channels] ?? `${track.channels} channels`}`]);
@@ -152,7 +158,7 @@ export class Results {
     }));
     // Tags of the kind "other" say how the model works, not what the recording sounds like.
     const tags = (result.tags?.track ?? []).filter((tag) => tag.probability >= 0.3 && tag.kind !== "other");
-    byId("tags").hidden = !tags.length;
+    byId("tags-box").hidden = !tags.length;
     byId("tags").replaceChildren(...tags.map((tag) => tag.unverified
       ? element("li", { class: "unverified", title: "Not verified: there were too few recordings to judge this tag by." }, `${tag.tag}?`)
       : element("li", {}, `${tag.tag} ${percent(tag.probability)}`)));
@@ -162,7 +168,7 @@ export class Results {
     const duration = this.track?.durationS ?? 0;
     byId("clock").textContent = `${clock(time)} / ${clock(duration)}`;
     const position = byId<HTMLInputElement>("position");
-    if (document.activeElement !== position || !this.timeline.audio.paused) position.value = String(time);
+    position.value = String(time);
     this.showReading();
     position.setAttribute("aria-valuetext", `${clock(time)} of ${clock(duration)}${this.reading(this.timeline.windowAt(time))}`);
   }
@@ -185,6 +191,12 @@ export class Results {
     const best = row.map((p, label) => [p, label] as const).sort((a, b) => b[0] - a[0]).slice(0, READING).filter(([p]) => p >= 0.05);
     return best.map(([p, label]) => `, ${track.info?.labels[label]} ${percent(p)}`).join("");
   }
+}
+
+/** The genres that lead while the recording is classified. */
+function soFar(track: Track): string {
+  const leading = track.starts.length ? rankedSoFar(track).slice(0, READING).filter((row) => row.score >= 0.05) : [];
+  return leading.length ? `So far ${leading.map((row) => `${row.genre} ${percent(row.score)}`).join(", ")}.` : "";
 }
 
 function waiting(track: Track): string {

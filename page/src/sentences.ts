@@ -20,16 +20,17 @@ export function verdict(result: Prediction): Verdict {
 
 /** What the headline leaves out: other genres and when they occur, and whether the model knows such music. */
 export function sentence(result: Prediction): string {
-  const { summed_score: summed, in_domain: inDomain } = result.prediction;
+  const { summed_score: summed, majority_vote: voted, in_domain: inDomain } = result.prediction;
   if (summed.genre === null) return "This recording has no sound, so it has no genre.";
   const passages = otherPassages(result);
   const parts = passages.slice(0, MAX_PASSAGES).map((s) => `${s.genre} from ${clock(s.start_s)} to ${clock(s.end_s)}`);
-  if (passages.length > MAX_PASSAGES) parts.push(`${passages.length - MAX_PASSAGES} more passages`);
+  const more = passages.length - MAX_PASSAGES;
+  if (more > 0) parts.push(more === 1 ? "one more passage" : `${more} more passages`);
   const list = parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}` : parts[0];
   const sentences = [];
   if (inDomain === false) sentences.push("This is not like anything the model knows, so the genre may mean nothing.");
   if (list) sentences.push(`${list[0]?.toUpperCase()}${list.slice(1)}.`);
-  else if (inDomain !== false) sentences.push(`The same genre leads from beginning to end.`);
+  else if (inDomain !== false && voted.genre === summed.genre) sentences.push(`It leads in ${percent(voted.share)} of the windows.`);
   return sentences.join(" ");
 }
 
@@ -50,7 +51,7 @@ export function confidence(result: Prediction): string {
 export function agreement(result: Prediction): string {
   const { summed_score: summed, majority_vote: voted, agreement: agree } = result.prediction;
   if (summed.genre === null) return "–";
-  return agree ? `Both say ${summed.genre}` : `Score says ${summed.genre}, votes say ${voted.genre}`;
+  return agree ? `Both lead to ${summed.genre}` : `The score leads to ${summed.genre}, the votes to ${voted.genre}`;
 }
 
 const SENTENCES: Record<string, [string, boolean]> = {
@@ -61,9 +62,9 @@ const SENTENCES: Record<string, [string, boolean]> = {
   request_too_slow: ["The connection is too slow for this file. Try again on a better one, or send a smaller file such as an mp3.", true],
   upload_too_large: ["This file is too big for the service. Export it as mp3, ogg or flac and try again.", false],
   audio_too_long: ["This recording is too long for the service. Cut it into shorter parts.", false],
-  unsupported_media: ["This file is not a recording, or of a kind the service cannot open. wav, flac, mp3, ogg, m4a and aiff all work.", false],
+  unsupported_media: ["This file is not a recording, or it is of a kind that the service cannot open. Send wav, flac, mp3, ogg, m4a or aiff.", false],
   unknown_host: ["The service does not know this address. Open it under the address that its operator gave you.", false],
-  undecodable_audio: ["This file is damaged or incomplete and cannot be opened. Export it again and retry.", false],
+  undecodable_audio: ["This file is damaged or incomplete and cannot be opened. Export it again.", false],
   no_audio_stream: ["There is no sound in this file. It may be a video without an audio track.", false],
   empty_audio: ["This recording is empty: it lasts no time at all.", false],
   invalid_parameter: ["This model cannot work with that setting. Choose another spacing between windows.", false],
@@ -76,10 +77,17 @@ const SENTENCES: Record<string, [string, boolean]> = {
   deadline_exceeded: ["This took longer than the service allows. Try again when it is less busy, or send a shorter recording.", true],
 };
 
+/** Errors that every model reports for the same file. */
+const ABOUT_THE_FILE = new Set([
+  "upload_too_large", "audio_too_long", "unsupported_media", "undecodable_audio", "no_audio_stream", "empty_audio",
+]);
+
+export const CANCELLED: Failure = { sentence: "You have cancelled this recording.", retry: true, final: false, code: "cancelled" };
+
 /** Describe an error for someone who makes music. */
 export function failure(problem: Problem | null): Failure {
-  if (!problem) return { sentence: "The connection was lost before the result arrived. Your recording is still here.", retry: true, code: "connection" };
+  if (!problem) return { sentence: "The connection was lost before the result arrived. Your recording is still here.", retry: true, final: false, code: "connection" };
   const [text, retry] = SENTENCES[problem.code] ?? [problem.detail, true];
   const report = problem.code === "internal_error" && problem.request_id ? ` Its number is ${problem.request_id}.` : "";
-  return { sentence: text + report, retry, code: problem.code };
+  return { sentence: text + report, retry, final: ABOUT_THE_FILE.has(problem.code), code: problem.code };
 }

@@ -2,6 +2,7 @@
 
 import { colourOf, css } from "./colours";
 import type { Track } from "./types";
+import { windowLength } from "./types";
 
 export function drawStrip(canvas: HTMLCanvasElement, track: Track): void {
   const draw = canvas.getContext("2d") as CanvasRenderingContext2D;
@@ -16,10 +17,14 @@ export function drawStrip(canvas: HTMLCanvasElement, track: Track): void {
   if (!track.durationS || !track.info) return;
   const scale = width / track.durationS;
   const step = track.info.step_s ?? track.info.hop_s;
+  // As in the timeline, each window stands for the time around its centre, and the first and the last for the ends.
+  const margin = (windowLength(track.info) - step) / 2;
   track.starts.forEach((start, i) => {
     if (track.silent.has(i)) return;
     const row = track.probabilities[i] ?? [];
+    const from = i ? start + margin : 0;
+    const to = track.result && i === track.starts.length - 1 ? track.durationS : start + margin + step;
     draw.fillStyle = colourOf(row.indexOf(Math.max(...row)));
-    draw.fillRect(start * scale, 0, step * scale + 1, height);
+    draw.fillRect(from * scale, 0, (to - from) * scale + 1, height);
   });
 }

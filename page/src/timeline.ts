@@ -221,8 +221,26 @@ export class Timeline {
         { show: false },
       ],
       series: [{}, ...series],
-      hooks: { draw: [(u) => this.drawNames(u)] },
+      hooks: { draw: [(u) => { this.coverSilence(u); this.drawNames(u); }] },
     };
+  }
+
+  /** Show nothing where the recording is silent: there, all genres are equally likely. */
+  private coverSilence(u: uPlot): void {
+    const xs = u.data[0] as number[];
+    u.ctx.fillStyle = css("--paper");
+    for (let point = 0; point < xs.length; point++) {
+      if (!this.isSilent(point)) continue;
+      const from = u.valToPos(((xs[point - 1] ?? xs[0] as number) + (xs[point] as number)) / 2, "x", true);
+      const to = u.valToPos(((xs[point + 1] ?? xs[point] as number) + (xs[point] as number)) / 2, "x", true);
+      u.ctx.fillRect(from - 1, u.bbox.top, to - from + 2, u.bbox.height);
+    }
+  }
+
+  /** Whether the window of a point of the areas is silent. The first window has two points, and so has the last one of a result. */
+  private isSilent(point: number): boolean {
+    const n = this.track?.starts.length ?? 0;
+    return Boolean(this.track?.silent.has(Math.min(Math.max(point - 1, 0), n - 1)));
   }
 
   /** Write the name of each genre where its area is highest, if there is space. */
@@ -246,7 +264,7 @@ export class Timeline {
       // The highest place at which the name fits into the area over all of its width.
       for (let point = 0; point < xs.length; point += Math.max(1, Math.floor(xs.length / 200))) {
         const x = u.valToPos(xs[point] as number, "x", true);
-        if (x - half < u.bbox.left || x + half > Math.min(end, u.bbox.left + u.bbox.width)) continue;
+        if (this.isSilent(point) || x - half < u.bbox.left || x + half > Math.min(end, u.bbox.left + u.bbox.width)) continue;
         let [low, high] = [0, 1];
         for (let near = point; near >= 0 && u.valToPos(xs[near] as number, "x", true) >= x - half; near--)
           [low, high] = [Math.max(low, edge(rank - 1, near)), Math.min(high, edge(rank, near))];

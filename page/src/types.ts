@@ -46,6 +46,7 @@ export interface Track {
   shared: boolean;
 }
 
-export interface Failure { sentence: string; retry: boolean; code: string }
+/** Why a recording was not predicted; `final` if no other model or setting would help. */
+export interface Failure { sentence: string; retry: boolean; final: boolean; code: string }
 
 export const windowLength = (info: ModelInfo): number => info.step_s ?? info.window_s;

@@ -31,8 +31,13 @@ def wait_for_result(page: Page) -> None:
     """Wait until the selected recording is predicted, and its timeline is drawn."""
     expect(page.locator("#result")).to_have_attribute("data-state", "done", timeout=60_000)
     expect(page.locator("#areas canvas")).to_be_visible()
+    wait_for_drawing(page)
+
+
+def wait_for_drawing(page: Page) -> None:
+    """Wait until what has changed on the page is drawn, which takes up to two frames."""
     page.evaluate("document.fonts.ready")
-    page.wait_for_timeout(200)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def states(page: Page) -> Sequence[str | None]:

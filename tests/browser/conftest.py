@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
@@ -17,6 +19,9 @@ from tests.harness.recordings import wav_bytes
 from tests.harness.server import Server, running_server
 
 OpenPage = Callable[..., Page]
+
+SHARED_TAB = "A page with music"
+KEY = "alices-key-of-enough-characters"
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +38,44 @@ def playwright() -> Iterator[Playwright]:
         yield started
 
 
-def start_browser(playwright: Playwright, *arguments: str) -> Browser:
-    """Start Chromium. Containers forbid its sandbox, and it opens nothing but our own page."""
-    own = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
-    return playwright.chromium.launch(executable_path=find_chromium(), args=[*own, *arguments])
+@pytest.fixture(scope="session")
+def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service behind a path prefix."""
+    with running_server(tmp_path_factory.mktemp("prefixed"), root_path="/music") as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    started = start_browser(playwright)
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that needs the key, and predicts one recording live at a time."""
+    limits = {"max_live": 1, "client_timeout_s": 60}
+    with running_server(tmp_path_factory.mktemp("closed"), api_keys=f"alice:{KEY}", **limits) as started:
+        yield started
+
+
+def start_browser(playwright: Playwright, *arguments: str) -> Browser:
+    """Start Chromium. Containers forbid its sandbox, and it opens nothing but our own page."""
+    own = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required", "--use-fake-device-for-media-stream"]
+    # Without sound, there would be nothing to record from a tab.
+    return playwright.chromium.launch(
+        executable_path=find_chromium(), args=[*own, *arguments], ignore_default_args=["--mute-audio"]
+    )
+
+
+@pytest.fixture(scope="session")
+def browser(
+    playwright: Playwright, tmp_path_factory: pytest.TempPathFactory, tune: NDArray[np.float32]
+) -> Iterator[Browser]:
+    """A browser whose microphone receives a tune again and again, and whose user shares the tab called SHARED_TAB."""
+    path = tmp_path_factory.mktemp("microphone") / "tune.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 22050, 0, "NONE", ""))
+        file.writeframes((tune * 32767).astype("<i2").tobytes())
+    started = start_browser(
+        playwright,
+        f"--use-file-for-fake-audio-capture={path}",
+        f"--auto-select-tab-capture-source-by-title={SHARED_TAB}",
+    )
     yield started
     started.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.actions import choose, wait_for_result
+from tests.browser.actions import choose, wait_for_drawing, wait_for_result
 from tests.browser.conftest import OpenPage
 from tests.harness.paths import PROJECT
 from tests.harness.server import Server
@@ -33,7 +33,7 @@ def test_axe_finds_nothing(
     notes.write_text("no recording")
     # axe-core adds styles, which the policy of the page would refuse.
     page = open_page(server.url, color_scheme=scheme, bypass_csp=True)
-    page.wait_for_timeout(200)
+    wait_for_drawing(page)
     assert violations(page) == []
     choose(page, tune_file, notes)
     wait_for_result(page)
@@ -47,6 +47,8 @@ def test_axe_finds_nothing(
 
 def test_everything_can_be_done_with_the_keyboard(server: Server, open_page: OpenPage, tune_file: Path) -> None:
     page = open_page(server.url)
+    # Not with expect_file_chooser: a key press can overtake its message to the browser, which then opens a dialog.
+    page.on("filechooser", lambda chooser: chooser.set_files(tune_file))
 
     def tab_to(selector: str) -> None:
         for _ in range(60):
@@ -56,22 +58,25 @@ def test_everything_can_be_done_with_the_keyboard(server: Server, open_page: Ope
         pytest.fail(f"cannot reach {selector} with the Tab key")
 
     tab_to("#choose")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(tune_file)
+    page.keyboard.press("Enter")
     wait_for_result(page)
+    expect(page.locator("#verdict")).to_be_focused()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     expect(page.locator("#clock")).to_contain_text("0:02 /")
     tab_to("#position")
-    page.keyboard.press("ArrowLeft")
-    expect(page.locator("#clock")).to_contain_text("0:01 /")
-    assert "0:01 of 0:10, " in (page.get_attribute("#position", "aria-valuetext") or "")
+    for second in (1, 0):
+        page.keyboard.press("ArrowLeft")
+        expect(page.locator("#clock")).to_contain_text(f"0:0{second} /")
+        expect(page.locator("#position")).to_have_js_property("value", str(second))
+    assert "0:00 of 0:10, " in (page.get_attribute("#position", "aria-valuetext") or "")
     tab_to("#model")
     page.keyboard.press("Home")
     tab_to("#again button")
     page.keyboard.press("Enter")
     expect(page.locator("#facts")).to_contain_text("campana-crnn")
+    # The button was hidden for a moment.
+    expect(page.locator("#verdict")).to_be_focused()
     tab_to("#save-csv")
     with page.expect_download():
         page.keyboard.press("Enter")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.actions import choose, drop, point_at, states, wait_for_result
-from tests.browser.conftest import OpenPage
-from tests.harness.server import Server, running_server
+from tests.browser.actions import choose, drop, point_at, states, wait_for_drawing, wait_for_result
+from tests.browser.conftest import KEY, OpenPage
+from tests.harness.recordings import wav_bytes
+from tests.harness.server import Server
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.timing]
+
+# Of the default model. The page asks for all of them.
+N_GENRES = 16
 
 
 def percent(share: float) -> str:
@@ -29,12 +33,19 @@ def downloaded(page: Page, button: str) -> bytes:
     return Path(download.value.path()).read_bytes()
 
 
+def new_address(page: Page, old: str) -> str:
+    """Wait until the address of a page has changed, and return it."""
+    # Not page.url, which is updated only while Playwright waits for something.
+    page.wait_for_function("old => location.href !== old", arg=old)
+    return str(page.evaluate("location.href"))
+
+
 @pytest.mark.data
 def test_a_dropped_recording_is_shown_with_the_values_of_the_api(
     server: Server, open_page: OpenPage, music: Path, screenshots: Path
 ) -> None:
     file = music / "audio" / "full" / "hungarian-dance-5.ogg"
-    expected = server.post(file, top_k=10).json()
+    expected = server.post(file, top_k=N_GENRES).json()
     page = open_page(server.url)
     page.screenshot(path=screenshots / "start.png")
     drop(page, file)
@@ -92,7 +103,9 @@ def test_several_recordings_are_queued_and_a_bad_one_does_not_stop_the_others(
     assert states(page) == ["done", "failed", "done", "failed", "done"]
     page.locator(".card").nth(1).click()
     expect(page.locator("#failure-text")).to_contain_text("This file is not a recording")
+    # Neither sending it again nor another model would help.
     expect(page.locator("#retry")).to_be_hidden()
+    expect(page.locator("#tools")).to_be_hidden()
     page.screenshot(path=screenshots / "error.png")
     page.locator(".card").nth(3).click()
     expect(page.locator("#failure-text")).to_contain_text(re.compile("empty|damaged"))
@@ -114,6 +127,22 @@ def test_a_lost_connection_can_be_retried_with_one_click(
     expect(page.locator("#failure")).to_be_hidden()
 
 
+def test_a_recording_can_be_cancelled_and_the_next_one_goes_on(
+    server: Server, open_page: OpenPage, tune_file: Path
+) -> None:
+    page = open_page(server.url)
+    # The first request gets no response.
+    page.route("**/v1/predict*", lambda _: None, times=1)
+    choose(page, tune_file, tune_file, tune_file)
+    page.click("#cancel")
+    expect(page.locator("#failure-text")).to_have_text("You have cancelled this recording.")
+    expect(page.locator(".card").nth(2)).to_have_attribute("data-state", "done", timeout=60_000)
+    assert states(page) == ["failed", "done", "done"]
+    expect(page.locator("#cancel")).to_be_hidden()
+    page.click("#retry")
+    wait_for_result(page)
+
+
 def test_a_recording_that_is_not_selected_can_be_retried_beside_its_error(
     server: Server, open_page: OpenPage, tune_file: Path
 ) -> None:
@@ -128,6 +157,23 @@ def test_a_recording_that_is_not_selected_can_be_retried_beside_its_error(
     second.locator(".card-retry").click()
     expect(second.locator(".card")).to_have_attribute("data-state", "done", timeout=60_000)
     expect(second.locator(".card-retry")).to_be_hidden()
+
+
+def test_silence_has_no_genre_and_no_colour(server: Server, open_page: OpenPage, tmp_path: Path) -> None:
+    recording = tmp_path / "silence.wav"
+    recording.write_bytes(wav_bytes(np.zeros(8 * 22050, dtype=np.float32), 22050))
+    page = open_page(server.url)
+    choose(page, recording)
+    wait_for_result(page)
+    expect(page.locator("#verdict")).to_have_text("Silence")
+    expect(page.locator("#details")).to_be_hidden()
+    colours = page.evaluate(
+        "(canvas => { const { width, height } = canvas, draw = canvas.getContext('2d');"
+        "const pixels = draw.getImageData(0, 0, width, Math.floor(height * 0.85)).data;"
+        "const found = new Set(); for (let i = 0; i < pixels.length; i += 4) found.add(pixels.slice(i, i + 4).join());"
+        "return [...found]; })(document.querySelector('#areas canvas'))"
+    )
+    assert colours == ["250,248,244,255"]
 
 
 def test_a_stream_that_ends_without_a_result_is_a_lost_connection(
@@ -145,13 +191,14 @@ def test_a_stream_that_ends_without_a_result_is_a_lost_connection(
 
 
 def test_a_restart_replaces_what_was_shown(server: Server, open_page: OpenPage, tune_file: Path) -> None:
-    result = server.post(tune_file, top_k=10).json()
+    result = server.post(tune_file, top_k=N_GENRES).json()
     page = open_page(server.url)
 
     def restart(route: Route) -> None:
         model = {key: result["model"].get(key) for key in ("name", "version", "window_s", "hop_s", "step_s", "labels")}
         begin = {"model": model, "peaks_per_s": 10}
-        wrong = {"first": 0, "silent": [], "start_s": [0.0], "genre": ["jazz"], "probabilities": [[0.1] * 10]}
+        row = [1 / N_GENRES] * N_GENRES
+        wrong = {"first": 0, "silent": [], "start_s": [0.0], "genre": ["jazz"], "probabilities": [row]}
         events = [("start", begin), ("windows", wrong), ("restart", begin), ("result", result)]
         lines = [json.dumps({"event": name, "data": data}) + "\n" for name, data in events]
         route.fulfill(status=200, content_type="application/x-ndjson", body="".join(lines))
@@ -173,6 +220,14 @@ def test_another_model_and_hop_can_be_tried_with_the_same_file(
     page.click("#again button")
     expect(page.locator("#facts")).to_contain_text("hilsdorf-crnn")
     expect(page.locator("#facts")).to_contain_text("every 0.5 s")
+    # Each recording keeps its model.
+    choose(page, tune_file)
+    page.select_option("#model", "guimaraes-cnn")
+    page.locator(".card").nth(1).click()
+    expect(page.locator("#model")).to_have_value("hilsdorf-crnn")
+    expect(page.locator("#hop")).to_have_value("")
+    page.locator(".card").nth(0).click()
+    expect(page.locator("#hop")).to_have_value("0.5")
 
 
 def test_saved_tables_are_those_of_the_service(server: Server, open_page: OpenPage, tune_file: Path) -> None:
@@ -193,20 +248,17 @@ def test_a_link_shows_the_result_again_without_the_service(
     wait_for_result(page)
     verdict = page.text_content("#verdict")
     page.click("#share")
-    until(lambda: "#r=" in page.url)
-    link = page.url
+    link = new_address(page, server.url + "/")
     assert len(link.partition("#")[2]) <= 8000
     other = open_page(link)
     expect(other.locator("#verdict")).to_have_text(verdict or "")
     assert "tune.wav" not in other.inner_text("body")
     expect(other.locator("#play")).to_be_disabled()
-    other.wait_for_timeout(300)
+    wait_for_drawing(other)
     other.screenshot(path=screenshots / "link.png")
     page.check("#share-name")
     page.click("#share")
-    # Not page.url, which is updated only while Playwright waits for something.
-    page.wait_for_function("link => location.href !== link", arg=link)
-    expect(open_page(page.evaluate("location.href")).locator("#filename")).to_have_text("tune.wav")
+    expect(open_page(new_address(page, link)).locator("#filename")).to_have_text("tune.wav")
 
 
 @pytest.mark.parametrize("fragment", ["#r=", "#r=xyz", "#r=q1YqU7JSMlTSUcpTslIqSCxJTVGqBQA"])
@@ -223,28 +275,20 @@ def test_the_page_works_behind_a_path_prefix(prefixed: Server, open_page: OpenPa
     assert page.get_attribute(".top nav a", "href") == "/music/docs"
 
 
-@pytest.fixture(scope="module")
-def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("prefixed"), root_path="/music") as started:
-        yield started
-
-
 def test_a_key_is_asked_for_and_kept_for_the_session_only(
-    open_page: OpenPage, tune_file: Path, tmp_path: Path, screenshots: Path
+    closed: Server, open_page: OpenPage, tune_file: Path, screenshots: Path
 ) -> None:
-    key = "k" * 40
-    with running_server(tmp_path, api_keys=f"me:{key}") as server:
-        page = open_page(server.url)
-        expect(page.locator("#key-dialog")).to_be_visible()
-        page.screenshot(path=screenshots / "key.png")
-        page.fill("#key", "wrong" * 8)
-        page.click("#key-form .primary")
-        expect(page.locator("#key-note")).to_be_visible()
-        page.fill("#key", key)
-        page.click("#key-form .primary")
-        expect(page.locator("#model option")).not_to_have_count(0)
-        choose(page, tune_file)
-        wait_for_result(page)
-        assert page.evaluate("[Object.values(sessionStorage), localStorage.length, document.cookie]") == [[key], 0, ""]
-        assert key not in page.url
-        assert key not in server.log.read_text()
+    page = open_page(closed.url)
+    expect(page.locator("#key-dialog")).to_be_visible()
+    page.screenshot(path=screenshots / "key.png")
+    page.fill("#key", "wrong" * 8)
+    page.click("#key-form .primary")
+    expect(page.locator("#key-note")).to_be_visible()
+    page.fill("#key", KEY)
+    page.click("#key-form .primary")
+    expect(page.locator("#model option")).not_to_have_count(0)
+    choose(page, tune_file)
+    wait_for_result(page)
+    assert page.evaluate("[Object.values(sessionStorage), localStorage.length, document.cookie]") == [[KEY], 0, ""]
+    assert KEY not in page.url
+    assert KEY not in closed.log.read_text()

@@ -4,44 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, Playwright, WebSocket, expect
+from playwright.sync_api import Page, WebSocket, expect
 
 from tests.browser.actions import wait_for_result
-from tests.browser.conftest import OpenPage, pages_of, start_browser
+from tests.browser.conftest import KEY, OpenPage
 from tests.e2e.live_client import MONO, live, receive
 from tests.harness.recordings import wav_bytes
-from tests.harness.server import Server, running_server
+from tests.harness.server import Server
 
 pytestmark = [pytest.mark.browser, pytest.mark.timing]
-
-_KEY = "alices-key-of-enough-characters"
-
-
-@pytest.fixture(scope="module")
-def listening(
-    playwright: Playwright, tmp_path_factory: pytest.TempPathFactory, tune: NDArray[np.float32]
-) -> Iterator[Browser]:
-    """A browser whose microphone receives a tune again and again."""
-    path = tmp_path_factory.mktemp("microphone") / "tune.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 22050, 0, "NONE", ""))
-        file.writeframes((tune * 32767).astype("<i2").tobytes())
-    started = start_browser(playwright, f"--use-file-for-fake-audio-capture={path}")
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def open_page(listening: Browser) -> Iterator[OpenPage]:
-    yield from pages_of(listening)
 
 
 class Traffic:
@@ -109,40 +85,44 @@ def test_a_recording_is_predicted_while_it_goes_on(server: Server, open_page: Op
     )
 
 
-def test_the_key_is_sent_in_the_first_message(tmp_path: Path, open_page: OpenPage) -> None:
-    with running_server(tmp_path, api_keys=f"alice:{_KEY}") as server:
-        page = open_page(server.url, permissions=["microphone"])
-        traffic = Traffic(page)
-        page.fill("#key", _KEY)
-        page.click("#key-form button[type=submit]")
-        expect(page.locator("#model option")).not_to_have_count(0)
-        record(page, 4)
-        page.click("#stop-button")
-        wait_for_result(page)
-        assert json.loads(str(traffic.sent[0]))["key"] == _KEY
-        assert _KEY not in "".join(traffic.urls)
-        assert traffic.posts == []
+def open_with_key(open_page: OpenPage, server: Server) -> Page:
+    """Open the page of a service that needs a key, and enter that."""
+    page = open_page(server.url, permissions=["microphone"])
+    page.fill("#key", KEY)
+    page.click("#key-form button[type=submit]")
+    expect(page.locator("#model option")).not_to_have_count(0)
+    return page
 
 
-def test_a_recording_that_cannot_be_predicted_live_is_predicted_at_its_end(tmp_path: Path, open_page: OpenPage) -> None:
-    with running_server(tmp_path, max_live=1, client_timeout_s=60) as server, live(server, MONO) as other:
+def test_the_key_is_sent_in_the_first_message(closed: Server, open_page: OpenPage) -> None:
+    page = open_with_key(open_page, closed)
+    traffic = Traffic(page)
+    record(page, 3)
+    page.click("#stop-button")
+    wait_for_result(page)
+    assert json.loads(str(traffic.sent[0]))["key"] == KEY
+    assert KEY not in "".join(traffic.urls)
+    assert traffic.posts == []
+
+
+def test_a_recording_that_cannot_be_predicted_live_is_predicted_at_its_end(closed: Server, open_page: OpenPage) -> None:
+    with live(closed, MONO | {"key": KEY}) as other:
         assert receive(other)[0] == "start"
-        page = open_page(server.url, permissions=["microphone"])
+        page = open_with_key(open_page, closed)
         traffic = Traffic(page)
-        record(page, 4)
+        record(page, 3)
         expect(page.locator("#live-note")).to_contain_text("The recording goes on")
         assert traffic.names() == ["error"]
         page.click("#stop-button")
         wait_for_result(page)
-        assert [url.partition("?")[0] for url in traffic.posts] == [f"{server.url}/v1/predict"]
+        assert [url.partition("?")[0] for url in traffic.posts] == [f"{closed.url}/v1/predict"]
 
 
-def test_the_page_works_behind_a_path_prefix(tmp_path: Path, open_page: OpenPage) -> None:
-    with running_server(tmp_path, root_path="/music") as server:
-        page = open_page(f"{server.url}/music/", permissions=["microphone"])
-        traffic = Traffic(page)
-        record(page, 4)
-        page.click("#stop-button")
-        wait_for_result(page)
-        assert traffic.urls == [server.url.replace("http", "ws") + "/music/v1/live"]
-        assert traffic.posts == []
+def test_the_page_works_behind_a_path_prefix(prefixed: Server, open_page: OpenPage) -> None:
+    page = open_page(f"{prefixed.url}/music/", permissions=["microphone"])
+    traffic = Traffic(page)
+    record(page, 3)
+    page.click("#stop-button")
+    wait_for_result(page)
+    assert traffic.urls == [prefixed.url.replace("http", "ws") + "/music/v1/live"]
+    assert traffic.posts == []

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.containers.prometheus import query_prometheus
+from tests.e2e.live_client import END, MONO, live, receive, receive_all
 from tests.harness.commands import run
 from tests.harness.compose import ComposeProject, compose_project
 from tests.harness.paths import PROJECT
@@ -86,6 +87,17 @@ print(urllib.request.urlopen(request).read().decode())
 def total(scaled: ComposeProject, pattern: str) -> float:
     """Return the sum of a metric over both instances."""
     return sum(metric(scaled, index, pattern) for index in _INSTANCES)
+
+
+def busy(scaled: ComposeProject, index: int) -> bool:
+    """Return whether an instance works on exactly one track."""
+    return metric(scaled, index, "wholetrack_predictions_in_progress") == 1
+
+
+def instances(scaled: ComposeProject) -> dict[int, str]:
+    """Return the identifiers of the containers by the index of the instance."""
+    number = "com.docker.compose.container-number"
+    return {int(container["Config"]["Labels"][number]): container["Id"] for container in scaled.inspect()}
 
 
 def test_every_instance_serves_requests_with_a_key_and_no_others(scaled: ComposeProject, song: bytes) -> None:
@@ -189,24 +201,65 @@ def test_every_alert_is_tested_both_firing_and_silent(scaled: ComposeProject) ->
 def test_a_killed_instance_fails_only_its_own_requests_and_none_is_retried(
     scaled: ComposeProject, song: bytes, long_song: bytes
 ) -> None:
-    def busy(index: int) -> bool:
-        return metric(scaled, index, "wholetrack_predictions_in_progress") == 1
-
-    number = "com.docker.compose.container-number"
-    containers = {container["Config"]["Labels"][number]: container["Id"] for container in scaled.inspect()}
+    containers = instances(scaled)
     assert len(containers) == 2
     with ThreadPoolExecutor(1) as clients:
         request = clients.submit(scaled.post, long_song, windows="none")
-        until(lambda: busy(1) or busy(2), seconds=30)
-        victim, other = (1, 2) if busy(1) else (2, 1)
+        until(lambda: busy(scaled, 1) or busy(scaled, 2), seconds=30)
+        victim, other = (1, 2) if busy(scaled, 1) else (2, 1)
         before = metric(scaled, other, "wholetrack_predictions_total")
-        run("docker", "kill", containers[str(victim)])
+        run("docker", "kill", containers[victim])
         response = request.result()
     assert (response.status_code, response.json()["code"]) == (502, "instance_lost")
     assert response.headers["content-type"] == "application/problem+json"
-    assert not busy(other)
+    assert not busy(scaled, other)
     assert metric(scaled, other, "wholetrack_predictions_total") == before
     assert scaled.post(song, windows="none").status_code == 200
+    scaled.up("--scale", "wholetrack=2", *_SERVICES)
+
+
+def test_the_proxy_passes_on_live_audio_and_its_windows_as_they_come(
+    scaled: ComposeProject, tune: NDArray[np.float32]
+) -> None:
+    with live(scaled, MONO | {"key": scaled.key}) as connection:
+        events = [receive(connection)]
+        connection.send(tune.tobytes())
+        while events[-1][0] != "windows":
+            events.append(receive(connection))
+        connection.send(tune.tobytes())
+        connection.send(END)
+        rest, code = receive_all(connection)
+    assert events[0][0] == "start"
+    assert (rest[-1][0], code) == ("result", 1000)
+    assert rest[-1][1]["track"]["duration_s"] == pytest.approx(20.0, abs=0.01)
+    with live(scaled, MONO | {"key": "wrong"}) as connection:
+        events, code = receive_all(connection)
+    assert (events[-1][1]["code"], code) == ("unauthorised", 1008)
+
+
+def test_an_instance_that_stops_ends_the_audio_and_sends_the_result(
+    scaled: ComposeProject, tune: NDArray[np.float32]
+) -> None:
+    containers = instances(scaled)
+    with live(scaled, MONO | {"key": scaled.key}) as connection, ThreadPoolExecutor(1) as threads:
+        connection.send(tune.tobytes())
+        events = [receive(connection)]
+        while events[-1][0] != "windows":
+            events.append(receive(connection))
+        stopped, other = (1, 2) if busy(scaled, 1) else (2, 1)
+        stopping = threads.submit(run, "docker", "stop", containers[stopped])
+        rest, code = receive_all(connection)
+        stopping.result()
+    assert (rest[-1][0], code) == ("result", 1012)
+    assert rest[-1][1]["track"]["duration_s"] == pytest.approx(10.0, abs=0.01)
+    # The next one is predicted by the other instance.
+    with live(scaled, MONO | {"key": scaled.key}) as connection:
+        assert receive(connection)[0] == "start"
+        assert busy(scaled, other)
+        connection.send(tune.tobytes())
+        connection.send(END)
+        rest, code = receive_all(connection)
+    assert (rest[-1][0], code) == ("result", 1000)
     scaled.up("--scale", "wholetrack=2", *_SERVICES)
 
 

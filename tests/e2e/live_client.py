@@ -7,12 +7,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
-
-from tests.harness.server import Server
 
 MONO = {"encoding": "float32", "sample_rate_hz": 22050}
 END = '{"end": true}'
@@ -20,13 +18,21 @@ END = '{"end": true}'
 Events = list[tuple[str, dict[str, Any]]]
 
 
-def address(server: Server) -> str:
+class Addressed(Protocol):
+    """A service, or a proxy in front of it."""
+
+    @property
+    def url(self) -> str:
+        """Its address, without a trailing slash."""
+
+
+def address(server: Addressed) -> str:
     """Return the URL of the WebSocket."""
     return server.url.replace("http", "ws", 1) + "/v1/live"
 
 
 @contextmanager
-def live(server: Server, start: dict[str, Any] | str | None = None, **options: Any) -> Iterator[ClientConnection]:
+def live(server: Addressed, start: dict[str, Any] | str | None = None, **options: Any) -> Iterator[ClientConnection]:
     """Connect, and send a first message."""
     with connect(address(server), max_size=None, proxy=None, **options) as connection:
         if start is not None:
@@ -51,7 +57,7 @@ def receive_all(connection: ClientConnection) -> tuple[Events, int | None]:
 
 
 def predict_live(
-    server: Server, data: bytes, start: dict[str, Any] | None = None, *, message_bytes: int = 1 << 16, **options: Any
+    server: Addressed, data: bytes, start: dict[str, Any] | None = None, *, message_bytes: int = 1 << 16, **options: Any
 ) -> tuple[Events, int | None]:
     """Send audio as fast as possible; return all events and the close code."""
 

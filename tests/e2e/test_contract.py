@@ -50,5 +50,5 @@ def test_no_response_is_undocumented(tmp_path: Path, settings: dict[str, str]) -
         command = [*program, *options, *keys]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
-    assert "Tested: 8" in done.stdout
+    assert "Tested: 17" in done.stdout
     assert "resolv" not in done.stdout, done.stdout

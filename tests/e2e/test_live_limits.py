@@ -240,6 +240,22 @@ _HANDSHAKE = (
 )
 
 
+def test_frames_that_are_refused_and_sent_before_the_response_get_that_response_first(server: Server) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    tiny = bytes([0x82, 0x80]) + bytes(4)
+    for frames in (tiny * 400, b"\xff" * 100, b"\x89"):
+        with socket.create_connection((host, int(port)), timeout=20) as raw:
+            raw.sendall(_HANDSHAKE.encode() + frames)
+            raw.shutdown(socket.SHUT_WR)
+            received = b""
+            while part := raw.recv(1 << 16):
+                received += part
+        assert received.startswith(b"HTTP/1.1 101 ")
+        refused = b"\r\n\r\n\x88" in received
+        assert refused == (len(frames) > 1)
+    # The log has no traceback, which the fixture checks.
+
+
 @pytest.mark.parametrize("before", ["", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
 def test_a_connection_may_have_had_requests_and_frames_may_follow_at_once(server: Server, before: str) -> None:
     host, port = server.url.removeprefix("http://").split(":")

@@ -11,22 +11,24 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from wholetrack.api import health, live, models, predict, similarity
+from wholetrack.api import health, inference_protocol, live, models, predict, similarity
 from wholetrack.api.access_log import AccessLog, InFlight
 from wholetrack.api.admission import Admission
 from wholetrack.api.compression import Compression
 from wholetrack.api.documentation import documented_app
 from wholetrack.api.exception_handlers import install_exception_handlers
 from wholetrack.api.host_check import HostCheck, hosts_to_check
+from wholetrack.api.inferences import Inferences
 from wholetrack.api.keys import Keys, RequireKey
 from wholetrack.api.live import LiveSessions
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import NormalPaths
 from wholetrack.api.predictions import Predictions
-from wholetrack.api.problems import add_problem_schema, error_responses
+from wholetrack.api.problems import Problem, add_schemas, error_responses
 from wholetrack.api.rankings import Rankings
 from wholetrack.api.security_headers import SecurityHeaders
 from wholetrack.api.spool_folder import spool_folder
+from wholetrack.api.tensors import InferenceRequest
 from wholetrack.api.tracing import Tracing
 from wholetrack.errors import ErrorKind
 from wholetrack.pipeline import Pipeline
@@ -63,6 +65,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
             # By now uvicorn has waited for the requests in flight, or cancelled them.
             await in_flight.wait_for_none(_SHUTDOWN_GRACE_S)
             await to_thread.run_sync(predictions.close)
+            await to_thread.run_sync(inferences.close)
             await to_thread.run_sync(pipeline.close)
             await to_thread.run_sync(tracing.close)
 
@@ -70,9 +73,10 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
     in_flight, metrics = InFlight(), Metrics(pipeline.models, pipeline.workers)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
     app.state.rankings = Rankings(settings, admission)
+    app.state.inferences = inferences = Inferences(settings, admission)
     keys = Keys.load(settings)
     _include_routers(app, settings, keys)
-    add_problem_schema(app)
+    add_schemas(app, Problem, InferenceRequest)
     install_exception_handlers(app, metrics)
     _add_middleware(app, settings, in_flight, needs_key=keys is not None)
     tracing = Tracing(app, settings.otlp_endpoint)
@@ -108,6 +112,7 @@ def _include_routers(app: FastAPI, settings: Settings, keys: Keys | None) -> Non
         (predict.router, False),
         (models.router, False),
         (similarity.router, False),
+        (inference_protocol.router, False),
         # The key is in the first message.
         (live.router, True),
         (health.router, settings.open_health),

@@ -108,6 +108,27 @@ MODEL: dict[str, Any] = {
     },
 }
 
+INFERENCE_SERVER: dict[str, Any] = {"name": "wholetrack", "version": "0.2.0", "extensions": ["binary_tensor_data"]}
+INFERENCE_MODEL: dict[str, Any] = {
+    "name": "wholetrack-crnn-gtzan",
+    "versions": ["1"],
+    "platform": "onnxruntime_onnx",
+    "inputs": [{"name": "windows", "datatype": "FP32", "shape": [-1, 39, 128]}],
+    "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}],
+}
+INFERENCE: dict[str, Any] = {
+    "model_name": "wholetrack-crnn-gtzan",
+    "model_version": "1",
+    "outputs": [
+        {
+            "name": "logits",
+            "datatype": "FP32",
+            "shape": [1, 10],
+            "data": [0.1, -2.0, 0.3, 1.2, -0.4, 3.1, -1.5, 0.2, 0.0, 0.6],
+        }
+    ],
+}
+
 SIMILARITY: dict[str, Any] = {
     "count": 2,
     "ranked": [{"id": "song-1", "similarity": 0.912345}, {"id": "song-2", "similarity": 0.123456}],

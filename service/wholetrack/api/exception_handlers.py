@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wholetrack.api.failures import from_os_error, internal_error
+from wholetrack.api.inference_protocol import PROTOCOL_PREFIX
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.paths import route_path
 from wholetrack.api.predict import PREDICT_PATH
@@ -34,8 +35,11 @@ def install_exception_handlers(app: FastAPI, metrics: Metrics) -> None:
     """
 
     def respond(request: Request, error: ServiceError, headers: Mapping[str, str] | None = None) -> Response:
-        response = problem_response(error, headers=headers)
-        if route_path(request.scope) == PREDICT_PATH:
+        path = route_path(request.scope)
+        # Clients of the Open Inference Protocol expect the text of an error in this member.
+        extensions = {"error": error.detail} if f"{path}/".startswith(f"{PROTOCOL_PREFIX}/") else None
+        response = problem_response(error, headers=headers, extensions=extensions)
+        if path == PREDICT_PATH:
             metrics.predictions.labels(error.kind.code).inc()
             # Which status a request gets, for instance a 406, may depend on the header.
             response.headers.add_vary_header("Accept")

@@ -110,7 +110,7 @@ class LiveSessions:
                 await websocket.send_denial_response(problem_response(error, headers=headers))
             return
         try:
-            await websocket.accept()
+            await _accept(websocket)
             outcome = await self._predict(websocket)
         except WebSocketDisconnect:
             outcome = client_gone()
@@ -173,3 +173,15 @@ class LiveSessions:
             return None
         text = presented if isinstance(presented, str) else None
         return authenticate(self._keys, text, websocket.scope, where='in the first message, as "key"')
+
+
+async def _accept(websocket: WebSocket) -> None:
+    """Accept a connection.
+
+    Raises:
+        WebSocketDisconnect: If the client has left. Starlette raises that only once a connection is accepted.
+    """
+    try:
+        await websocket.accept()
+    except OSError as error:
+        raise WebSocketDisconnect(1006) from error

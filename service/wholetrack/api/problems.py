@@ -8,6 +8,7 @@ from typing import Any
 from asgi_correlation_id import correlation_id
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from starlette.responses import JSONResponse, Response
 
 from wholetrack.errors import ErrorKind, ServiceError
@@ -87,7 +88,11 @@ class Problem(BaseModel):
 
 
 def problem_response(
-    error: ServiceError, *, headers: Mapping[str, str] | None = None, request_id: str | None = None
+    error: ServiceError,
+    *,
+    headers: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    extensions: Mapping[str, str] | None = None,
 ) -> Response:
     """Return the response for an error.
 
@@ -95,12 +100,14 @@ def problem_response(
         error: What went wrong.
         headers: Additional response headers.
         request_id: Id of the request; None for the id of the current one.
+        extensions: Additional members of the problem.
     """
     all_headers = dict(headers or {})
     if error.retry_after_s is not None:
         all_headers["Retry-After"] = str(error.retry_after_s)
     problem = problem_of(error, request_id=request_id)
-    return JSONResponse(problem.model_dump(), error.kind.status, headers=all_headers, media_type=MEDIA_TYPE)
+    document = problem.model_dump() | dict(extensions or {})
+    return JSONResponse(document, error.kind.status, headers=all_headers, media_type=MEDIA_TYPE)
 
 
 def problem_of(error: ServiceError, *, request_id: str | None = None) -> Problem:
@@ -123,13 +130,16 @@ def error_responses(*kinds: ErrorKind) -> dict[int | str, dict[str, Any]]:
     return responses
 
 
-def add_problem_schema(app: FastAPI) -> None:
-    """Add the schema that :func:`error_responses` references to the OpenAPI document of an application."""
+def add_schemas(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Add schemas that routes reference, but which FastAPI cannot derive from them, to the OpenAPI document."""
     openapi_of_routes = app.openapi
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
+    )
 
     def openapi() -> dict[str, Any]:
         document = openapi_of_routes()
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        document["components"]["schemas"] |= schemas["$defs"]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 import numpy as np
-from anyio import to_thread
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +13,7 @@ from wholetrack.aggregation.similarity import most_similar
 from wholetrack.api.admission import Admission
 from wholetrack.api.deadline import Deadline
 from wholetrack.api.keys import key_of, permits
+from wholetrack.api.one_at_a_time import OneAtATime
 from wholetrack.api.similarity_schemas import SimilarItem, SimilarityRequest, SimilarityResponse
 from wholetrack.api.upload import UploadLimits, body_chunks
 from wholetrack.errors import ErrorKind, ServiceError
@@ -23,9 +23,6 @@ from wholetrack.settings import Settings
 _MAX_BODY_BYTES = 8 << 20
 # Each of them may hold a whole body in memory.
 _MAX_IN_PROGRESS = 8
-# No other thread runs while a body is parsed. Without pauses, rankings that follow each other would slow predictions
-# down several times. With them, they take a quarter of the time of the interpreter at most.
-_PAUSE = 3.0
 
 
 class Rankings:
@@ -41,7 +38,7 @@ class Rankings:
         self._timeout_s = settings.request_timeout_s
         self._predictions = predictions
         self._admission = Admission(_MAX_IN_PROGRESS, kind="rankings")
-        self._one_at_a_time = asyncio.Lock()
+        self._one_at_a_time = OneAtATime(predictions)
 
     async def respond(self, request: Request) -> SimilarityResponse:
         """Receive embeddings and rank them.
@@ -55,17 +52,7 @@ class Rankings:
             body = bytearray()
             async for chunk in body_chunks(request, self._limits, envelope_bytes=0):
                 body += chunk
-            return await self._rank(body)
-
-    async def _rank(self, body: bytearray) -> SimilarityResponse:
-        loop = asyncio.get_running_loop()
-        await self._one_at_a_time.acquire()
-        began = loop.time()
-        try:
-            return await to_thread.run_sync(_ranked, body)
-        finally:
-            pause_s = _PAUSE * (loop.time() - began) if self._predictions.in_progress else 0.0
-            loop.call_later(pause_s, self._one_at_a_time.release)
+            return await self._one_at_a_time.run(partial(_ranked, body))
 
 
 def _ranked(body: bytearray) -> SimilarityResponse:

@@ -87,6 +87,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = min(_CLOSE_TIMEOUT_S, limits.timeout_s)
         self._limits = limits
         self._write_monitor: WriteMonitor | None = None
+        # What the client sent before it had the response to its handshake.
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over a connection."""
@@ -105,8 +107,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, or discard it after an error."""
-        if self.conn.parser_exc is None:
+        """Parse the data, or discard it after an error. Keep it until the application has accepted the connection.
+
+        An error in the first frames would otherwise be reported before the response to the handshake.
+        """
+        if not self.handshake_complete:
+            self._early += data
+            self.transport.pause_reading()
+        elif self.conn.parser_exc is None:
             super().data_received(data)
         elif not self.transport.is_closing():
             self.transport.pause_reading()
@@ -135,6 +143,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         if self.close_sent:
             raise ClientDisconnected
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self._parse_early()
         if message["type"] == "websocket.http.response.body":
             # uvicorn would report that there was no response.
             self.handshake_complete = True
@@ -169,6 +179,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         """
         if self.close_sent:
             self.transport.close()
+
+    def _parse_early(self) -> None:
+        early, self._early = self._early, b""
+        if early and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.data_received(early)
 
     def _resume_discarding(self) -> None:
         if not self.transport.is_closing():

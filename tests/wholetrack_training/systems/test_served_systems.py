@@ -28,7 +28,7 @@ from wholetrack_training.systems.registry import SYSTEMS
 
 pytestmark = pytest.mark.torch
 
-SHORT = {"schedule.epochs": 2, "schedule.batch": 16, "schedule.learning_rate": 3e-3, "schedule.averaging": 0.0}
+SHORT = {"schedule.epochs": 1, "schedule.batch": 16, "schedule.learning_rate": 3e-3, "schedule.averaging": 0.0}
 
 
 def served(recipe: Recipe, tracks: TrackSet, folder: Path) -> Pipeline:
@@ -45,7 +45,7 @@ def test_a_system_is_trained_on_precomputed_spectrograms_and_served(
     name: str, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
     recipe = SYSTEMS[name].of(Source.PRECOMPUTED).changed(SHORT)
-    pipeline = served(recipe, toy_set(per_genre=8), tmp_path)
+    pipeline = served(recipe, toy_set(per_genre=6), tmp_path)
     song = tmp_path / "song.wav"
     song.write_bytes(wav_bytes(np.tile(tune, 4), 22050))
     try:
