@@ -14,6 +14,7 @@ from tests.harness.recordings import wav_bytes
 from tests.harness.strip_bundle import write_strip_bundle
 from wholetrack.cli.verify import compare
 from wholetrack.contracts import TrackPrediction
+from wholetrack.decoding.live_pcm import LivePcm, PcmEncoding, PcmFormat
 from wholetrack.inference.bundle import load_bundles
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
@@ -81,6 +82,21 @@ def test_tracks_at_the_same_time_do_not_mix(pipeline: Pipeline, tmp_path: Path, 
         found = list(threads.map(lambda song: pipeline.predict(song, max_duration_s=3600), songs))
     for song, prediction in zip(songs, found, strict=True):
         assert_same(prediction, pipeline.predict(song, model="windows", max_duration_s=3600))
+
+
+def test_live_audio_is_classified_as_a_file_is(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:
+    samples = tune[: 8 * RATE]
+    source = LivePcm(PcmFormat(PcmEncoding.FLOAT32, RATE, 1))
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(pipeline.predict, source, max_duration_s=60)
+        for part in np.split(samples, 8):
+            source.put(part.astype("<f4").tobytes())
+        source.end()
+        live = found.result(timeout=60)
+    expected = pipeline.predict(recording(tmp_path, samples), max_duration_s=60)
+    assert len(live.windows.start_s) == 6
+    # The file has 16 bits.
+    np.testing.assert_allclose(live.windows.probabilities, expected.windows.probabilities, atol=1e-3)
 
 
 def test_the_reference_implementation_agrees(pipeline: Pipeline, tmp_path: Path, tune: NDArray[np.float32]) -> None:
