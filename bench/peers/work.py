@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from wholetrack.aggregation.ranking import majority_vote, summed_score
-from wholetrack.contracts import Rows, WindowScores
+from wholetrack.contracts import Rows, WindowScores, joined_windows, separate_windows
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.features.inputs import InputFeatures
@@ -59,7 +59,8 @@ class Work:
         with self.decoder.open(path, sample_rate=rate, max_duration_s=_MAX_DURATION_S) as decoding:
             blocks = [self.features.normalised(stream.push(samples)) for samples in decoding.blocks()]
             decoding.summary()
-        return Rows.joined([*blocks, self.features.normalised(stream.finish())]).arrays[0]
+        blocks.append(self.features.normalised(stream.finish()))
+        return separate_windows(joined_windows(blocks)).arrays[0]
 
     def classify(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities ``[n, n_labels]``, computed in batches of the size that the service uses."""

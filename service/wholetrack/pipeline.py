@@ -25,6 +25,7 @@ from wholetrack.contracts import (
     Rows,
     StageTimes,
     TrackPrediction,
+    separate_windows,
 )
 from wholetrack.decoding.decoder import DecodedAudio, Decoding, FfmpegDecoder
 from wholetrack.decoding.limits import DecoderMemory
@@ -226,7 +227,7 @@ class Pipeline:
         served = self.model(model)
         track = Track(path, served, served.grid(hop_s), max_duration_s, Cancellation(), THOROUGH, Observer())
         with self._open(track, keep_silent=True) as (decoding, windows):
-            rows = [block.rows for block in track.blocks(decoding, windows)]
+            rows = [separate_windows(block.rows) for block in track.blocks(decoding, windows)]
             decoding.summary()
         return Rows.joined(rows)
 

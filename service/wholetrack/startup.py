@@ -193,6 +193,7 @@ def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default:
         return ServedModel(bundle, UnavailableEngine(error.reason, device=error.device, precision=precision))
     engine = Engine(
         *opened.sessions,
+        min_share=opened.sessions[0].min_share,
         run_timeout_s=settings.device_timeout_s,
         reopen=partial(devices.reopen, bundle),
         on_unrecoverable=partial(_on_unrecoverable, is_default, bundle.card.name),

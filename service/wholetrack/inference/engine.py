@@ -42,6 +42,7 @@ class Engine:
             several times.
         max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked; None for as
             many as take a few megabytes.
+        min_share: Number of windows that a batch takes at least from a track; see :class:`BatchQueue`.
         run_timeout_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
         on_unrecoverable: Called when no device can be used any longer, after the engine has become unavailable.
@@ -58,6 +59,7 @@ class Engine:
         self,
         *classifiers: Classifier,
         max_waiting_per_track: int | None = None,
+        min_share: int = 1,
         run_timeout_s: float = 60.0,
         reopen: Reopen | None = None,
         on_unrecoverable: Callable[[Failure], None] = lambda _: None,
@@ -70,7 +72,7 @@ class Engine:
         self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
         max_waiting = max_waiting_per_track or _max_waiting(classifiers[0].window_shapes)
-        self._batches = BatchQueue(max_waiting_per_track=max_waiting)
+        self._batches = BatchQueue(max_waiting_per_track=max_waiting, min_share=min_share)
         self._supervisor = Supervisor(
             classifiers,
             self._batches,

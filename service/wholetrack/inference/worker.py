@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows, joined_windows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.batching import BatchQueue, halve
 from wholetrack.inference.counts import DeviceCounts
@@ -43,7 +43,7 @@ class Classifier(Protocol):
     def memory(self) -> GpuMemory | None:
         """Memory of the GPU after the last run; None on a CPU."""
 
-    def run(self, windows: Rows) -> Rows:
+    def run(self, windows: Windows) -> Rows:
         """Classify up to ``max_batch`` normalised windows of ``window_shapes`` into outputs of ``output_shapes``."""
 
 
@@ -168,7 +168,7 @@ class Worker:
         batch = [part for part in batch if not part.track.failed]
         if not batch or self.abandoned:
             return False
-        windows = Rows.joined([part.windows for part in batch])
+        windows = joined_windows([part.windows for part in batch])
         try:
             outputs = self._run(windows)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
@@ -228,7 +228,7 @@ class Worker:
         self._context_lost = self._context_lost or has_lost_context(error)
         return self._context_lost
 
-    def _run(self, windows: Rows) -> Rows:
+    def _run(self, windows: Windows) -> Rows:
         """Run the classifier within the time limit that the supervisor watches.
 
         Raises:
