@@ -71,7 +71,7 @@ class Engine:
         self.max_batch = max(classifier.max_batch for classifier in classifiers)
         self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
-        max_waiting = max_waiting_per_track or _max_waiting(classifiers[0].window_shapes)
+        max_waiting = max_waiting_per_track or max_waiting_windows(classifiers[0].window_shapes)
         self._batches = BatchQueue(max_waiting_per_track=max_waiting, min_share=min_share)
         self._supervisor = Supervisor(
             classifiers,
@@ -143,7 +143,7 @@ class Engine:
         self._on_unrecoverable(failure)
 
 
-def _max_waiting(window_shapes: Sequence[tuple[int, ...]]) -> int:
+def max_waiting_windows(window_shapes: Sequence[tuple[int, ...]]) -> int:
     """Return how many windows of these inputs may wait per track."""
     n_bytes = 4 * sum(math.prod(shape) for shape in window_shapes)
     return max(_MIN_WAITING_WINDOWS, min(_MAX_WAITING_WINDOWS, _MAX_WAITING_BYTES // n_bytes))
