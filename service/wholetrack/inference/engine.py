@@ -52,6 +52,7 @@ class Engine:
         device: Names of all devices, separated by commas.
         precision: Number format of the network.
         max_batch: Largest number of windows in a batch.
+        min_share: Number of windows that a batch takes at least from a track.
         unavailable_reason: Why the engine is unrecoverable, as a clause; None while it is not.
     """
 
@@ -69,6 +70,7 @@ class Engine:
         self.device = ",".join(self._counts)
         self.precision = classifiers[0].precision
         self.max_batch = max(classifier.max_batch for classifier in classifiers)
+        self.min_share = min_share
         self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
         max_waiting = max_waiting_per_track or max_waiting_windows(classifiers[0].window_shapes)
