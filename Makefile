@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-containers bench-ray \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -46,15 +46,16 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 
 # Tests that need the whole machine run alone, and last; those in CHAOS in two processes. Those in LONG and BROWSER have
 # targets of their own; the latter need a process of their own, because Playwright keeps an event loop running. The
-# others run in two processes.
+# others run in two processes. Those in CLUSTER share one Ray cluster.
 ALONE := tests/e2e/test_attacks.py
 CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
+CLUSTER := tests/cluster
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER) $(CLUSTER)) -n 2 --dist loadfile)
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
-	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
+	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE) $(CLUSTER))
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
 	cd page && npm run --silent build
@@ -99,6 +100,9 @@ bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughp
 
 bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
+
+bench-ray: $(VENV)/.test ## Compare the service on Ray clusters of 1, 2 and 4 nodes with the service alone (about 12 minutes)
+	$(BIN)/python -m bench.ray_serve --record
 
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
 	$(BIN)/python -m bench.performance

@@ -181,20 +181,16 @@ class _Commands:
         self._nodes.append(self._add(cpus))
         return len(self._nodes) - 1
 
-    def kill(self, node: int) -> None:
-        """Kill a node and the replicas on it with SIGKILL."""
+    def kill(self, node: int) -> list[int]:
+        """Kill a node and the replicas on it with SIGKILL; return the processes that the replicas have started."""
         (raylet,) = self._nodes[node].all_processes["raylet"]
-        children = psutil.Process(raylet.process.pid).children()
+        replicas = psutil.Process(raylet.process.pid).children()
+        started = [child.pid for replica in replicas for child, _ in descendants(replica)]
         self._cluster.remove_node(self._nodes[node], allow_graceful=False)
-        for child in children:
-            if child.is_running():
-                child.kill()
-
-    def delete(self) -> None:
-        """Stop the application, and wait until it has finished what is in progress."""
-        from ray import serve
-
-        serve.delete(APPLICATION)
+        for replica in replicas:
+            if replica.is_running():
+                replica.kill()
+        return started
 
     def stop(self) -> None:
         """Stop the cluster."""
