@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-containers \
+.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-containers \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -96,6 +96,10 @@ bench-peers: $(VENV)/.test ## Compare with LitServe, BentoML, Ray Serve and PyAV
 bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughput by clients on all cores, with a GPU if there is one (about 3 minutes)
 	for name in ceiling scaling; do $(BIN)/python -m bench.$$name --record || exit 1; done
 	$(BIN)/python -m bench.performance
+
+bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
+	for name in unit_costs simulation; do $(BIN)/python -m bench.catalogues.$$name --record || exit 1; done
+	$(BIN)/python -m bench.catalogues.page
 
 bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
