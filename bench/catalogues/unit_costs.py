@@ -50,7 +50,7 @@ def encoded(song: Path) -> dict[str, Path]:
     """Encode a recording in every way, and return the files."""
     files = {}
     for codec, options in CODECS.items():
-        files[codec] = song.with_name(f"song.{codec}")
+        files[codec] = song.with_name(f"encoded.{codec}")
         command = [str(find_ffmpeg().path), "-v", "error", "-nostdin", "-y", "-i", str(song), "-map", "0:a:0"]
         subprocess.run([*command, *options, str(files[codec])], check=True)
     return files
