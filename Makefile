@@ -95,6 +95,7 @@ bench-peers: $(VENV)/.test ## Compare with LitServe, BentoML, Ray Serve and PyAV
 
 bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughput by clients on all cores, with a GPU if there is one (about 3 minutes)
 	for name in ceiling scaling; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	for cores in 1 2; do $(BIN)/python -m bench.scaling --cores $$cores --record || exit 1; done
 	$(BIN)/python -m bench.performance
 
 bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
