@@ -107,8 +107,8 @@ def _estimate(scaling: Record, ceiling: Record) -> Iterable[str]:
         f"track besides the network ([see above](#the-process-of-the-service)), which is {1000 * own_s:.0f} ms on that "
         f"machine, and so {1 / own_s:.0f} tracks per second at most. Its {cores} cores can process "
         f"{cores / cpu_s:.1f} tracks per second without a GPU, and decode "
-        f"{cores / scaling['decoding']['cpu_s_alone']:.1f}. This is an estimate: the new layout has not been measured on "
-        "such a machine."
+        f"{cores / scaling['decoding']['cpu_s_alone']:.1f}. This is an estimate: the new layout has not been measured "
+        "on such a machine."
     )
 
 
