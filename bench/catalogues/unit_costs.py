@@ -38,7 +38,7 @@ CODECS = {
     "aac": ("-c:a", "aac", "-b:a", "192k", "-f", "ipod"),
     "vorbis": ("-c:a", "libvorbis", "-q:a", "6", "-f", "ogg"),
     "opus": ("-c:a", "libopus", "-b:a", "128k", "-f", "ogg"),
-    "flac": ("-c:a", "flac", "-f", "flac"),
+    "flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"),
 }
 """How recordings are encoded."""
 
