@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-containers \
+.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-containers \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -52,7 +52,7 @@ CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder)
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
@@ -158,6 +158,9 @@ results: $(VENV)/.training ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from
 
 fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (about 15 minutes); writes docs/reliability
 	$(BIN)/python -m tests.fuzz.campaign --files 20000 --seed 1 --clients 4 --keep $(RUNS)/fuzz --record
+
+contract: $(VENV)/.test ## Check the HTTP interface with 200 generated requests for each operation (about 10 minutes)
+	CONTRACT_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_contract.py
 
 chaos: $(VENV)/.test ## Inject faults into the service under load (about 12 minutes); writes docs/reliability
 	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record
