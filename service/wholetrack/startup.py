@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -22,7 +23,7 @@ from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
-from wholetrack.inference.devices import Devices
+from wholetrack.inference.devices import Devices, ModelOpener
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import precision_on
 from wholetrack.inference.unavailable import UnavailableEngine
@@ -48,7 +49,12 @@ _ARENAS = 2
 _M_ARENA_MAX = -8
 
 
-def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None) -> Pipeline:
+def build_pipeline(
+    settings: Settings,
+    bundles: dict[str, Bundle] | None = None,
+    *,
+    devices: Callable[[Settings, int], ModelOpener] = Devices,
+) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
     A model that does not run there is unavailable, and the others are served, unless it is the default.
@@ -56,6 +62,7 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
     Args:
         settings: The settings.
         bundles: The bundles to serve by their keys; None for those in the folders that the settings name.
+        devices: Returns what opens the models, given the settings and the number of models.
 
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
@@ -71,14 +78,10 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
         decoder = _working_decoder(settings)
         on_failure.callback(decoder.close)
         if bundles is None:
-            folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
-            bundles = load_bundles(*folders, versions=settings.model_versions)
-        default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
-        if default is None:
-            found = ", ".join(sorted(bundles))
-            raise StartupError(f"the default model {settings.default_model!r} is not among the models found: {found}")
+            bundles = configured_bundles(settings)
+        default = default_key(bundles, settings)
         # The memory for decoders depends on how much the models take.
-        models = _served_models(bundles, default, settings)
+        models = served_models(bundles, default, settings, devices)
         workers = starting.result()
         on_failure.pop_all()
     return Pipeline(
@@ -90,6 +93,29 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
         tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
     )
+
+
+def configured_bundles(settings: Settings) -> dict[str, Bundle]:
+    """Return the bundles in the folders that the settings name, by their keys.
+
+    Raises:
+        StartupError: If one of them is invalid.
+    """
+    folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
+    return load_bundles(*folders, versions=settings.model_versions)
+
+
+def default_key(bundles: Mapping[str, Bundle], settings: Settings) -> str:
+    """Return the key of the default model.
+
+    Raises:
+        StartupError: If it is not among the bundles.
+    """
+    default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
+    if default is None:
+        found = ", ".join(sorted(bundles))
+        raise StartupError(f"the default model {settings.default_model!r} is not among the models found: {found}")
+    return default
 
 
 def _start_workers(settings: Settings) -> FeatureWorkers:
@@ -164,13 +190,31 @@ def _decoder_budget_bytes(settings: Settings) -> int:
     return decoder_budget_bytes(reserved_bytes=reserved_bytes, temp_dir=settings.temp_dir)
 
 
-def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings) -> dict[str, ServedModel]:
+def served_models(
+    bundles: Mapping[str, Bundle],
+    default: str,
+    settings: Settings,
+    devices: Callable[[Settings, int], ModelOpener] = Devices,
+) -> dict[str, ServedModel]:
+    """Open bundles, and return the served models by their keys.
+
+    A model that does not run is unavailable, unless it is the default.
+
+    Args:
+        bundles: The bundles by their keys.
+        default: Key of the default model.
+        settings: The settings.
+        devices: Returns what opens the models, given the settings and the number of models.
+
+    Raises:
+        StartupError: If the default model does not run, or a network contradicts its bundle.
+    """
     networks = [key for key, bundle in bundles.items() if bundle.head is None]
-    devices = Devices(settings, len(networks))
+    opener = devices(settings, len(networks))
     # If the default is a head, the model whose network it uses has to run.
     needed = bundles[default].base or default
     keys = sorted(networks, key=lambda key: (key != needed, key))
-    models = {key: _served(bundles[key], devices, settings, is_default=key == needed) for key in keys}
+    models = {key: _served(bundles[key], opener, settings, is_default=key == needed) for key in keys}
     for key, bundle in sorted(bundles.items()):
         if bundle.base is not None:
             base = models[bundle.base]
@@ -182,9 +226,9 @@ def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings)
     return models
 
 
-def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default: bool) -> ServedModel:
+def _served(bundle: Bundle, opener: ModelOpener, settings: Settings, *, is_default: bool) -> ServedModel:
     try:
-        opened = devices.open(bundle)
+        opened = opener.open(bundle)
     except UnavailableModelError as error:
         if is_default:
             raise
@@ -193,9 +237,9 @@ def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default:
         return ServedModel(bundle, UnavailableEngine(error.reason, device=error.device, precision=precision))
     engine = Engine(
         *opened.sessions,
-        min_share=opened.sessions[0].min_share,
+        min_share=opened.min_share,
         run_timeout_s=settings.device_timeout_s,
-        reopen=partial(devices.reopen, bundle),
+        reopen=partial(opener.reopen, bundle),
         on_unrecoverable=partial(_on_unrecoverable, is_default, bundle.card.name),
     )
     _log.info(
