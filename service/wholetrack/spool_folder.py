@@ -49,7 +49,5 @@ def _remove_abandoned(temp_dir: Path) -> None:
     for lock in temp_dir.glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _log.warning(
-                "removing the folder of a killed process with %d files", len(list(lock.parent.glob("*/*")))
-            )
+            _log.warning("removing the folder of a killed process with %d files", len(list(lock.parent.glob("*/*"))))
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import IO, Annotated
 import typer
 
 from wholetrack import __version__
+from wholetrack.cli.catalogue import catalogue
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.opening import fail, load_command_settings, load_settings, open_pipeline
@@ -197,6 +198,9 @@ def _write_rows(
     facts = {"model": card.name, "version": card.version}
     with RowsWriter(file, labels, with_file=True, metadata=facts) as writer:
         return deliver(results, lambda result, found: writer.add(rows_of(result, found)), n_files=n_files)
+
+
+app.command()(catalogue)
 
 
 @app.command()
