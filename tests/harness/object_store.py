@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.server import MotoRequestHandler  # type: ignore[attr-defined]
 from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
@@ -90,7 +91,7 @@ def running_object_store() -> Iterator[ObjectStore]:
         server.server_close()
 
 
-class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]
+class _QuietHandler(MotoRequestHandler):
     """Logs nothing."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:

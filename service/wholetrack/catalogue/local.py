@@ -83,9 +83,11 @@ def predict_partitions(
                     on_file(isinstance(outcome, Predicted))
                     if result := opened.result():
                         yield result
-        finally:
+        except BaseException:
+            # The end of the block waits for the threads.
             predictor.cancel()
             threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _files(partitions: Iterable[Partition]) -> Iterator[tuple[_Open, int, ListedFile]]:

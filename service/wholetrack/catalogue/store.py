@@ -29,8 +29,6 @@ _UNFINISHED = "_unfinished"
 # Stores in which a file appears only when all of it has been sent, and which have no folders.
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oci", "oss", "memory"})
 _S3 = frozenset({"s3", "s3a"})
-# Besides repeating requests, botocore sends fewer of them while S3 says that there are too many.
-_S3_RETRIES = {"retries": {"mode": "adaptive", "max_attempts": 6}}
 _OWN_RETRIES = ("AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
 
 
@@ -172,14 +170,23 @@ class Store:
             self._fs.mv(unfinished, path)
 
     def remove(self, *names: str) -> None:
-        """Remove files or folders of this folder, in this order, and what was left unfinished.
+        """Remove files or folders of this folder, in this order.
 
         Raises:
             StoreError: If the store fails.
         """
-        for name in (_UNFINISHED, *names):
+        for name in names:
             with self.failing(f"cannot remove {self.url}/{name}"), suppress(FileNotFoundError):
                 self._fs.rm(self._path(name), recursive=True)
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes that were killed have left unfinished; an object store shows no such files.
+
+        Raises:
+            StoreError: If the store fails.
+        """
+        if not self._has_objects:
+            self.remove(_UNFINISHED)
 
     @contextmanager
     def failing(self, what: str, *, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
@@ -212,9 +219,11 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str
     try:
         if protocol in {"file", "local"}:
             return cast("tuple[AbstractFileSystem, str]", url_to_fs(url))
-        defaults: dict[str, Any] = {"use_listings_cache": False}
+        # A client that was opened before may have been told something else by variables.
+        defaults: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         if protocol in _S3 and not any(os.environ.get(name) for name in _OWN_RETRIES):
-            defaults["config_kwargs"] = _S3_RETRIES
+            # Besides repeating requests, botocore sends fewer of them while S3 says that there are too many.
+            defaults["config_kwargs"] = {"retries": {"mode": "adaptive", "max_attempts": 6}}
         return cast("tuple[AbstractFileSystem, str]", url_to_fs(url, **defaults | dict(options)))
     except (ImportError, ValueError, TypeError) as error:
         raise CatalogueError(f"{url} cannot be opened: {error}") from error

@@ -10,12 +10,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wholetrack.catalogue.errors import CatalogueError
+from wholetrack.catalogue.errors import CatalogueError, StoreError
 from wholetrack.catalogue.manifest import MANIFEST, Manifest, RunSpec
 from wholetrack.catalogue.store import Store
 
@@ -56,12 +57,9 @@ class Target:
         return manifest
 
     def finish(self) -> None:
-        """Remove what runs that were killed have left unfinished.
-
-        Raises:
-            StoreError: If the store fails.
-        """
-        self.store.remove()
+        """Remove what processes that were killed have left unfinished, if that is possible."""
+        with suppress(StoreError):
+            self.store.remove_unfinished()
 
     def clear(self) -> None:
         """Remove all results. The manifest is last, so that what is left is never taken for a new run's.
@@ -70,6 +68,7 @@ class Target:
             StoreError: If the store fails.
         """
         self.store.remove(PREDICTIONS, FAILURES, MANIFEST)
+        self.store.remove_unfinished()
 
     def committed(self) -> set[int]:
         """Return the indices of the partitions that are committed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from wholetrack.cli.opening import fail, load_command_settings
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.standard_streams import write_output
 from wholetrack.logs import printable
+
+if TYPE_CHECKING:
+    from wholetrack.catalogue.run import Run
 
 FILES_FAILED = 3
 """Exit status of a run that has finished, but some files could not be predicted."""
@@ -53,6 +56,33 @@ def catalogue(
         ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Remove the results of an earlier run first.")] = False,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Run in a Ray cluster: that of RAY_ADDRESS, or else one on this machine that ends with the run.",
+        ),
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Run in the Ray cluster at this address.", show_default=False)
+    ] = None,
+    actors: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With Ray: number of actors; by default all that there is room for.", show_default=False
+        ),
+    ] = None,
+    cpus_per_actor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With Ray: CPUs of each actor; by default those of the smallest node, at most 8.",
+            show_default=False,
+        ),
+    ] = None,
+    gpus_per_actor: Annotated[
+        float, typer.Option(min=0.0, help="With Ray: GPUs of each actor, or the part of one.")
+    ] = 0.0,
 ) -> None:
     """Predict all recordings of a folder or an object store, and write Parquet files.
 
@@ -67,15 +97,12 @@ def catalogue(
         fail(
             f"{missing[0]} is not installed; catalogue needs the extra 'catalogue': pip install 'wholetrack[catalogue]'"
         )
+    if (ray or ray_address) and missing_packages("ray"):
+        fail("ray is not installed; --ray needs the extra 'ray': pip install 'wholetrack[catalogue,ray]'")
+    from wholetrack.catalogue.cluster import Cluster
     from wholetrack.catalogue.errors import CatalogueError, ResumableError
-    from wholetrack.catalogue.run import (
-        CatalogueOptions,
-        open_manifest,
-        open_workplace,
-        remaining_partitions,
-        run_here,
-        summary,
-    )
+    from wholetrack.catalogue.run import run_catalogue
+    from wholetrack.catalogue.workplace import CatalogueOptions
 
     options = CatalogueOptions(
         source=source,
@@ -87,19 +114,10 @@ def catalogue(
         top_k=top_k,
         partition_files=partition_files,
     )
+    cluster = Cluster(ray_address, actors, cpus_per_actor, gpus_per_actor) if ray or ray_address else None
     settings = load_command_settings()
     try:
-        with open_workplace(options, settings) as workplace:
-            manifest = open_manifest(workplace, restart=restart)
-            remaining, progress = remaining_partitions(workplace.target, manifest)
-            try:
-                with progress:
-                    run_here(workplace, manifest, remaining, progress)
-            finally:
-                write_output(json.dumps(summary(workplace, progress)) + "\n")
-                if progress.committed < progress.total:
-                    counts = f"{progress.committed:,} of {progress.total:,} files are done"
-                    typer.echo(f"wholetrack: {counts}; run the same command again to continue", err=True)
+        run = run_catalogue(options, settings, restart=restart, cluster=cluster, on_end=_report)
     except CatalogueError as error:
         fail(printable(str(error)))
     except ResumableError as error:
@@ -107,8 +125,17 @@ def catalogue(
         raise typer.Exit(RESUMABLE) from error
     except OSError as error:
         fail(printable(str(error)))
-    if progress.failed:
+    if run.progress.failed:
         raise typer.Exit(FILES_FAILED)
+
+
+def _report(run: Run) -> None:
+    """Print the summary of a run that ends, and how to continue it if it has not finished."""
+    summary = run.summary()
+    write_output(json.dumps(summary) + "\n")
+    if not summary["finished"]:
+        counts = f"{summary['files'] - summary['remaining']:,} of {summary['files']:,} files are done"
+        typer.echo(f"wholetrack: {counts}; run the same command again to continue", err=True)
 
 
 def _storage_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from tests.harness.bundles import write_two_inputs
 from tests.harness.object_store import ObjectStore, running_object_store
 from wholetrack import startup
-from wholetrack.catalogue import opening, run
+from wholetrack.catalogue import opening, workplace
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 
@@ -47,7 +47,7 @@ def settings(models: Path, small_pipeline: Pipeline, monkeypatch: pytest.MonkeyP
         else:
             yield small_pipeline
 
-    monkeypatch.setattr(run, "open_pipeline", open_pipeline)
+    monkeypatch.setattr(workplace, "open_pipeline", open_pipeline)
     temp_dir = tmp_path / "temporary"
     temp_dir.mkdir()
     return Settings(device="cpu", default_model="twin", temp_dir=temp_dir, tracks_at_once=2, cpu_threads=2)
