@@ -71,8 +71,7 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
         decoder = _working_decoder(settings)
         on_failure.callback(decoder.close)
         if bundles is None:
-            folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
-            bundles = load_bundles(*folders, versions=settings.model_versions)
+            bundles = configured_bundles(settings)
         default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
         if default is None:
             found = ", ".join(sorted(bundles))
@@ -90,6 +89,16 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
         tracks_open=decoders_at_once(_decoder_budget_bytes(settings), tracks_open=settings.tracks_open),
         max_windows=settings.max_windows,
     )
+
+
+def configured_bundles(settings: Settings) -> dict[str, Bundle]:
+    """Load the bundles in the folders that the settings name, by their keys.
+
+    Raises:
+        StartupError: As for :func:`wholetrack.inference.bundle.load_bundles`.
+    """
+    folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
+    return load_bundles(*folders, versions=settings.model_versions)
 
 
 def _start_workers(settings: Settings) -> FeatureWorkers:
