@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-containers bench-ray \
+.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-containers bench-ray \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -46,16 +46,15 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 
 # Tests that need the whole machine run alone, and last; those in CHAOS in two processes. Those in LONG and BROWSER have
 # targets of their own; the latter need a process of their own, because Playwright keeps an event loop running. The
-# others run in two processes. Those in CLUSTER share one Ray cluster.
+# others run in two processes.
 ALONE := tests/e2e/test_attacks.py
 CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
-CLUSTER := tests/cluster
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER) $(CLUSTER)) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder)
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
-	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE) $(CLUSTER))
+	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
 	cd page && npm run --silent build
@@ -96,7 +95,12 @@ bench-peers: $(VENV)/.test ## Compare with LitServe, BentoML, Ray Serve and PyAV
 
 bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughput by clients on all cores, with a GPU if there is one (about 3 minutes)
 	for name in ceiling scaling; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	for cores in 1 2; do $(BIN)/python -m bench.scaling --cores $$cores --record || exit 1; done
 	$(BIN)/python -m bench.performance
+
+bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
+	for name in unit_costs simulation; do $(BIN)/python -m bench.catalogues.$$name --record || exit 1; done
+	$(BIN)/python -m bench.catalogues.page
 
 bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
@@ -158,6 +162,9 @@ results: $(VENV)/.training ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from
 fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (about 15 minutes); writes docs/reliability
 	$(BIN)/python -m tests.fuzz.campaign --files 20000 --seed 1 --clients 4 --keep $(RUNS)/fuzz --record
 
+contract: $(VENV)/.test ## Check the HTTP interface with 200 generated requests for each operation (about 10 minutes)
+	CONTRACT_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_contract.py
+
 chaos: $(VENV)/.test ## Inject faults into the service under load (about 12 minutes); writes docs/reliability
 	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record
 
@@ -186,7 +193,7 @@ audit: $(VENV)/.tools ## Check the dependencies for known vulnerabilities (AUDIT
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 lock: $(VENV)/.installer ## Update the pins of all dependencies
 	for device in cpu gpu; do \
-	    $(LOCK) --generate-hashes --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
+	    $(LOCK) --generate-hashes --extra $$device --extra tracing --extra remote --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra parquet --extra train --extra test --output-file constraints.txt pyproject.toml
 	for name in installer supply-chain build containers node; do \

@@ -32,7 +32,7 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
 from wholetrack.served_model import ServedModel, model_key
-from wholetrack.settings import Precision, SandboxChoice, Settings
+from wholetrack.settings import DeviceChoice, Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def build_pipeline(
     settings: Settings,
     bundles: dict[str, Bundle] | None = None,
     *,
-    devices: Callable[[Settings, int], ModelOpener] = Devices,
+    devices: Callable[[Settings, int], ModelOpener] | None = None,
 ) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
@@ -62,7 +62,8 @@ def build_pipeline(
     Args:
         settings: The settings.
         bundles: The bundles to serve by their keys; None for those in the folders that the settings name.
-        devices: Returns what opens the models, given the settings and the number of models.
+        devices: Returns what opens the models, given the settings and the number of models; None for the devices
+            that the settings name.
 
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
@@ -194,7 +195,7 @@ def served_models(
     bundles: Mapping[str, Bundle],
     default: str,
     settings: Settings,
-    devices: Callable[[Settings, int], ModelOpener] = Devices,
+    devices: Callable[[Settings, int], ModelOpener] | None = None,
 ) -> dict[str, ServedModel]:
     """Open bundles, and return the served models by their keys.
 
@@ -204,13 +205,14 @@ def served_models(
         bundles: The bundles by their keys.
         default: Key of the default model.
         settings: The settings.
-        devices: Returns what opens the models, given the settings and the number of models.
+        devices: Returns what opens the models, given the settings and the number of models; None for the devices
+            that the settings name.
 
     Raises:
         StartupError: If the default model does not run, or a network contradicts its bundle.
     """
     networks = [key for key, bundle in bundles.items() if bundle.head is None]
-    opener = devices(settings, len(networks))
+    opener = (devices or _configured_devices)(settings, len(networks))
     # If the default is a head, the model whose network it uses has to run.
     needed = bundles[default].base or default
     keys = sorted(networks, key=lambda key: (key != needed, key))
@@ -224,6 +226,23 @@ def served_models(
     if (settings.cpu_precision, engine.device, engine.precision) == (Precision.INT8, "cpu", Precision.FLOAT32):
         _log.warning("the default model has no int8 network, so that it runs in float32: %s", default)
     return models
+
+
+def _configured_devices(settings: Settings, n_models: int) -> ModelOpener:
+    if settings.inference_url is None:
+        return Devices(settings, n_models)
+    if settings.device is not DeviceChoice.AUTO:
+        raise StartupError(
+            f"WHOLETRACK_DEVICE is {settings.device} and WHOLETRACK_INFERENCE_URL is set: unset one of them, as the "
+            "networks run either here or on that server"
+        )
+    try:
+        from wholetrack.inference.remote_devices import remote_devices
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"WHOLETRACK_INFERENCE_URL needs the package {error.name}: install the extra remote"
+        ) from error
+    return remote_devices(settings)
 
 
 def _served(bundle: Bundle, opener: ModelOpener, settings: Settings, *, is_default: bool) -> ServedModel:

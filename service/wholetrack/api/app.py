@@ -27,11 +27,11 @@ from wholetrack.api.predictions import Predictions
 from wholetrack.api.problems import Problem, add_schemas, error_responses
 from wholetrack.api.rankings import Rankings
 from wholetrack.api.security_headers import SecurityHeaders
-from wholetrack.api.spool_folder import spool_folder
 from wholetrack.api.tensors import InferenceRequest
 from wholetrack.api.tracing import Tracing
 from wholetrack.errors import ErrorKind
 from wholetrack.settings import Settings
+from wholetrack.spool_folder import spool_folder
 from wholetrack.track_pipeline import TrackPipeline
 
 # Time for requests that were cancelled at shutdown to send their responses.

@@ -10,28 +10,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated, NoReturn
+from typing import IO, Annotated
 
 import typer
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from wholetrack import __version__
+from wholetrack.cli.catalogue import catalogue
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
+from wholetrack.cli.opening import fail, load_command_settings, load_settings, open_pipeline
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
 from wholetrack.cli.render import Format, deliver, print_predictions, print_rows, rows_of
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
+from wholetrack.cli.tag import tag
 from wholetrack.cli.whole_file import UnwritableError, whole_file
 from wholetrack.contracts import Detail, ModelCard
 from wholetrack.deprecated_settings import warn_about_former_names
-from wholetrack.errors import ServiceError, StartupError
 from wholetrack.logs import configure_logs, printable
-from wholetrack.pipeline import Pipeline
-from wholetrack.settings import PREFIX, Settings
-from wholetrack.startup import build_pipeline
+from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +68,12 @@ def serve(
     # After shutdown, uvicorn re-raises the signal that stopped it. A requested stop should exit with status 0.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
-    settings = _load_settings(host=host, port=port)
+    settings = load_settings(host=host, port=port)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     warn_about_former_names(Settings)
     if os.environ.get("WEB_CONCURRENCY"):
         _log.warning("WEB_CONCURRENCY is ignored: the service is one process, which uses all CPUs")
-    with _open_pipeline(settings) as pipeline, reaping_orphans(pipeline.owns):
+    with open_pipeline(settings) as pipeline, reaping_orphans(pipeline.owns):
         admission = Admission(
             settings.max_requests,
             max_wait_s=settings.max_wait_s,
@@ -126,18 +124,18 @@ def predict(
     predicted.
     """
     if output_format.is_file != (output is not None):
-        _fail("--format parquet or rows-parquet and --output FILE belong together: give both or neither")
+        fail("--format parquet or rows-parquet and --output FILE belong together: give both or neither")
     if output is not None:
         _require_parquet()
-    settings = _load_command_settings()
+    settings = load_command_settings()
     recordings, problems = find_recordings(files)
     for problem in problems:
         typer.echo(f"wholetrack: {problem}", err=True)
     if not recordings:
         raise typer.Exit(1)
     if plot and (plot.suffix.lower() not in PICTURE_SUFFIXES or len(recordings) > 1):
-        _fail("--plot needs the name of an SVG or PNG file, and a single recording")
-    with _open_pipeline(settings) as pipeline:
+        fail("--plot needs the name of an SVG or PNG file, and a single recording")
+    with open_pipeline(settings) as pipeline:
         # Reject options that are invalid for every recording once, instead of once per file.
         served = pipeline.model(model)
         served.check_available()
@@ -181,7 +179,7 @@ def _whole_file(path: Path) -> Iterator[IO[bytes]]:
         with whole_file(path) as file:
             yield file
     except UnwritableError as error:
-        _fail(printable(str(error)))
+        fail(printable(str(error)))
 
 
 def _write_library(results: Iterable[FileResult], file: IO[bytes], card: ModelCard, *, n_files: int) -> bool:
@@ -203,6 +201,10 @@ def _write_rows(
         return deliver(results, lambda result, found: writer.add(rows_of(result, found)), n_files=n_files)
 
 
+app.command()(catalogue)
+app.command()(tag)
+
+
 @app.command()
 def similar(
     song: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
@@ -217,27 +219,27 @@ def similar(
     _require_parquet()
     from wholetrack.cli.library import Library, LibraryError
 
-    settings = _load_command_settings()
+    settings = load_command_settings()
     try:
         known = Library.read(library)
-        with _open_pipeline(settings) as pipeline:
+        with open_pipeline(settings) as pipeline:
             found = pipeline.predict(
                 song, model=known.model, embedding=Detail.TRACK, max_duration_s=settings.max_duration_s
             )
             if found.embedding is None or found.embedding.track is None:
-                _fail(f"{printable(text_of(song))} is silent, so that it has no embedding")
+                fail(f"{printable(text_of(song))} is silent, so that it has no embedding")
             nearest = known.nearest(found.embedding.track, limit=limit)
     except LibraryError as error:
-        _fail(printable(str(error)))
+        fail(printable(str(error)))
     except OSError as error:
-        _fail(f"{printable(text_of(song))}: {error.strerror}")
+        fail(f"{printable(text_of(song))}: {error.strerror}")
     rows = [(printable(file), genre, f"{similarity:.4f}") for file, genre, similarity in nearest]
     print_rows(("file", "genre", "similarity"), rows)
 
 
 def _require_parquet() -> None:
     if missing_packages("pyarrow"):
-        _fail("pyarrow is not installed; Parquet files need the extra 'parquet': pip install 'wholetrack[parquet]'")
+        fail("pyarrow is not installed; Parquet files need the extra 'parquet': pip install 'wholetrack[parquet]'")
 
 
 @app.command()
@@ -246,7 +248,7 @@ def models() -> None:
 
     Exits with status 1 if a model cannot run.
     """
-    with _open_pipeline(_load_command_settings()) as pipeline:
+    with open_pipeline(load_command_settings()) as pipeline:
         print_rows(
             ("model", "version", "device", "precision", "window", "genres", "summary"),
             [
@@ -282,7 +284,7 @@ def key(name: Annotated[str, typer.Argument(help="Name of the key in the logs.")
 @app.command()
 def settings() -> None:
     """Print all settings with their values, the source of each value, and their meaning."""
-    print_rows(("variable", "value", "source", "meaning"), settings_rows(_load_command_settings()))
+    print_rows(("variable", "value", "source", "meaning"), settings_rows(load_command_settings()))
 
 
 @app.command()
@@ -290,7 +292,7 @@ def health() -> None:
     """Check whether the service on this machine is ready; exit with status 1 if it is not."""
     from wholetrack import healthcheck
 
-    settings = _load_command_settings()
+    settings = load_command_settings()
     raise typer.Exit(healthcheck.main(settings.probe_port or settings.port))
 
 
@@ -306,9 +308,9 @@ def verify(
     Exits with status 1 if any probability differs by more than 0.005.
     """
     if missing := missing_packages("librosa", "pydub", "audioop"):
-        _fail(f"{missing[0]} is not installed; verify needs the extra 'verify': pip install 'wholetrack[verify]'")
-    settings = _load_command_settings()
-    with _open_pipeline(settings) as pipeline:
+        fail(f"{missing[0]} is not installed; verify needs the extra 'verify': pip install 'wholetrack[verify]'")
+    settings = load_command_settings()
+    with open_pipeline(settings) as pipeline:
         try:
             with numba_cache(settings.temp_dir):
                 from wholetrack.cli.verify import compare
@@ -317,56 +319,7 @@ def verify(
                     pipeline, file, model=model, max_duration_s=settings.max_duration_s, temp_dir=settings.temp_dir
                 )
         except OSError as error:
-            _fail(f"{printable(text_of(Path(error.filename or file)))}: {error.strerror}")
+            fail(f"{printable(text_of(Path(error.filename or file)))}: {error.strerror}")
     write_output(f"{comparison.text()}\n")
     if not comparison.agrees:
         raise typer.Exit(1)
-
-
-def _load_command_settings() -> Settings:
-    """Load the settings for a command other than ``serve``, which logs only warnings, as text."""
-    settings = _load_settings()
-    configure_logs(level="warning", log_format="text")
-    warn_about_former_names(Settings)
-    return settings
-
-
-def _load_settings(**options: str | int | None) -> Settings:
-    """Load the settings; options that are given and, like variables, not blank override them."""
-    given = {name: value for name, value in options.items() if value is not None and str(value).strip()}
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        # The error for a list that is not valid JSON has no location; its message names the setting.
-        complaints = (
-            f"{PREFIX}{str(e['loc'][0]).upper()}: {_message(e)}" if e["loc"] else _message(e) for e in error.errors()
-        )
-        _fail("; ".join(complaints))
-    except OSError as error:
-        _fail(f"cannot read the settings: {error.strerror}: {error.filename}")
-
-
-def _message(error: ErrorDetails) -> str:
-    if error["type"] != "value_error":
-        return error["msg"]
-    # pydantic puts "Value error, " in front of the messages of our own checks.
-    cause = error["ctx"]["error"]
-    return f".env is not UTF-8: {cause}" if isinstance(cause, UnicodeDecodeError) else str(cause)
-
-
-@contextmanager
-def _open_pipeline(settings: Settings) -> Iterator[Pipeline]:
-    """Build the pipeline for the duration of the block; errors in the block end the command with one sentence."""
-    try:
-        pipeline = build_pipeline(settings)
-        try:
-            yield pipeline
-        finally:
-            pipeline.close()
-    except (StartupError, ServiceError) as error:
-        _fail(error.detail if isinstance(error, ServiceError) else str(error))
-
-
-def _fail(sentence: str) -> NoReturn:
-    typer.echo(f"wholetrack: {sentence}", err=True)
-    raise typer.Exit(1)

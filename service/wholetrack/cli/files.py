@@ -13,18 +13,13 @@ from pathlib import Path
 
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import Detail, TrackPrediction
+from wholetrack.decoding.container import AUDIO_SUFFIXES
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.logs import printable
 from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-# Files to look for in folders. A file that is named explicitly may have any suffix.
-_AUDIO_SUFFIXES = frozenset(
-    {".aac", ".aif", ".aifc", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".w64"}
-    | {".webm", ".wma"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +141,5 @@ def _recordings_in(folder: Path) -> tuple[list[Path], list[str]]:
         problems.append(f"cannot read {printable(text_of(Path(error.filename)))}: {error.strerror}")
 
     names = (Path(parent, name) for parent, _, names in os.walk(folder, onerror=unreadable_folder) for name in names)
-    recordings = sorted(path for path in names if path.suffix.lower() in _AUDIO_SUFFIXES and path.is_file())
+    recordings = sorted(path for path in names if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
     return recordings, problems

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wholetrack.aggregation.similarity import most_similar
+from wholetrack.catalogue.tables import verdict_row, verdict_schema
 from wholetrack.cli.files import text_of
 from wholetrack.contracts import ModelCard, TrackPrediction
 
@@ -39,7 +40,7 @@ class LibraryWriter:
     """
 
     def __init__(self, target: IO[bytes], card: ModelCard) -> None:
-        self._schema = _schema(card)
+        self._schema = pa.schema(verdict_schema(card))
         self._rows: list[dict[str, Any]] = []
         self._writer = pq.ParquetWriter(target, self._schema, compression="zstd")
 
@@ -48,21 +49,7 @@ class LibraryWriter:
 
     def add(self, path: Path, prediction: TrackPrediction) -> None:
         """Add the prediction of a file."""
-        embedding = prediction.embedding
-        self._rows.append(
-            {
-                "file": text_of(path),
-                "duration_s": prediction.duration_s,
-                "model": prediction.card.name,
-                "version": prediction.card.version,
-                "genre": prediction.summed_score.genre,
-                "share": prediction.summed_score.share,
-                "voted_genre": prediction.majority_vote.genre,
-                "confidence": prediction.confidence,
-                "in_domain": prediction.in_domain,
-                "embedding": None if embedding is None or embedding.track is None else embedding.track,
-            }
-        )
+        self._rows.append(verdict_row(text_of(path), prediction))
         if len(self._rows) == _ROWS_PER_GROUP:
             self._flush()
 
@@ -135,29 +122,10 @@ class Library:
         return [(self.files[i], self.genres[i], cosine) for i, cosine in ranked]
 
 
-def _schema(card: ModelCard) -> pa.Schema:
-    spec = card.outputs.embedding
-    vector = pa.list_(pa.float32(), spec.length) if spec else pa.list_(pa.float32())
-    return pa.schema(
-        [
-            ("file", pa.string()),
-            ("duration_s", pa.float64()),
-            ("model", pa.string()),
-            ("version", pa.string()),
-            ("genre", pa.string()),
-            ("share", pa.float64()),
-            ("voted_genre", pa.string()),
-            ("confidence", pa.float64()),
-            ("in_domain", pa.bool_()),
-            ("embedding", vector),
-        ]
-    )
-
-
 def _read_columns(path: Path) -> pa.Table:
     name = text_of(path)
     try:
-        found = pq.read_schema(path).names
+        found = pq.ParquetDataset(path).schema.names
         if missing := [column for column in _NEEDED if column not in found]:
             raise LibraryError(f"{name} has no column {' and no '.join(missing)}: write it with {_WRITE}")
         return pq.read_table(path, columns=list(_NEEDED))

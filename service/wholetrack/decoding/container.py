@@ -1,9 +1,15 @@
-"""Recognise a file by its first bytes."""
+"""Recognise a file by its first bytes, or guess from its name that it is a recording."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+AUDIO_SUFFIXES = frozenset(
+    {".aac", ".aif", ".aifc", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".w64"}
+    | {".webm", ".wma"}
+)
+"""Suffixes of the files to look for in folders. A file that is named explicitly may have any suffix."""
 
 # The first bytes of every accepted container. ISO media files (mp4, m4a) have their signature at byte 4. An mp3 or ADTS
 # stream starts with a tag or with the header of its first frame, of layer II or III.

@@ -11,11 +11,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, InvalidProtobuf
 
-from wholetrack.contracts import Rows, Windows, separate_windows, unit_length
+from wholetrack.contracts import Rows, Windows, separate_windows
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import MODEL_FILE, Bundle
 from wholetrack.inference.cuda import CUDA_PROVIDER, load_cuda
 from wholetrack.inference.gpu_memory import GpuMemory, memory_reader
+from wholetrack.inference.network_outputs import ELEMENTS, check_golden_outputs, interpreted, wrong_outputs
 from wholetrack.inference.strips import SLICES, StripFeeds, overlapping
 from wholetrack.settings import DeviceChoice, Precision, Settings
 
@@ -25,12 +26,6 @@ _log = logging.getLogger(__name__)
 _ERROR, _FATAL = 3, 4
 # What the allocators of onnxruntime, CUDA, cuDNN and cuBLAS say.
 _MEMORY_ERROR = re.compile(r"allocat|out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
-
-_ELEMENTS = {
-    "scores": "probability",
-    "tags": "probability of a tag",
-    "embedding": "component of an embedding",
-}
 
 # Both ways of computing a window round differently.
 _STRIP_TOLERANCE = 1e-5
@@ -98,25 +93,13 @@ class Session:
         runs = [self._session.run(self._output_names, feed) for feed in self._feeds(windows)]
         outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         self.memory = self._read_memory()
-        return self._interpreted([np.asarray(output)[:n_windows] for output in outputs])
+        return interpreted([np.asarray(output)[:n_windows] for output in outputs], self._outputs)
 
     def _feeds(self, windows: Windows) -> Iterable[dict[str, NDArray[np.generic]]]:
         """Return the inputs of each run of the network: a single one, unless they are strips."""
         if self._strips:
             return self._strips.of(windows)
         return [dict(zip(self._input_names, separate_windows(windows).arrays, strict=True))]
-
-    def _interpreted(self, outputs: list[NDArray[np.float32]]) -> Rows:
-        """Turn the outputs of the network into probabilities and vectors of unit length."""
-        spec, remaining = self._outputs, iter(outputs)
-        scores = next(remaining)
-        found = [scores if spec.scores.yields == "probabilities" else _softmax(scores)]
-        if spec.tags:
-            tags = next(remaining)
-            found.append(tags if spec.tags.yields == "probabilities" else _sigmoid(tags))
-        if spec.embedding:
-            found.append(unit_length(next(remaining)))
-        return Rows(tuple(found))
 
     def check_interface(self, bundle: Bundle) -> None:
         """Check that the inputs and outputs of the network are those of ``model.json``.
@@ -155,20 +138,10 @@ class Session:
         Raises:
             UnavailableModelError: If an output differs by more than the bundle's tolerance.
         """
-        golden, tolerance = bundle.golden, bundle.card.golden.tolerance
+        tolerance = bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
             tolerance = bundle.card.int8.tolerance
-        batches = [golden.windows[i : i + self.max_batch] for i in range(0, len(golden.windows), self.max_batch)]
-        found = Rows.joined([self.run(batch) for batch in batches])
-        for kind, output, expected in zip(self._outputs.kinds, found.arrays, golden.outputs.arrays, strict=True):
-            worst = float(np.abs(output - expected).max())
-            # Not "worst > tolerance": a NaN must fail as well.
-            if not worst <= tolerance:
-                problem = (
-                    f"gives wrong outputs on {self.device} in {self.precision}: a golden {_ELEMENTS[kind]} is off by "
-                    f"{worst:.3g}, and the tolerance is {tolerance:g}"
-                )
-                raise self._wrong(bundle, problem)
+        check_golden_outputs(self, bundle, tolerance=tolerance)
         if self._strips:
             self._check_strips(bundle)
 
@@ -183,16 +156,12 @@ class Session:
         for kind, output, expected in zip(self._outputs.kinds, together.arrays, apart.arrays, strict=True):
             worst = float(np.abs(output - expected).max())
             if not worst <= _STRIP_TOLERANCE:
-                raise self._wrong(
+                raise wrong_outputs(
                     bundle,
-                    f"gives wrong outputs for strips: a {_ELEMENTS[kind]} of a window depends on frames outside it, "
+                    self.device,
+                    f"gives wrong outputs for strips: a {ELEMENTS[kind]} of a window depends on frames outside it, "
                     f"by {worst:.3g}",
                 )
-
-    def _wrong(self, bundle: Bundle, problem: str) -> UnavailableModelError:
-        return UnavailableModelError(
-            f"{bundle.card.name} {problem}", device=self.device, reason=f"the network {problem}"
-        )
 
     def shrink_arena(self) -> None:
         """Return the working memory of large batches to the system (CPU only), because most models are mostly idle."""
@@ -357,18 +326,6 @@ def _session_options() -> ort.SessionOptions:
     # print it a second time, in colour and over several lines.
     options.log_severity_level = _FATAL
     return options
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # In this form exp overflows for no logit.
-    probabilities: NDArray[np.float32] = np.float32(0.5) * (np.tanh(np.float32(0.5) * logits) + np.float32(1.0))
-    return probabilities
 
 
 def _check_nodes(file: str, kind: str, found: dict[str, list[int | str]], expected: dict[str, tuple[int, ...]]) -> None:

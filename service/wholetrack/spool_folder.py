@@ -1,4 +1,4 @@
-"""The private folder of one process for its uploads, and the removal of folders that killed processes left behind."""
+"""The private folder of one process for recordings, and the removal of folders that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOCK = "lock"
 
 @contextmanager
 def spool_folder(temp_dir: Path) -> Iterator[Path]:
-    """Create a folder for uploads that only this user can read, and remove it when the block ends.
+    """Create a folder for recordings that only this user can read, and remove it when the block ends.
 
     A killed process leaves its folder behind, but the kernel releases its lock, so the next process can tell that the
     folder is abandoned and removes it.
@@ -49,5 +49,5 @@ def _remove_abandoned(temp_dir: Path) -> None:
     for lock in temp_dir.glob(f"{_PREFIX}*/{_LOCK}"):
         with suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _log.warning("removing the folder of a killed process with %d uploads", len(list(lock.parent.glob("*/*"))))
+            _log.warning("removing the folder of a killed process with %d files", len(list(lock.parent.glob("*/*"))))
             shutil.rmtree(lock.parent, ignore_errors=True)
