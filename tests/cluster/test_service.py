@@ -196,9 +196,9 @@ def longer_song(tune: NDArray[np.float32]) -> bytes:
 
 @pytest.fixture(scope="session")
 def long_recording(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten minutes, which take a few seconds."""
+    """Five minutes, which take a second or two."""
     path = tmp_path_factory.mktemp("long") / "long.flac"
-    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "600", path)
+    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "300", path)
     return path
 
 

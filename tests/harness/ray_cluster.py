@@ -214,11 +214,9 @@ class _Commands:
         return started
 
     def stop(self) -> None:
-        """Stop the cluster."""
+        """Stop the cluster, without waiting for its replicas."""
         import ray
-        from ray import serve
 
-        serve.shutdown()
         ray.shutdown()
         self._cluster.shutdown()
 
