@@ -39,6 +39,8 @@ _POLL_S = 0.1
 _ENVIRONMENT = {
     "PYTHONPATH": str(PROJECT),
     "RAY_USAGE_STATS_ENABLED": "0",
+    # By default, replicas have a lower priority than everything else on the machine.
+    "RAY_worker_niceness": "0",
     # On a busy machine, a process may take longer than a minute to start.
     "RAY_worker_register_timeout_seconds": "300",
 }
