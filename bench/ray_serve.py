@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ from tests.harness.server import running_server
 from wholetrack.settings import available_cpus
 
 _CLIENTS = (1, 4)
-_REQUESTS = {1: 8, 4: 24}
 _IDLE_S = 5.0
 
 # Titles of processes, and what they are counted as. The first that matches applies.
@@ -60,7 +60,9 @@ class _Turn:
     idle: float
 
 
-def _measure(predict: Callable[[], object], processes: Callable[[], Iterable[psutil.Process]]) -> _Turn:
+def _measure(
+    predict: Callable[[], object], processes: Callable[[], Iterable[psutil.Process]], *, requests: int
+) -> _Turn:
     for _ in range(4):
         predict()
     before = _cpu_s(processes())
@@ -69,9 +71,9 @@ def _measure(predict: Callable[[], object], processes: Callable[[], Iterable[psu
     loads, spent = {}, {}
     for clients in _CLIENTS:
         before = _cpu_s(processes())
-        loads[clients] = run_clients(predict, clients=clients, requests=_REQUESTS[clients])
+        loads[clients] = run_clients(predict, clients=clients, requests=requests)
         total = _difference(before, _cpu_s(processes()))
-        spent = {group: seconds / _REQUESTS[clients] for group, seconds in total.items()}
+        spent = {group: seconds / requests for group, seconds in total.items()}
     return _Turn(loads, spent, idle)
 
 
@@ -94,17 +96,17 @@ def _difference(before: dict[str, float], after: dict[str, float]) -> dict[str, 
 
 
 @contextmanager
-def _alone(song: Path, folder: Path) -> Iterator[_Turn]:
+def _alone(song: Path, folder: Path, *, requests: int) -> Iterator[_Turn]:
     with running_server(folder) as server:
 
         def processes() -> list[psutil.Process]:
             return [server.process, *(child for child, _ in descendants(server.process))]
 
-        yield _measure(lambda: server.post(song, windows="none").raise_for_status(), processes)
+        yield _measure(lambda: server.post(song, windows="none").raise_for_status(), processes, requests=requests)
 
 
 @contextmanager
-def _on_ray(song: Path, folder: Path, *, nodes: int, cores: int) -> Iterator[_Turn]:
+def _on_ray(song: Path, folder: Path, *, nodes: int, cores: int, requests: int) -> Iterator[_Turn]:
     per_node = max(1, cores // nodes)
     replicas = {"autoscaling_config": {"min_replicas": nodes, "max_replicas": nodes}, "max_replicas_per_node": 1}
     options = {"analysis": replicas, "network": replicas}
@@ -114,7 +116,7 @@ def _on_ray(song: Path, folder: Path, *, nodes: int, cores: int) -> Iterator[_Tu
         def processes() -> list[psutil.Process]:
             return [child for child, _ in cluster.processes()]
 
-        yield _measure(lambda: cluster.post(song, windows="none").raise_for_status(), processes)
+        yield _measure(lambda: cluster.post(song, windows="none").raise_for_status(), processes, requests=requests)
 
 
 def _summary(turns: list[_Turn], alone: list[_Turn]) -> dict[str, Any]:
@@ -149,6 +151,7 @@ def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="number of measurements")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4], help="sizes of the clusters")
+    parser.add_argument("--requests", type=int, default=24, help="requests of each number of clients")
     options = parser.parse_args()
     cores = available_cpus()
     turns: dict[int, list[_Turn]] = defaultdict(list)
@@ -159,7 +162,8 @@ def main() -> None:
             for nodes in (0, *options.nodes):
                 home = Path(folder) / f"{number}-{nodes}"
                 home.mkdir()
-                with _on_ray(song, home, nodes=nodes, cores=cores) if nodes else _alone(song, home) as turn:
+                run = partial(_on_ray, nodes=nodes, cores=cores) if nodes else _alone
+                with run(song, home, requests=options.requests) as turn:
                     turns[nodes].append(turn)
     alone = turns.pop(0)
     figures = {
