@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 
 import ray
@@ -32,8 +33,6 @@ from wholetrack.settings import Settings
 _MAX_CPUS_PER_ACTOR = 8
 # What the driver keeps of each task takes memory.
 _MAX_TASKS = 10_000
-# How often a partition is begun on another actor, before the run ends.
-_MAX_LOST_ACTORS = 10
 
 
 def run_on_ray(
@@ -46,7 +45,8 @@ def run_on_ray(
         ResumableError: If a store, a device or the cluster has failed.
     """
     if remaining:
-        with _connected(cluster):
+        # Ray prints to standard output that a node was lost.
+        with redirect_stdout(sys.stderr), _connected(cluster):
             _run(options, settings, cluster, remaining, progress)
 
 
@@ -61,7 +61,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
     # Only a cluster that is started here can have arguments of its own.
     dashboard = None if cluster.address or os.environ.get("RAY_ADDRESS") else False
     try:
-        ray.init(cluster.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(cluster.address, include_dashboard=dashboard, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise CatalogueError(f"cannot connect to the Ray cluster: {error}") from error
     try:
@@ -74,9 +74,8 @@ def _run(
     options: CatalogueOptions, settings: Settings, cluster: Cluster, remaining: list[int], progress: RunProgress
 ) -> None:
     cpus, actors = _room(cluster)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     tasks = min(len(remaining), _MAX_TASKS)
     given = settings.model_dump(exclude_unset=True, exclude={"api_keys", "api_keys_file"})
     partitions = ray.data.from_items([{"index": index} for index in remaining], override_num_blocks=tasks)
@@ -87,8 +86,6 @@ def _run(
         compute=ActorPoolStrategy(size=min(actors, tasks)),
         num_cpus=cpus,
         num_gpus=cluster.gpus_per_actor,
-        max_restarts=-1,
-        max_task_retries=_MAX_LOST_ACTORS,
     )
     try:
         for row in results.iter_rows():
