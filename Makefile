@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-catalogue bench-containers \
+.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-catalogue bench-containers \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -52,7 +52,7 @@ CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder)
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
@@ -95,7 +95,12 @@ bench-peers: $(VENV)/.test ## Compare with LitServe, BentoML, Ray Serve and PyAV
 
 bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughput by clients on all cores, with a GPU if there is one (about 3 minutes)
 	for name in ceiling scaling; do $(BIN)/python -m bench.$$name --record || exit 1; done
+	for cores in 1 2; do $(BIN)/python -m bench.scaling --cores $$cores --record || exit 1; done
 	$(BIN)/python -m bench.performance
+
+bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
+	for name in unit_costs simulation; do $(BIN)/python -m bench.catalogues.$$name --record || exit 1; done
+	$(BIN)/python -m bench.catalogues.page
 
 bench-catalogue: $(VENV)/.test ## Predict 5,000 files from an object store, killed twice, on this machine and with Ray (about 15 minutes)
 	$(BIN)/python -m bench.catalogue --record
@@ -156,6 +161,9 @@ results: $(VENV)/.training ## Write docs/RESULTS.md and docs/EXPERIMENTS.md from
 
 fuzz: $(VENV)/.test ## Send 20,000 damaged files to the service (about 15 minutes); writes docs/reliability
 	$(BIN)/python -m tests.fuzz.campaign --files 20000 --seed 1 --clients 4 --keep $(RUNS)/fuzz --record
+
+contract: $(VENV)/.test ## Check the HTTP interface with 200 generated requests for each operation (about 10 minutes)
+	CONTRACT_EXAMPLES=200 $(BIN)/python -m pytest tests/e2e/test_contract.py
 
 chaos: $(VENV)/.test ## Inject faults into the service under load (about 12 minutes); writes docs/reliability
 	$(BIN)/python -m tests.chaos.campaign --seconds 60 --record

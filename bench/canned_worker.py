@@ -57,6 +57,7 @@ def canned_windows(start_s: Sequence[float], shapes: _Shapes) -> ExtractedWindow
 
 def write_arrays(windows: ExtractedWindows) -> int:
     """Return another descriptor of memory that was written before."""
+    assert isinstance(windows.rows, Rows)
     return os.dup(_memory(tuple(windows.start_s.tolist()), windows.rows.shapes))
 
 

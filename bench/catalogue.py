@@ -92,7 +92,7 @@ def upload(client: S3FileSystem, prefix: str, n_files: int) -> int:
 
 def _wav(samples: Any) -> bytes:
     """Return a WAV file of a few seconds with 16 bits."""
-    content = samples[: _SECONDS * _RATE_HZ].tobytes()
+    content = bytes(samples[: _SECONDS * _RATE_HZ].tobytes())
     sizes = [len(content) + 36, 16, 1, 1, _RATE_HZ, 2 * _RATE_HZ, 2, 16, len(content)]
     fields = [size.to_bytes(2 if i in {2, 3, 6, 7} else 4, "little") for i, size in enumerate(sizes)]
     return b"RIFF" + fields[0] + b"WAVEfmt " + b"".join(fields[1:8]) + b"data" + fields[8] + content

@@ -13,7 +13,7 @@ from bench.spread import spread
 from tests.harness.recordings import make_long_recording
 from tests.harness.records import print_record
 from wholetrack.cancellation import Cancellation
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.decoding.limits import DecoderMemory
@@ -41,7 +41,7 @@ class _FirstBatch:
         self.finished_at = 0.0
         self.cancellation = Cancellation()
 
-    def run(self, windows: Rows) -> Rows:
+    def run(self, windows: Windows) -> Rows:
         outputs = self._session.run(windows)
         if not self.finished_at:
             self.finished_at = time.perf_counter()

@@ -28,13 +28,15 @@ def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser(__doc__)
     parser.add_argument("--models", nargs=2, default=("wholetrack-crnn", "wholetrack-crnn-gtzan"))
+    parser.add_argument("--models-dir", type=Path, help="folder of models that are not built in")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
     costs: dict[str, list[float]] = {model: [] for model in options.models}
     with tempfile.TemporaryDirectory() as name:
         song = Path(name, "song.mp3")
         make_song(song)
-        with running_server(Path(name), cache_mb=0) as server:
+        added = {"models_dir": options.models_dir.resolve()} if options.models_dir else {}
+        with running_server(Path(name), cache_mb=0, **added) as server:
             for _ in range(options.repeats + 1):
                 for model, measured in costs.items():
                     measured.append(cpu_s(server, song, model))

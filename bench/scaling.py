@@ -94,14 +94,17 @@ def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
+    parser.add_argument("--cores", type=int, help="use only so many cores, and record the results under another name")
     options = parser.parse_args()
+    if options.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     cores = available_cpus()
     clients = sorted({1, 4, cores, 2 * cores})
     devices = [DeviceChoice.CPU]
     if gpu_present() and CUDA_PROVIDER in onnxruntime.get_available_providers():
         devices.append(DeviceChoice.CUDA)
-    with tempfile.TemporaryDirectory() as name:
-        song = Path(name, "song.mp3")
+    with tempfile.TemporaryDirectory() as folder:
+        song = Path(folder, "song.mp3")
         make_song(song)
         figures = {
             "song_seconds": SONG_SECONDS,
@@ -109,11 +112,12 @@ def main() -> None:
             "gpu": gpu_name() if DeviceChoice.CUDA in devices else None,
             "decoding": decode_on_all_cores(song, cores),
             "devices": {
-                device: measure_device(device, song, Path(name, device), clients=clients, seconds=options.seconds)
+                device: measure_device(device, song, Path(folder, device), clients=clients, seconds=options.seconds)
                 for device in devices
             },
         }
-        print_record("scaling", figures, folder=options.record)
+        name = f"scaling_on_{options.cores}" if options.cores else "scaling"
+        print_record(name, figures, folder=options.record)
 
 
 if __name__ == "__main__":

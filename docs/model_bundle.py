@@ -29,6 +29,7 @@ models/<name>/<version>/
     model.json        the contract: labels, audio, windows, inputs and outputs
     golden.npz        input windows and the outputs that the network must return for them
     model.int8.onnx   the network in 8-bit integers, for CPUs (optional)
+    model.strips.onnx the network for windows that overlap, for CPUs (optional)
     CARD.md           the model card, for people to read: training data, metrics, limitations
 ```
 
@@ -47,6 +48,16 @@ inputs and outputs. It then runs the golden windows on the device in use and com
 several inputs, `windows.NAME` for each. The outputs are `probabilities`, `[n, labels]`, or `[n, steps, labels]` for a
 network with several steps per window; `tags`, `[n, tags]`, before their calibration; and `embedding`, `[n, length]`,
 scaled to unit length.
+
+## Strips
+
+A network whose convolutions do not depend on the window can compute them once for all windows that overlap. Its bundle
+has a second graph, which gets a strip, consecutive frames, and the first frame of each window in it, and returns one
+row for each window. The service uses this graph on CPUs in float32, at any hop, and `model.onnx` otherwise. Both must
+give the same results: a window may depend on its own frames only, so that convolutions are not padded in time and
+nothing is normalised with values from outside of it. Strips of several tracks follow one another in a run. At start-up,
+the service runs the golden windows with the second graph, and compares windows that overlap with the same windows
+apart.
 
 ## Heads
 

@@ -42,10 +42,23 @@ _REQUIREMENTS = {
 }
 # What a machine may lack even if WHOLETRACK_NO_SKIPS is set.
 _OPTIONAL = {"gpu", "no_gpu", "docker", "cgroup", "musicnn_package", "keras"}
+# The files that take longest come first, so that both processes of `make test` end at about the same time.
+_LONGEST = (
+    *("e2e/test_predictions.py", "test_readme.py", "fuzz/test_fuzz.py", "e2e/test_contract.py", "e2e/test_examples.py"),
+    *("wholetrack_training/systems/test_served_systems.py", "e2e/test_lifecycle.py", "e2e/test_pages.py"),
+    *(
+        "wholetrack_training/cli/test_head.py",
+        "e2e/test_no_music.py",
+        "wholetrack_training/importing/test_import_musicnn.py",
+    ),
+    *("wholetrack_training/results/test_robustness.py", "wholetrack_training/publishing/test_two_towers.py"),
+)
+_RANKS = {PROJECT / "tests" / name: rank for rank, name in enumerate(_LONGEST)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests whose requirements this machine does not meet, with the reason."""
+    """Skip the tests whose requirements this machine does not meet, with the reason, and put long files first."""
+    items.sort(key=lambda item: _RANKS.get(item.path, len(_RANKS)))
     for item in items:
         for name, (met, reason) in _REQUIREMENTS.items():
             if name in item.keywords and not met:

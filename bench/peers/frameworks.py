@@ -75,9 +75,12 @@ def running_framework(
         family: list[psutil.Process] = [process]
         try:
             _wait_until_ready(predict, process, log)
+            # Those whose parent ends first could not be found later.
             family += process.children(recursive=True)
             yield predict
         finally:
+            with suppress(psutil.NoSuchProcess):
+                family += process.children(recursive=True)
             _stop(family)
 
 

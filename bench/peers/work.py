@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from wholetrack.aggregation.ranking import majority_vote, summed_score
-from wholetrack.contracts import Rows, WindowScores
+from wholetrack.contracts import Rows, WindowScores, joined_windows, separate_windows
 from wholetrack.decoding.decoder import FfmpegDecoder
 from wholetrack.decoding.ffmpeg import find_ffmpeg
 from wholetrack.features.inputs import InputFeatures
@@ -45,7 +46,10 @@ class Work:
         self.session = Session(network, bundle, device=DeviceChoice.CPU, batch_sizes=[settings.cpu_batch])
 
     def windows(self, recording: bytes | Path) -> NDArray[np.float32]:
-        """Decode a recording and return its normalised windows ``[n, frames, n_mels]``."""
+        """Decode a recording and return its normalised windows, with all inputs of each in one row, ``[n, values]``.
+
+        Frameworks batch single arrays.
+        """
         if isinstance(recording, Path):
             return self._windows(recording)
         with tempfile.NamedTemporaryFile() as file:
@@ -59,12 +63,20 @@ class Work:
         with self.decoder.open(path, sample_rate=rate, max_duration_s=_MAX_DURATION_S) as decoding:
             blocks = [self.features.normalised(stream.push(samples)) for samples in decoding.blocks()]
             decoding.summary()
-        return Rows.joined([*blocks, self.features.normalised(stream.finish())]).arrays[0]
+        blocks.append(self.features.normalised(stream.finish()))
+        windows = separate_windows(joined_windows(blocks))
+        return np.concatenate([array.reshape(len(windows), -1) for array in windows.arrays], axis=1)
+
+    def _inputs(self, windows: NDArray[np.float32]) -> Rows:
+        shapes = self.session.window_shapes
+        ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+        parts = zip(np.split(windows, ends, axis=1), shapes, strict=True)
+        return Rows(tuple(part.reshape(-1, *shape) for part, shape in parts))
 
     def classify(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities ``[n, n_labels]``, computed in batches of the size that the service uses."""
         size = self.session.max_batch
-        parts = [self.session.run(Rows.of(windows[i : i + size])) for i in range(0, len(windows), size)]
+        parts = [self.session.run(self._inputs(windows[i : i + size])) for i in range(0, len(windows), size)]
         return Rows.joined(parts).arrays[0]
 
     def classify_together(self, tracks: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

@@ -8,8 +8,8 @@ from statistics import median
 from bench.markdown import median_and_range, paragraph
 from bench.peers import NAMES
 from bench.performance.cuda import cuda_section
-from bench.performance.scaling import process_section, scaling_section
-from bench.performance.summary import THROUGHPUT_RATIOS
+from bench.performance.scaling import few_cores_section, process_section, scaling_section
+from bench.performance.summary import PINNED, THROUGHPUT_RATIOS
 from bench.records import Record
 from wholetrack_training.results.markdown import markdown_table
 
@@ -37,7 +37,8 @@ def page(records: dict[str, Record], summary: Record) -> str:
         *_overload(records["overload"]),
         *process_section(records["ceiling"]),
         *cuda_section(),
-        *(scaling_section(records["scaling"]) if "scaling" in records else ()),
+        *(scaling_section(records["scaling"], records["ceiling"]) if "scaling" in records else ()),
+        *few_cores_section([records[name] for name in PINNED if name in records]),
     ]
     return "\n".join(lines) + "\n"
 

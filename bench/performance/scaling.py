@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bench.canned_service import Stage
 from bench.markdown import median_and_range, paragraph
@@ -18,6 +18,8 @@ _REPLACED = {
     Stage.DECODING: "network, features and all of decoding, by windows in memory",
 }
 _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+# Since this date, features have been computed in processes of their own.
+_FEATURE_WORKERS = "2026-11-28"
 
 
 def process_section(ceiling: Record) -> Iterable[str]:
@@ -52,7 +54,7 @@ def process_section(ceiling: Record) -> Iterable[str]:
     )
 
 
-def scaling_section(scaling: Record) -> Iterable[str]:
+def scaling_section(scaling: Record, ceiling: Record) -> Iterable[str]:
     """Yield the section about the throughput of a machine with many cores."""
     cores, decoding, gpu = scaling["cores"], scaling["decoding"], scaling["gpu"]
     single = scaling["devices"]["cpu"][0]
@@ -88,5 +90,58 @@ def scaling_section(scaling: Record) -> Iterable[str]:
             ]
             for device, loads in scaling["devices"].items()
             for load in loads
+        ],
+    )
+    if scaling["date"] < _FEATURE_WORKERS:
+        yield from _estimate(scaling, ceiling)
+
+
+def _estimate(scaling: Record, ceiling: Record) -> Iterable[str]:
+    """Yield what is to be expected of a machine on which the service was measured before a change."""
+    ratio = ceiling["replaced"][Stage.DECODER]["cpu_ratio_to_ffmpeg"]["median"]
+    own_s = ratio * scaling["decoding"]["cpu_s_alone"]
+    cores, cpu_s = scaling["cores"], scaling["devices"]["cpu"][0]["cpu_s_per_track"]
+    yield from paragraph(
+        "These figures are older than the processes that compute the features; until then, the process of the service "
+        f"did that as well, and was what limited the rate. Since then, it needs {ratio:.2f} of ffmpeg's CPU time for a "
+        f"track besides the network ([see above](#the-process-of-the-service)), which is {1000 * own_s:.0f} ms on that "
+        f"machine, and so {1 / own_s:.0f} tracks per second at most. Its {cores} cores can process "
+        f"{cores / cpu_s:.1f} tracks per second without a GPU, and decode "
+        f"{cores / scaling['decoding']['cpu_s_alone']:.1f}. This is an estimate: the new layout has not been measured "
+        "on such a machine."
+    )
+
+
+def few_cores_section(records: Sequence[Record]) -> Iterable[str]:
+    """Yield the section about the service on one and two cores."""
+    if not records:
+        return
+    yield from ("", "## One and two cores")
+    commands = " and ".join(f"`python -m bench.scaling --cores {record['cores']} --record`" for record in records)
+    yield from paragraph(
+        f"{commands} on {records[0]['date']} ({records[0]['machine']['processor']}), with the clients on the same "
+        "cores."
+    )
+    yield ""
+    yield from markdown_table(
+        (
+            "cores",
+            "clients",
+            "tracks per second",
+            "CPU time per track",
+            "of which the service's process",
+            "ffmpeg alone",
+        ),
+        [
+            [
+                str(record["cores"]),
+                str(load["clients"]),
+                f"{load['tracks_per_second']:.2f}",
+                f"{load['cpu_s_per_track']:.2f} s",
+                f"{load['main_process_cpu_ms_per_track']:.0f} ms",
+                f"{record['decoding']['cpu_s_alone']:.2f} s",
+            ]
+            for record in records
+            for load in record["devices"]["cpu"]
         ],
     )

@@ -11,6 +11,8 @@ _BENCHMARKS = (
 )
 # Needs a machine with many cores and a GPU.
 _SCALING = "scaling"
+PINNED = ("scaling_on_1", "scaling_on_2")
+"""Records of the service on the first cores only, by their number."""
 THROUGHPUT_RATIOS = {
     "throughput_ratio_to_seed_way": "throughput_ratio_to_baseline_script",
     "throughput_ratio_to_seed_way_in_processes": "throughput_ratio_to_baseline_script_in_processes",
@@ -20,8 +22,8 @@ THROUGHPUT_RATIOS = {
 
 
 def read_records() -> dict[str, Record]:
-    """Return the last record of every benchmark, by its name; that of ``bench.scaling`` only if there is one."""
-    names = [*_BENCHMARKS, *([_SCALING] if has_record(_SCALING) else [])]
+    """Return the last record of every benchmark, by its name; those of ``bench.scaling`` only if there are any."""
+    names = [*_BENCHMARKS, *filter(has_record, (_SCALING, *PINNED))]
     return {name: read_record(name) for name in names}
 
 
@@ -45,6 +47,7 @@ def summarise(records: dict[str, Record]) -> Record:
             "ten_hours_more_than_three_minutes": _megabytes(memory["difference_mib"]),
             "repeats": 1,
         },
+        "network_cpu_s": records["track"]["session_alone"]["cpu_s"],
         "main_process_cpu_ms_per_track": ceiling["main_process_cpu_ms_per_track"],
         "ceiling_tracks_per_s": ceiling["tracks_per_second"],
         **({"scaling": _of_scaling(records[_SCALING])} if _SCALING in records else {}),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
+from typing import Any
 
 
 class ErrorKind(Enum):
@@ -61,6 +63,10 @@ class ServiceError(Exception):
         self.kind = kind
         self.detail = detail
         self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to restore the error in another process."""
+        return partial(ServiceError, retry_after_s=self.retry_after_s), (self.kind, self.detail)
 
 
 class StartupError(Exception):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SecretStr
+from pydantic import AfterValidator, Field, HttpUrl, NonNegativeInt, PositiveInt, SecretStr
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -183,6 +183,13 @@ class Settings(BaseSettings):
         "what that does not need, and the rest, is for the others. Unset: nine tenths of what is free at start-up.",
     )
 
+    inference_url: HttpUrl | None = Field(
+        default=None,
+        description="Address of a server of the Open Inference Protocol that runs the networks of all models, such as "
+        "Triton or another instance of this service; none runs here then. Needs the extra remote. It must serve the "
+        "same versions, and its outputs are compared with the bundle at start-up.",
+    )
+    inference_key: SecretStr | None = Field(default=None, description="Key that is sent to that server.")
     device_timeout_s: _Seconds = Field(
         default=60.0,
         description="Time limit of one run of the network, in seconds. A thread that exceeds it is abandoned and "

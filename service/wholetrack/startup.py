@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -22,7 +23,7 @@ from wholetrack.decoding.self_test import self_test
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.extraction.workers import FeatureWorkers
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
-from wholetrack.inference.devices import Devices
+from wholetrack.inference.devices import Devices, ModelOpener
 from wholetrack.inference.engine import Engine
 from wholetrack.inference.session import precision_on
 from wholetrack.inference.unavailable import UnavailableEngine
@@ -31,7 +32,7 @@ from wholetrack.pipeline import Pipeline
 from wholetrack.sandbox.layers import ALL_LAYERS, missing_layers
 from wholetrack.scheduling.decoder_budget import decoder_budget_bytes, decoders_at_once
 from wholetrack.served_model import ServedModel, model_key
-from wholetrack.settings import Precision, SandboxChoice, Settings
+from wholetrack.settings import DeviceChoice, Precision, SandboxChoice, Settings
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,12 @@ _ARENAS = 2
 _M_ARENA_MAX = -8
 
 
-def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None) -> Pipeline:
+def build_pipeline(
+    settings: Settings,
+    bundles: dict[str, Bundle] | None = None,
+    *,
+    devices: Callable[[Settings, int], ModelOpener] | None = None,
+) -> Pipeline:
     """Find ffmpeg, load the bundles, and open each of them on the configured devices.
 
     A model that does not run there is unavailable, and the others are served, unless it is the default.
@@ -56,6 +62,8 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
     Args:
         settings: The settings.
         bundles: The bundles to serve by their keys; None for those in the folders that the settings name.
+        devices: Returns what opens the models, given the settings and the number of models; None for the devices
+            that the settings name.
 
     Raises:
         StartupError: If something is missing or does not work; the message says what to change.
@@ -72,12 +80,9 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
         on_failure.callback(decoder.close)
         if bundles is None:
             bundles = configured_bundles(settings)
-        default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
-        if default is None:
-            found = ", ".join(sorted(bundles))
-            raise StartupError(f"the default model {settings.default_model!r} is not among the models found: {found}")
+        default = default_key(bundles, settings)
         # The memory for decoders depends on how much the models take.
-        models = _served_models(bundles, default, settings)
+        models = served_models(bundles, default, settings, devices)
         workers = starting.result()
         on_failure.pop_all()
     return Pipeline(
@@ -92,13 +97,26 @@ def build_pipeline(settings: Settings, bundles: dict[str, Bundle] | None = None)
 
 
 def configured_bundles(settings: Settings) -> dict[str, Bundle]:
-    """Load the bundles in the folders that the settings name, by their keys.
+    """Return the bundles in the folders that the settings name, by their keys.
 
     Raises:
-        StartupError: As for :func:`wholetrack.inference.bundle.load_bundles`.
+        StartupError: If one of them is invalid.
     """
     folders = [BUILT_IN_MODELS, *([settings.models_dir] if settings.models_dir else [])]
     return load_bundles(*folders, versions=settings.model_versions)
+
+
+def default_key(bundles: Mapping[str, Bundle], settings: Settings) -> str:
+    """Return the key of the default model.
+
+    Raises:
+        StartupError: If it is not among the bundles.
+    """
+    default = model_key(settings.default_model, {key: bundle.card.version for key, bundle in bundles.items()})
+    if default is None:
+        found = ", ".join(sorted(bundles))
+        raise StartupError(f"the default model {settings.default_model!r} is not among the models found: {found}")
+    return default
 
 
 def _start_workers(settings: Settings) -> FeatureWorkers:
@@ -173,13 +191,32 @@ def _decoder_budget_bytes(settings: Settings) -> int:
     return decoder_budget_bytes(reserved_bytes=reserved_bytes, temp_dir=settings.temp_dir)
 
 
-def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings) -> dict[str, ServedModel]:
+def served_models(
+    bundles: Mapping[str, Bundle],
+    default: str,
+    settings: Settings,
+    devices: Callable[[Settings, int], ModelOpener] | None = None,
+) -> dict[str, ServedModel]:
+    """Open bundles, and return the served models by their keys.
+
+    A model that does not run is unavailable, unless it is the default.
+
+    Args:
+        bundles: The bundles by their keys.
+        default: Key of the default model.
+        settings: The settings.
+        devices: Returns what opens the models, given the settings and the number of models; None for the devices
+            that the settings name.
+
+    Raises:
+        StartupError: If the default model does not run, or a network contradicts its bundle.
+    """
     networks = [key for key, bundle in bundles.items() if bundle.head is None]
-    devices = Devices(settings, len(networks))
+    opener = (devices or _configured_devices)(settings, len(networks))
     # If the default is a head, the model whose network it uses has to run.
     needed = bundles[default].base or default
     keys = sorted(networks, key=lambda key: (key != needed, key))
-    models = {key: _served(bundles[key], devices, settings, is_default=key == needed) for key in keys}
+    models = {key: _served(bundles[key], opener, settings, is_default=key == needed) for key in keys}
     for key, bundle in sorted(bundles.items()):
         if bundle.base is not None:
             base = models[bundle.base]
@@ -191,9 +228,26 @@ def _served_models(bundles: dict[str, Bundle], default: str, settings: Settings)
     return models
 
 
-def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default: bool) -> ServedModel:
+def _configured_devices(settings: Settings, n_models: int) -> ModelOpener:
+    if settings.inference_url is None:
+        return Devices(settings, n_models)
+    if settings.device is not DeviceChoice.AUTO:
+        raise StartupError(
+            f"WHOLETRACK_DEVICE is {settings.device} and WHOLETRACK_INFERENCE_URL is set: unset one of them, as the "
+            "networks run either here or on that server"
+        )
     try:
-        opened = devices.open(bundle)
+        from wholetrack.inference.remote_devices import remote_devices
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"WHOLETRACK_INFERENCE_URL needs the package {error.name}: install the extra remote"
+        ) from error
+    return remote_devices(settings)
+
+
+def _served(bundle: Bundle, opener: ModelOpener, settings: Settings, *, is_default: bool) -> ServedModel:
+    try:
+        opened = opener.open(bundle)
     except UnavailableModelError as error:
         if is_default:
             raise
@@ -202,8 +256,9 @@ def _served(bundle: Bundle, devices: Devices, settings: Settings, *, is_default:
         return ServedModel(bundle, UnavailableEngine(error.reason, device=error.device, precision=precision))
     engine = Engine(
         *opened.sessions,
+        min_share=opened.min_share,
         run_timeout_s=settings.device_timeout_s,
-        reopen=partial(devices.reopen, bundle),
+        reopen=partial(opener.reopen, bundle),
         on_unrecoverable=partial(_on_unrecoverable, is_default, bundle.card.name),
     )
     _log.info(

@@ -13,7 +13,7 @@ import threading
 import time
 
 from wholetrack.cli.app import main
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.inference.session import Session
 
 _HANG_S = 3600.0
@@ -22,7 +22,7 @@ _run = Session.run
 _thread = threading.local()
 
 
-def _breakable_run(self: Session, windows: Rows) -> Rows:
+def _breakable_run(self: Session, windows: Windows) -> Rows:
     if _commands and getattr(_thread, "has_classified", False):
         match _commands.pop():
             case "die":

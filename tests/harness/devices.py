@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows, separate_windows
 from wholetrack.inference.gpu_memory import GpuMemory
 from wholetrack.inference.queue import TrackQueue
 
@@ -42,9 +42,10 @@ class FakeDevice:
         self.message = "out of order"
         self.poison: float | None = None
 
-    def run(self, windows: Rows) -> Rows:
+    def run(self, windows: Windows) -> Rows:
         """Return ``[number, 1 - number]`` and ``[10 * number]`` for each window."""
-        numbers, doubled = windows.arrays[0][:, 0, 0], windows.arrays[1][:, 1, 0]
+        first, second = separate_windows(windows).arrays
+        numbers, doubled = first[:, 0, 0], second[:, 1, 0]
         assert np.array_equal(doubled, 2 * numbers), "the inputs of different windows were mixed"
         self.batches.append(numbers.tolist())
         self.entered.release()

@@ -21,7 +21,7 @@ from wholetrack.aggregation.confidence import confidence
 from wholetrack.aggregation.ranking import majority_vote, summed_score
 from wholetrack.aggregation.sections import sections
 from wholetrack.api.upload import UploadLimits, receive_upload
-from wholetrack.contracts import CalibrationSpec, WindowScores, WindowSpec
+from wholetrack.contracts import CalibrationSpec, Strip, WindowScores, WindowSpec
 from wholetrack.decoding.audio_parts import find_audio_parts
 from wholetrack.decoding.container import has_accepted_signature, is_archive
 from wholetrack.decoding.ffmpeg_log import FfmpegLog
@@ -86,7 +86,7 @@ def test_windows_do_not_depend_on_the_chunks_of_frames(grid: WindowGrid, seconds
             end = grid.frames.start(known - 1) + grid.frames.n_fft if known else 0
             blocks.append(cutter.push([chunk], n_samples=min(end, n_samples)).inputs[0])
         blocks.append(cutter.finish([chunks[-1]], n_samples=n_samples).inputs[0])
-        return np.concatenate(blocks)
+        return Strip.joined(blocks).windows().arrays[0]
 
     cut = windows([frames[begin:end] for begin, end in pairwise(cuts)])
     whole = windows([frames])

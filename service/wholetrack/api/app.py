@@ -30,9 +30,9 @@ from wholetrack.api.security_headers import SecurityHeaders
 from wholetrack.api.tensors import InferenceRequest
 from wholetrack.api.tracing import Tracing
 from wholetrack.errors import ErrorKind
-from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
 from wholetrack.spool_folder import spool_folder
+from wholetrack.track_pipeline import TrackPipeline
 
 # Time for requests that were cancelled at shutdown to send their responses.
 _SHUTDOWN_GRACE_S = 10.0
@@ -40,7 +40,9 @@ _SHUTDOWN_GRACE_S = 10.0
 _REQUEST_ID = re.compile("[0-9A-Fa-f]{8}(-?)(?:[0-9A-Fa-f]{4}\\1){3}[0-9A-Fa-f]{12}")
 
 
-def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> FastAPI:
+def create_app(
+    pipeline: TrackPipeline, settings: Settings, admission: Admission, custom_metrics: Metrics | None = None
+) -> FastAPI:
     """Create the application around a pipeline.
 
     Args:
@@ -48,6 +50,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
         settings: Settings of the service.
         admission: Limits the predictions in progress. To drain the application, the server sets
             ``admission.draining``.
+        custom_metrics: Counts the predictions; None for metrics of this process alone.
 
     Raises:
         StartupError: If API keys or tracing cannot be set up.
@@ -70,7 +73,7 @@ def create_app(pipeline: Pipeline, settings: Settings, admission: Admission) -> 
             await to_thread.run_sync(tracing.close)
 
     app = documented_app(lifespan=lifespan, root_path=settings.root_path.rstrip("/"))
-    in_flight, metrics = InFlight(), Metrics(pipeline.models, pipeline.workers)
+    in_flight, metrics = InFlight(), custom_metrics or Metrics.of_process(pipeline)
     app.state.pipeline, app.state.admission, app.state.metrics = pipeline, admission, metrics
     app.state.rankings = Rankings(settings, admission)
     app.state.inferences = inferences = Inferences(settings, admission)

@@ -11,8 +11,7 @@ from wholetrack.api.examples import HEALTHY, METRICS, READY, success_response
 from wholetrack.api.metrics import Metrics
 from wholetrack.api.problems import error_responses
 from wholetrack.errors import ErrorKind, ServiceError
-from wholetrack.pipeline import Pipeline
-from wholetrack.served_model import ServedModel
+from wholetrack.track_pipeline import TrackPipeline
 
 router = APIRouter(tags=["operation"])
 metrics_router = APIRouter(tags=["operation"])
@@ -64,9 +63,8 @@ async def readyz(request: Request) -> Readiness:
     admission: Admission = request.app.state.admission
     if admission.draining:
         raise draining_error()
-    pipeline: Pipeline = request.app.state.pipeline
-    failing = sorted(name for name, served in pipeline.models.items() if _is_failing(pipeline, name, served))
-    if failing:
+    pipeline: TrackPipeline = request.app.state.pipeline
+    if failing := pipeline.failing_models():
         raise ServiceError(ErrorKind.DEVICE_FAILED, f"No working device for {', '.join(failing)}.", retry_after_s=5)
     models = sorted(pipeline.models.items())
     return Readiness(
@@ -74,13 +72,8 @@ async def readyz(request: Request) -> Readiness:
         models={name: served.engine.device if served.engine.available else "unavailable" for name, served in models},
         unavailable={name: reason for name, served in models if (reason := served.engine.unavailable_reason)},
         cpu_fallback={name: reason for name, served in models if (reason := served.cpu_fallback)},
-        sandbox=sorted(pipeline.decoder.sandbox.layers),
+        sandbox=sorted(pipeline.sandbox_layers),
     )
-
-
-def _is_failing(pipeline: Pipeline, name: str, served: ServedModel) -> bool:
-    is_needed = served.engine.available or name == pipeline.default_model
-    return is_needed and not served.engine.healthy
 
 
 @metrics_router.get(

@@ -18,8 +18,8 @@ from wholetrack.api.problems import BODY_ERRORS, error_responses
 from wholetrack.api.tensors import DATATYPE, InferenceRequest, InferenceResponse
 from wholetrack.errors import ErrorKind
 from wholetrack.inference.worker import device_failed
-from wholetrack.pipeline import Pipeline
 from wholetrack.served_model import ServedModel
+from wholetrack.track_pipeline import TrackPipeline
 
 PROTOCOL_PREFIX = "/v2"
 """Path prefix of the protocol."""
@@ -194,12 +194,12 @@ async def _respond(request: Request, name: str) -> Response:
 
 
 def _model(request: Request, name: str | None) -> ServedModel:
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline: TrackPipeline = request.app.state.pipeline
     return pipeline.model(name)
 
 
 def _metadata(request: Request, name: str) -> ModelMetadata:
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline: TrackPipeline = request.app.state.pipeline
     served = pipeline.model(name)
     card = served.card
     entries = zip(card.inputs, served.features.shapes, strict=True)

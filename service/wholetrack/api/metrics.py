@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Self
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,13 +14,13 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from wholetrack.api.engine_metrics import EngineCollector
 from wholetrack.api.result_metrics import ResultMetrics
 from wholetrack.api.schemas import Timing
 from wholetrack.api.worker_metrics import WorkerCollector
-from wholetrack.extraction.workers import FeatureWorkers
-from wholetrack.served_model import ServedModel
+from wholetrack.track_pipeline import TrackPipeline
 
 # Otherwise every counter and histogram gets an additional series with the time of its creation, which nobody needs.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -32,7 +32,11 @@ _AUDIO_SECONDS = (3.0, 10.0, 30.0, 60.0, 180.0, 300.0, 600.0, 1800.0, 3600.0, 72
 class Metrics:
     """The metrics of one application, in a registry of its own.
 
+    Args:
+        collectors: What else is exposed.
+
     Attributes:
+        registry: All of them.
         in_progress: Predictions admitted and not yet answered.
         predictions: Counter of predictions by outcome, ``ok`` or an error code.
         results: Counts what was predicted.
@@ -40,46 +44,51 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, models: Mapping[str, ServedModel], workers: FeatureWorkers) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(EngineCollector(models))
-        self._registry.register(WorkerCollector(workers))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+    def __init__(self, *collectors: Collector) -> None:
+        self.registry = CollectorRegistry()
+        for collector in collectors:
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
         self.in_progress = Gauge(
             "wholetrack_predictions_in_progress",
             "Predictions admitted and not yet finished.",
-            registry=self._registry,
+            registry=self.registry,
         )
         self.predictions = Counter(
             "wholetrack_predictions",
             "Predictions by outcome: ok, or an error code.",
             ["code"],
-            registry=self._registry,
+            registry=self.registry,
         )
-        self.results = ResultMetrics(self._registry)
+        self.results = ResultMetrics(self.registry)
         self._windows = Counter(
-            "wholetrack_windows", "Windows of successful predictions.", ["model"], registry=self._registry
+            "wholetrack_windows", "Windows of successful predictions.", ["model"], registry=self.registry
         )
         self._cache_lookups = Counter(
             "wholetrack_cache_lookups",
             "Lookups in the prediction cache by outcome: hit or miss.",
             ["outcome"],
-            registry=self._registry,
+            registry=self.registry,
         )
         self._audio = Histogram(
             "wholetrack_audio_seconds",
             "Duration of the recordings of successful predictions.",
             buckets=_AUDIO_SECONDS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self._stages = Histogram(
             "wholetrack_stage_seconds",
             "Time spent in each stage by successful predictions. Stages overlap.",
             ["stage"],
             buckets=_SECONDS,
-            registry=self._registry,
+            registry=self.registry,
         )
+
+    @classmethod
+    def of_process(cls, pipeline: TrackPipeline) -> Self:
+        """Return metrics that include the devices and the feature workers of this process."""
+        return cls(EngineCollector(pipeline.models), WorkerCollector(pipeline.worker_counts))
 
     def count_cache_lookup(self, *, hit: bool) -> None:
         """Count one lookup in the prediction cache."""
@@ -95,4 +104,4 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

@@ -10,7 +10,7 @@ from wholetrack.api.examples import MODEL, MODELS, success_response
 from wholetrack.api.problems import error_responses
 from wholetrack.api.schemas import ModelDescription, ModelList, ModelSummary
 from wholetrack.errors import ErrorKind
-from wholetrack.pipeline import Pipeline
+from wholetrack.track_pipeline import TrackPipeline
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 @router.get("", summary="List the served models", responses=success_response(MODELS))
 async def list_models(request: Request) -> ModelList:
     """Returns all served models in brief."""
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline: TrackPipeline = request.app.state.pipeline
     return ModelList(models=[ModelSummary(**_summary(pipeline, key)) for key in sorted(pipeline.models)])
 
 
@@ -32,12 +32,12 @@ async def show_model(
     name: Annotated[str, Path(description="Name of a served model, or NAME@VERSION.", examples=["wholetrack-crnn"])],
 ) -> ModelDescription:
     """Returns one served model with its card: labels, features, windows, metrics and licence."""
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline: TrackPipeline = request.app.state.pipeline
     key = pipeline.key(name)
     return ModelDescription(**_summary(pipeline, key), card=pipeline.models[key].document)
 
 
-def _summary(pipeline: Pipeline, key: str) -> dict[str, Any]:
+def _summary(pipeline: TrackPipeline, key: str) -> dict[str, Any]:
     """Return the fields of a :class:`ModelSummary`."""
     served = pipeline.models[key]
     return {

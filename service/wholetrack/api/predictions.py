@@ -31,8 +31,8 @@ from wholetrack.contracts import Detail, TrackPrediction
 from wholetrack.decoding.live_pcm import LivePcm
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.observer import Observer
-from wholetrack.pipeline import Pipeline
 from wholetrack.settings import Settings
+from wholetrack.track_pipeline import TrackPipeline
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Predictions:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: TrackPipeline,
         settings: Settings,
         *,
         admission: Admission,

@@ -76,7 +76,7 @@ def serve(
         admission = Admission(
             settings.max_requests,
             max_wait_s=settings.max_wait_s,
-            expected_wait_s=pipeline.scheduler.expected_wait_s,
+            expected_wait_s=pipeline.expected_wait_s,
         )
         DrainingServer(create_app(pipeline, settings, admission), settings, admission).run()
 

@@ -23,6 +23,7 @@ from wholetrack.contracts.model_card import (
     Int8Spec,
     ModelCard,
     PublishedSpec,
+    StripsSpec,
     WindowingSpec,
     WindowSpec,
 )
@@ -51,6 +52,7 @@ from wholetrack.contracts.prediction import (
     WindowTimes,
 )
 from wholetrack.contracts.rows import Rows, unit_length
+from wholetrack.contracts.strips import Strip, Windows, joined_windows, separate_windows
 from wholetrack.contracts.taxonomy import TaxonomySpec
 from wholetrack.contracts.versions import ModelCardV1, OnnxSpec, read_model_card
 
@@ -87,6 +89,8 @@ __all__ = [
     "Spec",
     "StageTimes",
     "StreamInfo",
+    "Strip",
+    "StripsSpec",
     "TagCalibrationSpec",
     "TagScores",
     "TagSpec",
@@ -100,8 +104,11 @@ __all__ = [
     "WindowSpec",
     "WindowTimes",
     "WindowingSpec",
+    "Windows",
     "is_head",
+    "joined_windows",
     "read_head_card",
     "read_model_card",
+    "separate_windows",
     "unit_length",
 ]

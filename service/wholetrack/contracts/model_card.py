@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wholetrack.contracts.features import AudioSpec, Spec
+from wholetrack.contracts.features import Affine, AudioSpec, Spec, Unchanged
 from wholetrack.contracts.outputs import InputSpec, OutputsSpec
 from wholetrack.contracts.taxonomy import (
     TaxonomySpec,
@@ -62,6 +62,19 @@ class Int8Spec(Spec):
     metrics: dict[str, Any] = Field(
         description="Accuracy in float32 and in int8 on tracks that were not used for training; not interpreted."
     )
+
+
+class StripsSpec(Spec):
+    """The same network as a graph that classifies all windows of consecutive frames at once, for the CPU.
+
+    It computes only once what overlapping windows have in common. Its results are the same: what it computes from a
+    window depends on the frames of that window only, wherever the window starts. Its outputs are those of model.onnx.
+    """
+
+    file: str = Field(default="model.strips.onnx", description="File name within the bundle.")
+    sha256: str = Field(description="SHA-256 of the file, in hexadecimal.")
+    frames: str = Field(description="Name of the input with the frames in float32: [frames, mel bands].")
+    starts: str = Field(description="Name of the input with the first frame of each window in int64: [N].")
 
 
 class CalibrationSpec(Spec):
@@ -134,11 +147,19 @@ class BundleSpec(PublishedSpec):
 
 
 class FeatureContract(Spec):
-    """The part of ``model.json`` that says how the windows of a track are computed from its samples."""
+    """The part of ``model.json`` that says how the windows of a track are computed from its samples.
+
+    Attributes:
+        audio: Audio that the features are computed from.
+        windows: Windows of a track.
+        inputs: Inputs of the network.
+        in_strips: Whether windows are wanted as the frames that they share; there is a single input then.
+    """
 
     audio: AudioSpec
     windows: WindowingSpec
     inputs: tuple[InputSpec, ...]
+    in_strips: bool = False
 
     def windows_of(self, entry: InputSpec) -> WindowSpec:
         """Return how a track is divided into windows of the frames of one input."""
@@ -164,6 +185,11 @@ class ModelCard(BundleSpec):
     inputs: tuple[InputSpec, ...] = Field(min_length=1, description="Inputs of the network.")
     outputs: OutputsSpec = Field(description="Outputs of the network.")
     opset: int = Field(description="Version of the ONNX operator set.")
+    strips: StripsSpec | None = Field(
+        default=None,
+        description="The graph for strips of windows, if there is one. The network must have a single input, whose "
+        "normalisation does not depend on the window: unchanged or affine.",
+    )
 
     @model_validator(mode="after")
     def _parts_agree(self) -> ModelCard:
@@ -177,6 +203,10 @@ class ModelCard(BundleSpec):
                     f"fmax {features.fmax} Hz of the input {entry.name!r} exceeds half the sample rate: lower it, or "
                     "set empty_bands to allow"
                 )
+        if self.strips and not (
+            len(self.inputs) == 1 and isinstance(self.inputs[0].features.normalisation, Unchanged | Affine)
+        ):
+            raise ValueError("strips need a single input with the normalisation unchanged or affine")
         tags = self.outputs.tags.names if self.outputs.tags else ()
         check_parents(self.parents, self.labels, tags)
         check_taxonomies(self.taxonomies, self.labels)
@@ -217,7 +247,9 @@ class ModelCard(BundleSpec):
     @property
     def feature_contract(self) -> FeatureContract:
         """What the windows depend on."""
-        return FeatureContract(audio=self.audio, windows=self.windows, inputs=self.inputs)
+        return FeatureContract(
+            audio=self.audio, windows=self.windows, inputs=self.inputs, in_strips=self.strips is not None
+        )
 
     def windows_of(self, entry: InputSpec) -> WindowSpec:
         """Return how a track is divided into windows of the frames of one input."""

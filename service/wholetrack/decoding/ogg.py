@@ -20,7 +20,8 @@ class OggFile:
 
     Attributes:
         links: Offsets of the first byte and behind the last one of each link, that is of each of the streams that
-            follow one another. A link may consist of several streams that are interleaved.
+            follow one another. A link may consist of several streams that are interleaved. Links of headers only are
+            left out, unless there are no others.
         is_truncated: Whether the last page is incomplete. A missing end-of-stream flag does not count, because some
             programs never set it.
     """
@@ -39,33 +40,40 @@ def read_ogg(file: BinaryIO, start: int, size: int) -> OggFile:
     """
     pages = _PageReader(file, size)
     link_starts: list[int] = []
+    starts_with_audio: set[int] = set()
     position, end, was_first = start, start, False
     is_truncated = False
     for _ in range(_MAX_PAGES):
         page = pages.find(position)
         if page is None:
             break
+        if page.is_first and not was_first and len(link_starts) < _MAX_LINKS:
+            link_starts.append(page.start)
+        if page.has_audio:
+            starts_with_audio.add(link_starts[-1] if link_starts else start)
         if page.end > size:
             is_truncated = True
             end = size
             break
-        if page.is_first and not was_first and len(link_starts) < _MAX_LINKS:
-            link_starts.append(page.start)
         was_first = page.is_first
         position = end = page.end
     else:
         end = size
     if not link_starts or link_starts[0] > start:
         link_starts.insert(0, start)
-    links = zip(link_starts, [*link_starts[1:], end], strict=True)
-    return OggFile(tuple((a, b) for a, b in links if a < b) or ((start, size),), is_truncated)
+    links = [(a, b) for a, b in zip(link_starts, [*link_starts[1:], end], strict=True) if a < b]
+    # A process is started for each link, so that thousands of links of a few bytes would keep it busy for a minute.
+    with_audio = [link for link in links if link[0] in starts_with_audio]
+    return OggFile(tuple(with_audio or links) or ((start, size),), is_truncated)
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
     start: int
     end: int
-    is_first: bool
+    is_first: bool = False
+    # The granule position of pages with headers is 0, and that of pages on which no packet ends is -1.
+    has_audio: bool = False
 
 
 class _PageReader:
@@ -105,9 +113,10 @@ class _PageReader:
     def _page(self, position: int, offset: int) -> _Page:
         header = self._block[offset : offset + _HEADER_BYTES]
         if len(header) < _HEADER_BYTES:
-            return _Page(position, self._size + 1, is_first=False)
+            return _Page(position, self._size + 1)
         segments = self._block[offset + _HEADER_BYTES : offset + _HEADER_BYTES + header[26]]
         end = position + _HEADER_BYTES + header[26] + sum(segments)
         if len(segments) < header[26]:
             end = self._size + 1
-        return _Page(position, end, is_first=bool(header[5] & _FIRST_PAGE))
+        granule_position = int.from_bytes(header[6:14], "little", signed=True)
+        return _Page(position, end, bool(header[5] & _FIRST_PAGE), granule_position > 0)

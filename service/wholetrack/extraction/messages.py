@@ -25,8 +25,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Strip, Windows
 from wholetrack.extraction.sealed_memory import SEALS, MessageError, SealedMemory
 from wholetrack.extraction.windows import ExtractedWindows
 
@@ -39,7 +40,7 @@ MAX_MESSAGE_BYTES = 4 << 10
 _ERROR = b"error "
 _PART = struct.Struct("<4sI?")
 _PART_NAME = b"part"
-_BLOCK = struct.Struct("<5s4I3d3?")
+_BLOCK = struct.Struct("<5s5I3d3?")
 _BLOCK_NAME = b"block"
 # Arrays begin at multiples of this, as the network reads them best.
 _ALIGNMENT = 64
@@ -104,6 +105,7 @@ class Block(NamedTuple):
     Attributes:
         n_windows: Number of windows.
         n_rows: Number of windows whose inputs are included.
+        n_frames: Number of frames that these windows share; 0 if each window is included by itself.
         n_peaks: Number of peaks of the waveform.
         features_s: Time that the worker spent on the features, in seconds.
     """
@@ -111,6 +113,7 @@ class Block(NamedTuple):
     n_samples: int
     n_windows: int
     n_rows: int
+    n_frames: int
     n_peaks: int
     peak: float
     cancelled_s: float
@@ -182,18 +185,33 @@ def read_arrays(memory: int, block: Block, shapes: Sequence[tuple[int, ...]]) ->
         OSError: If it cannot be mapped.
     """
     sizes = [8 * block.n_windows, block.n_windows, 4 * block.n_peaks]
-    sizes += [4 * block.n_rows * math.prod(shape) for shape in shapes]
+    if block.n_frames:
+        sizes += [4 * block.n_frames * math.prod(shape[1:]) for shape in shapes] + [8 * block.n_rows]
+    else:
+        sizes += [4 * block.n_rows * math.prod(shape) for shape in shapes]
     offsets, size = _layout(sizes)
     content = np.asarray(SealedMemory(memory, size))
     start_s, silent, peaks, *inputs = (content[offset : offset + n] for offset, n in zip(offsets, sizes, strict=True))
-    rows = tuple(array.view("<f4").reshape(block.n_rows, *shape) for array, shape in zip(inputs, shapes, strict=True))
     # The small ones may be kept until the end of the track. They must not keep the others alive.
     return ExtractedWindows(
         start_s=start_s.view("<f8").copy(),
         silent=silent.view("?").copy(),
         peaks=peaks.view("<f4").copy(),
-        rows=Rows(rows),
+        rows=_windows_of(inputs, block, shapes),
     )
+
+
+def _windows_of(arrays: Sequence[NDArray[np.uint8]], block: Block, shapes: Sequence[tuple[int, ...]]) -> Windows:
+    if block.n_frames:
+        ((window_frames, n_mels),) = shapes
+        frames, starts = arrays[0].view("<f4"), arrays[1].view("<i8").copy()
+        # The frames of several tracks follow one another in a run, so that a window must not reach beyond its own.
+        limits = [0, *starts.tolist(), block.n_frames - window_frames]
+        if sorted(limits) != limits:
+            raise MessageError("the windows are out of order, or reach beyond the frames")
+        return Strip(frames.reshape(block.n_frames, n_mels), starts, window_frames)
+    rows = (array.view("<f4").reshape(block.n_rows, *shape) for array, shape in zip(arrays, shapes, strict=True))
+    return Rows(tuple(rows))
 
 
 def _layout(sizes: Sequence[int]) -> tuple[list[int], int]:

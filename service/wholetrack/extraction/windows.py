@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Windows, joined_windows
 from wholetrack.extraction.waveform import Waveform
 from wholetrack.features.grid import WindowGrid
 from wholetrack.features.inputs import InputFeatures
@@ -21,13 +21,13 @@ class ExtractedWindows:
         start_s: Start of each window that is complete, in seconds, ``[n_windows]``.
         silent: Whether each of them is silent, ``[n_windows]``.
         rows: The normalised inputs of the network for those with sound, or for all if silent ones were requested as
-            well; ``[n_rows, frames, n_mels]`` for each input.
+            well.
         peaks: Peaks of the waveform, ``[n_peaks]``.
     """
 
     start_s: NDArray[np.float64]
     silent: NDArray[np.bool_]
-    rows: Rows
+    rows: Windows
     peaks: NDArray[np.float32]
 
     @classmethod
@@ -36,7 +36,7 @@ class ExtractedWindows:
         return cls(
             start_s=np.zeros(0, dtype=np.float64),
             silent=np.zeros(0, dtype=np.bool_),
-            rows=Rows.zeros(0, features.shapes),
+            rows=features.no_windows,
             peaks=np.zeros(0, dtype=np.float32),
         )
 
@@ -70,12 +70,10 @@ class WindowExtractor:
         blocks = [self._stream.push(samples)]
         if is_last and self._stream.n_samples:
             blocks.append(self._stream.finish())
-        rows = [
-            self._features.normalised(block, slice(None) if self._keep_silent else ~block.silent) for block in blocks
-        ]
+        rows = [self._features.normalised(block, None if self._keep_silent else ~block.silent) for block in blocks]
         return ExtractedWindows(
             start_s=np.concatenate([block.start_s for block in blocks]),
             silent=np.concatenate([block.silent for block in blocks]),
-            rows=Rows.joined(rows),
+            rows=joined_windows(rows),
             peaks=self._waveform.push(samples),
         )

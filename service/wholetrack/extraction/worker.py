@@ -19,7 +19,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import FeatureContract
+from wholetrack.contracts import FeatureContract, Strip
 from wholetrack.decoding.pipes import BLOCK_TIMEOUT_S, SILENCE_TIMEOUT_S
 from wholetrack.decoding.samples import BLOCK_SAMPLES, SampleStream
 from wholetrack.extraction.messages import (
@@ -141,6 +141,7 @@ class _Track:
             n_samples=len(samples),
             n_windows=len(windows.start_s),
             n_rows=len(windows.rows),
+            n_frames=len(windows.rows.frames) if isinstance(windows.rows, Strip) else 0,
             n_peaks=len(windows.peaks),
             peak=self._stream.peak,
             cancelled_s=self._stream.cancelled_s,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import FeatureContract, ModelCard, Rows
+from wholetrack.contracts import FeatureContract, ModelCard, Rows, Strip, Windows
 from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.logmel import LogMel
 from wholetrack.features.normalise import normalise
@@ -18,13 +18,18 @@ class InputFeatures:
     Args:
         card: Contents of ``model.json``, or the part that the features depend on.
 
+    Attributes:
+        in_strips: Whether the network gets windows as the frames that they share.
+
     Raises:
         ValueError: If the features are impossible, or frames do not fit into the windows.
     """
 
     def __init__(self, card: ModelCard | FeatureContract) -> None:
-        self._card = card
-        self._log_mels = [_log_mel(card, i) for i in range(len(card.inputs))]
+        contract = card.feature_contract if isinstance(card, ModelCard) else card
+        self._card = contract
+        self.in_strips = contract.in_strips
+        self._log_mels = [_log_mel(contract, i) for i in range(len(contract.inputs))]
         rates = [log_mel.grid.rate for log_mel in self._log_mels]
         self._reference = rates.index(min(rates))
         self._input_grids = self._grids_of(self.grid(None))
@@ -52,13 +57,29 @@ class InputFeatures:
         """
         return WindowStream(self._log_mels, self._input_grids, grid, prompt=prompt)
 
-    def normalised(self, block: WindowBlock, rows: NDArray[np.bool_] | slice = slice(None)) -> Rows:
-        """Return the normalised inputs of some windows of a block; of all by default."""
-        if not isinstance(rows, slice) and rows.all():
-            # A mask copies the windows even if it selects all of them.
-            rows = slice(None)
-        specs = (entry.features.normalisation for entry in self._card.inputs)
-        return Rows(tuple(normalise(frames[rows], spec) for frames, spec in zip(block.inputs, specs, strict=True)))
+    @property
+    def no_windows(self) -> Windows:
+        """Return no windows."""
+        if not self.in_strips:
+            return Rows.zeros(0, self.shapes)
+        ((window_frames, n_mels),) = self.shapes
+        return Strip.empty(window_frames=window_frames, n_mels=n_mels)
+
+    def normalised(self, block: WindowBlock, chosen: NDArray[np.bool_] | None = None) -> Windows:
+        """Return the normalised inputs of some windows of a block; of all by default.
+
+        Args:
+            block: The windows.
+            chosen: Which of them, ``[n_windows]``; None for all.
+        """
+        specs = [entry.features.normalisation for entry in self._card.inputs]
+        strips = [strip if chosen is None else strip.selected(chosen) for strip in block.inputs]
+        if self.in_strips:
+            # Such a normalisation does not depend on the window.
+            (strip,), (spec,) = strips, specs
+            return Strip(normalise(strip.frames[None], spec)[0], strip.starts, strip.window_frames)
+        windows = (strip.windows().arrays[0] for strip in strips)
+        return Rows(tuple(normalise(array, spec) for array, spec in zip(windows, specs, strict=True)))
 
     def _grids_of(self, windows: WindowGrid) -> list[InputGrid]:
         grids = []
@@ -97,7 +118,7 @@ class WindowStream:
         return self._cutter.finish(frames, n_samples=self.n_samples)
 
 
-def _log_mel(card: ModelCard | FeatureContract, index: int) -> LogMel:
+def _log_mel(card: FeatureContract, index: int) -> LogMel:
     entry = card.inputs[index]
     try:
         return LogMel(entry.features, card.audio.sample_rate)

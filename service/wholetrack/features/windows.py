@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wholetrack.contracts import Strip
 from wholetrack.features.grid import InputGrid, WindowGrid
 
 Frames = NDArray[np.float32]
@@ -19,12 +20,12 @@ class WindowBlock:
 
     Attributes:
         start_s: Start of each window in seconds, ``[n_windows]``.
-        inputs: Log-mel values before normalisation, for each input ``[n_windows, frames, n_mels]``.
+        inputs: The windows of each input, with log-mel values before normalisation.
         silent: Whether each window is silent in every input, ``[n_windows]``.
     """
 
     start_s: NDArray[np.float64]
-    inputs: tuple[Frames, ...]
+    inputs: tuple[Strip, ...]
     silent: NDArray[np.bool_]
 
 
@@ -57,11 +58,13 @@ class FrameBuffer:
         """Return whether all frames of the window at a reference frame have been added."""
         return self._grid.start(start) + self._grid.n_frames <= self._kept_from + len(self._kept)
 
-    def windows(self, starts: Sequence[int]) -> tuple[Frames, NDArray[np.bool_]]:
+    def windows(self, starts: Sequence[int]) -> tuple[Strip, NDArray[np.bool_]]:
         """Return the windows at these reference frames, and whether each is silent."""
-        first = np.array([self._grid.start(start) for start in starts], dtype=np.intp)
-        windows = self._kept[first[:, None] - self._kept_from + np.arange(self._grid.n_frames)]
-        return windows, windows.max(axis=(1, 2), initial=-np.inf) <= self._silence
+        n_frames = self._grid.n_frames
+        first = np.array([self._grid.start(start) - self._kept_from for start in starts], dtype=np.int64)
+        strip = Strip(self._kept, first, n_frames)[:]
+        loudest = strip.frames.max(axis=1, initial=-np.inf)[strip.starts[:, None] + np.arange(n_frames)]
+        return strip, loudest.max(axis=1, initial=-np.inf) <= self._silence
 
     def drop_before(self, start: int) -> None:
         """Drop the frames before the window at a reference frame."""

@@ -21,16 +21,19 @@ class BatchQueue:
 
     Args:
         max_waiting_per_track: Number of windows that may wait per track before :meth:`TrackQueue.put` blocks.
+        min_share: Number of windows that a batch takes at least from a track with that many, if they fit. More than
+            one if consecutive windows cost less together.
 
     Attributes:
         lock: Guards this object, its tracks, and the workers' state. Methods below the marked line expect it to be
             held.
     """
 
-    def __init__(self, *, max_waiting_per_track: int) -> None:
+    def __init__(self, *, max_waiting_per_track: int, min_share: int = 1) -> None:
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
         self._max_waiting_per_track = max_waiting_per_track
+        self._min_share = min_share
         self._ready: deque[TrackQueue] = deque()
         self._open: set[TrackQueue] = set()
         self._refusal: ServiceError | None = None
@@ -124,7 +127,7 @@ class BatchQueue:
         batch: list[BatchSlice] = []
         capacity = max_windows
         while self._ready and capacity:
-            share = max(1, capacity // sum(track.weight for track in self._ready))
+            share = max(self._min_share, capacity // sum(track.weight for track in self._ready))
             for _ in range(len(self._ready)):
                 if not capacity:
                     break

@@ -64,6 +64,7 @@ class Bundle:
         onnx: The network in float32.
         golden: Input and expected output of the self-test.
         int8: The network quantised to 8-bit integers, if there is one.
+        strips: The network as a graph for strips of windows, if there is one.
         head: The head, if the model is one. The network is then that of another bundle.
         base: Key of the model whose network a head uses.
     """
@@ -73,6 +74,7 @@ class Bundle:
     onnx: bytes
     golden: Golden
     int8: bytes | None = None
+    strips: bytes | None = None
     head: Head | None = None
     base: str | None = None
 
@@ -139,8 +141,9 @@ def load_bundle(folder: Path) -> Bundle:
         onnx = _read_checked(folder / MODEL_FILE, card.sha256)
         golden = _golden(_read_checked(folder / card.golden.file, card.golden.sha256), card)
         int8 = _read_checked(folder / card.int8.file, card.int8.sha256) if card.int8 else None
+        strips = _read_checked(folder / card.strips.file, card.strips.sha256) if card.strips else None
     _check_names(card, folder)
-    return Bundle(card, document, onnx, golden, int8)
+    return Bundle(card, document, onnx, golden, int8, strips)
 
 
 def holds_head(folder: Path) -> bool:

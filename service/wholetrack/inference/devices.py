@@ -8,9 +8,10 @@ model runs at all.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference.bundle import Bundle
@@ -29,11 +30,32 @@ class OpenedModel:
 
     Attributes:
         sessions: One for each worker. Workers on the CPU share one.
+        min_share: Number of consecutive windows of a track that cost less together than apart.
         cpu_fallback: Why it runs on the CPU, if the device is ``auto`` and there is a GPU; None otherwise.
     """
 
-    sessions: list[Session]
+    sessions: Sequence[Classifier]
+    min_share: int = 1
     cpu_fallback: str | None = None
+
+
+class ModelOpener(Protocol):
+    """Opens models where they run."""
+
+    def open(self, bundle: Bundle) -> OpenedModel:
+        """Open a bundle.
+
+        Raises:
+            UnavailableModelError: If the model does not run.
+            StartupError: If the network contradicts the bundle.
+        """
+
+    def reopen(self, bundle: Bundle, failed: Classifier) -> Classifier:
+        """Open a new session in place of a failed one.
+
+        Raises:
+            StartupError: If that is not possible.
+        """
 
 
 class Devices:
@@ -91,9 +113,9 @@ class Devices:
                 cpu_fallback = self._fall_back(bundle, error)
             else:
                 self._gpus_proven = True
-                return OpenedModel(sessions)
+                return OpenedModel(sessions, sessions[0].min_share)
         session = open_session(bundle, self._settings)
-        return OpenedModel([session] * self._settings.cpu_threads, cpu_fallback)
+        return OpenedModel([session] * self._settings.cpu_threads, session.min_share, cpu_fallback)
 
     def reopen(self, bundle: Bundle, failed: Classifier) -> Session:
         """Open a new session on the device of a failed one, never on another device.

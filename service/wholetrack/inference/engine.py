@@ -42,6 +42,7 @@ class Engine:
             several times.
         max_waiting_per_track: Number of windows of a track that may wait before its decoder is blocked; None for as
             many as take a few megabytes.
+        min_share: Number of windows that a batch takes at least from a track; see :class:`BatchQueue`.
         run_timeout_s: Time in seconds after which a run counts as hung.
         reopen: Opens a new session in place of a failed one; None to restart workers with the same session.
         on_unrecoverable: Called when no device can be used any longer, after the engine has become unavailable.
@@ -51,6 +52,7 @@ class Engine:
         device: Names of all devices, separated by commas.
         precision: Number format of the network.
         max_batch: Largest number of windows in a batch.
+        min_share: Number of windows that a batch takes at least from a track.
         unavailable_reason: Why the engine is unrecoverable, as a clause; None while it is not.
     """
 
@@ -58,6 +60,7 @@ class Engine:
         self,
         *classifiers: Classifier,
         max_waiting_per_track: int | None = None,
+        min_share: int = 1,
         run_timeout_s: float = 60.0,
         reopen: Reopen | None = None,
         on_unrecoverable: Callable[[Failure], None] = lambda _: None,
@@ -67,10 +70,11 @@ class Engine:
         self.device = ",".join(self._counts)
         self.precision = classifiers[0].precision
         self.max_batch = max(classifier.max_batch for classifier in classifiers)
+        self.min_share = min_share
         self.unavailable_reason: str | None = None
         self._on_unrecoverable = on_unrecoverable
-        max_waiting = max_waiting_per_track or _max_waiting(classifiers[0].window_shapes)
-        self._batches = BatchQueue(max_waiting_per_track=max_waiting)
+        max_waiting = max_waiting_per_track or max_waiting_windows(classifiers[0].window_shapes)
+        self._batches = BatchQueue(max_waiting_per_track=max_waiting, min_share=min_share)
         self._supervisor = Supervisor(
             classifiers,
             self._batches,
@@ -141,7 +145,7 @@ class Engine:
         self._on_unrecoverable(failure)
 
 
-def _max_waiting(window_shapes: Sequence[tuple[int, ...]]) -> int:
+def max_waiting_windows(window_shapes: Sequence[tuple[int, ...]]) -> int:
     """Return how many windows of these inputs may wait per track."""
     n_bytes = 4 * sum(math.prod(shape) for shape in window_shapes)
     return max(_MIN_WAITING_WINDOWS, min(_MAX_WAITING_WINDOWS, _MAX_WAITING_BYTES // n_bytes))

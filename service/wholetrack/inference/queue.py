@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.outputs import Keep, OutputStore, TrackOutputs
 
@@ -21,12 +21,12 @@ class BatchSlice:
     Attributes:
         track: The queue that the windows came from.
         position: Index of the first window within the track.
-        windows: Normalised windows, ``[n, frames, n_mels]`` for each input.
+        windows: Normalised windows.
     """
 
     track: TrackQueue
     position: int
-    windows: Rows
+    windows: Windows
 
     def halves(self) -> tuple[BatchSlice, BatchSlice]:
         """Split into the earlier and the later windows."""
@@ -61,7 +61,7 @@ class TrackQueue:
         self._max_waiting = max_waiting
         self._on_ready = on_ready
         self._on_close = on_close
-        self._blocks: deque[Rows] = deque()
+        self._blocks: deque[Windows] = deque()
         self._n_waiting = 0
         self._n_unfinished = 0
         self._n_taken = 0
@@ -81,11 +81,11 @@ class TrackQueue:
             self.fail(ServiceError(ErrorKind.CLIENT_GONE, "The track was closed."))
             self._on_close(self)
 
-    def put(self, windows: Rows) -> None:
+    def put(self, windows: Windows) -> None:
         """Add windows, blocking while too many of this track wait for a device.
 
         Args:
-            windows: Normalised windows, ``[n, frames, n_mels]`` for each input.
+            windows: Normalised windows.
 
         Raises:
             ServiceError: If the track was abandoned or the device failed.

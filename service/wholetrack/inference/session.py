@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, InvalidProtobuf
 
-from wholetrack.contracts import Rows, unit_length
+from wholetrack.contracts import Rows, Windows, separate_windows
 from wholetrack.errors import StartupError, UnavailableModelError
-from wholetrack.inference.bundle import Bundle
+from wholetrack.inference.bundle import MODEL_FILE, Bundle
 from wholetrack.inference.cuda import CUDA_PROVIDER, load_cuda
 from wholetrack.inference.gpu_memory import GpuMemory, memory_reader
+from wholetrack.inference.network_outputs import ELEMENTS, check_golden_outputs, interpreted, wrong_outputs
+from wholetrack.inference.strips import SLICES, StripFeeds, overlapping
 from wholetrack.settings import DeviceChoice, Precision, Settings
 
 _log = logging.getLogger(__name__)
@@ -25,11 +27,8 @@ _ERROR, _FATAL = 3, 4
 # What the allocators of onnxruntime, CUDA, cuDNN and cuBLAS say.
 _MEMORY_ERROR = re.compile(r"allocat|out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
 
-_ELEMENTS = {
-    "scores": "probability",
-    "tags": "probability of a tag",
-    "embedding": "component of an embedding",
-}
+# Both ways of computing a window round differently.
+_STRIP_TOLERANCE = 1e-5
 
 # The log that belongs to no session. Version 1.31 warns there about every CUDA session that it finds no "plugin" for,
 # although none is needed. Libraries that cannot be loaded are reported as errors, nowhere else, and remain.
@@ -42,7 +41,8 @@ class Session:
     Attributes:
         device: ``cpu``, or ``cuda:`` and the number of a GPU.
         precision: Number format of the network.
-        max_batch: Largest number of windows in a run.
+        max_batch: Largest number of windows that :meth:`run` accepts.
+        min_share: Number of consecutive windows of a track that cost less together than apart.
         window_shapes: Shape of one window of each input, ``(frames, n_mels)``.
         output_shapes: Shape of each output for one window, in the order of ``card.outputs.names``.
         memory: Memory of the GPU after the last run; None on a CPU.
@@ -56,6 +56,7 @@ class Session:
         device: str,
         batch_sizes: list[int],
         precision: Precision = Precision.FLOAT32,
+        strips: StripFeeds | None = None,
         read_memory: Callable[[], GpuMemory | None] = lambda: None,
     ) -> None:
         self._session = session
@@ -67,16 +68,18 @@ class Session:
         self._read_memory = read_memory
         self.device = device
         self.precision: str = precision
-        self.max_batch = batch_sizes[-1]
+        self._strips = strips
+        self.max_batch = batch_sizes[-1] * (SLICES if strips else 1)
+        self.min_share = batch_sizes[-1] if strips else 1
         self.window_shapes: tuple[tuple[int, ...], ...] = tuple(entry.shape[1:] for entry in bundle.card.inputs)
         self.output_shapes = bundle.card.output_shapes
         self.memory: GpuMemory | None = None
 
-    def run(self, windows: Rows) -> Rows:
+    def run(self, windows: Windows) -> Rows:
         """Classify windows.
 
         Args:
-            windows: Normalised windows, ``[n, frames, n_mels]`` for each input, where ``n`` is at most ``max_batch``.
+            windows: Normalised windows, at most ``max_batch``.
 
         Returns:
             Probabilities of the genres, of the tags if the network yields them, and embeddings of unit length if it
@@ -86,25 +89,17 @@ class Session:
         if self._padded:
             # cuDNN searches for algorithms at every new shape. Only sizes from the warm-up ever run on a GPU.
             size = next(size for size in self._batch_sizes if size >= n_windows)
-            windows = Rows.joined([windows, Rows.zeros(size - n_windows, self.window_shapes)])
-        outputs = self._session.run(self._output_names, self._feed(windows))
+            windows = Rows.joined([separate_windows(windows), Rows.zeros(size - n_windows, self.window_shapes)])
+        runs = [self._session.run(self._output_names, feed) for feed in self._feeds(windows)]
+        outputs = runs[0] if len(runs) == 1 else [np.concatenate(parts) for parts in zip(*runs, strict=True)]
         self.memory = self._read_memory()
-        return self._interpreted([np.asarray(output)[:n_windows] for output in outputs])
+        return interpreted([np.asarray(output)[:n_windows] for output in outputs], self._outputs)
 
-    def _feed(self, windows: Rows) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(self._input_names, windows.arrays, strict=True))
-
-    def _interpreted(self, outputs: list[NDArray[np.float32]]) -> Rows:
-        """Turn the outputs of the network into probabilities and vectors of unit length."""
-        spec, remaining = self._outputs, iter(outputs)
-        scores = next(remaining)
-        found = [scores if spec.scores.yields == "probabilities" else _softmax(scores)]
-        if spec.tags:
-            tags = next(remaining)
-            found.append(tags if spec.tags.yields == "probabilities" else _sigmoid(tags))
-        if spec.embedding:
-            found.append(unit_length(next(remaining)))
-        return Rows(tuple(found))
+    def _feeds(self, windows: Windows) -> Iterable[dict[str, NDArray[np.generic]]]:
+        """Return the inputs of each run of the network: a single one, unless they are strips."""
+        if self._strips:
+            return self._strips.of(windows)
+        return [dict(zip(self._input_names, separate_windows(windows).arrays, strict=True))]
 
     def check_interface(self, bundle: Bundle) -> None:
         """Check that the inputs and outputs of the network are those of ``model.json``.
@@ -113,14 +108,16 @@ class Session:
             StartupError: If a name or a shape differs.
         """
         card = bundle.card
+        inputs = dict(zip(self._input_names, self.window_shapes, strict=True))
+        file = f"{card.name}: {card.strips.file if self._strips and card.strips else MODEL_FILE}"
         _check_nodes(
-            card.name,
+            file,
             "input",
             {node.name: node.shape[1:] for node in self._session.get_inputs()},
-            dict(zip(self._input_names, self.window_shapes, strict=True)),
+            self._strips.shapes(self.window_shapes[0][-1]) if self._strips else inputs,
         )
         _check_nodes(
-            card.name,
+            file,
             "output",
             {node.name: node.shape[1:] for node in self._session.get_outputs()},
             dict(zip(card.outputs.names, card.output_shapes, strict=True)),
@@ -141,21 +138,29 @@ class Session:
         Raises:
             UnavailableModelError: If an output differs by more than the bundle's tolerance.
         """
-        golden, tolerance = bundle.golden, bundle.card.golden.tolerance
+        tolerance = bundle.card.golden.tolerance
         if self.precision == Precision.INT8 and bundle.card.int8:
             tolerance = bundle.card.int8.tolerance
-        batches = [golden.windows[i : i + self.max_batch] for i in range(0, len(golden.windows), self.max_batch)]
-        found = Rows.joined([self.run(batch) for batch in batches])
-        for kind, output, expected in zip(self._outputs.kinds, found.arrays, golden.outputs.arrays, strict=True):
+        check_golden_outputs(self, bundle, tolerance=tolerance)
+        if self._strips:
+            self._check_strips(bundle)
+
+    def _check_strips(self, bundle: Bundle) -> None:
+        """Check that a window of a strip depends on no other frames.
+
+        Raises:
+            UnavailableModelError: If an output differs from that of the same window by itself.
+        """
+        strip = overlapping(bundle.golden.windows[: self.max_batch // SLICES])[: self.max_batch]
+        together, apart = self.run(strip), self.run(separate_windows(strip))
+        for kind, output, expected in zip(self._outputs.kinds, together.arrays, apart.arrays, strict=True):
             worst = float(np.abs(output - expected).max())
-            # Not "worst > tolerance": a NaN must fail as well.
-            if not worst <= tolerance:
-                problem = (
-                    f"gives wrong outputs on {self.device} in {self.precision}: a golden {_ELEMENTS[kind]} is off by "
-                    f"{worst:.3g}, and the tolerance is {tolerance:g}"
-                )
-                raise UnavailableModelError(
-                    f"{bundle.card.name} {problem}", device=self.device, reason=f"the network {problem}"
+            if not worst <= _STRIP_TOLERANCE:
+                raise wrong_outputs(
+                    bundle,
+                    self.device,
+                    f"gives wrong outputs for strips: a {ELEMENTS[kind]} of a window depends on frames outside it, "
+                    f"by {worst:.3g}",
                 )
 
     def shrink_arena(self) -> None:
@@ -163,7 +168,8 @@ class Session:
         if not self._padded:
             options = ort.RunOptions()
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-            self._session.run(self._output_names, self._feed(Rows.zeros(1, self.window_shapes)), options)
+            for feed in self._feeds(Rows.zeros(1, self.window_shapes)):
+                self._session.run(self._output_names, feed, options)
 
 
 def open_session(
@@ -191,9 +197,9 @@ def open_session(
             session.warm_up()
             break
         except Exception as error:  # onnxruntime raises several classes without a common base
-            if session.max_batch == 1:
+            if max_batch == 1:
                 raise _unavailable(bundle, device, f"the network fails on {device}", error) from error
-            max_batch, problem = session.max_batch // 2, _first_line(error)
+            max_batch, problem = max_batch // 2, _first_line(error)
         # The memory of a failed run remains in the arena of its session. Release it before the next one is opened.
         del session
     try:
@@ -268,9 +274,15 @@ def _cpu_session(bundle: Bundle, settings: Settings, max_batch: int) -> Session:
     # Each worker runs a batch in its own thread. Threads that share one batch would wait for each other at every layer
     # whenever a decoder takes one of their processors.
     precision = precision_on(DeviceChoice.CPU, bundle, settings)
+    options, feeds = _session_options(), None
     onnx = bundle.int8 if precision is Precision.INT8 else bundle.onnx
-    session = ort.InferenceSession(onnx, _session_options(), providers=["CPUExecutionProvider"])
-    return Session(session, bundle, device=DeviceChoice.CPU, batch_sizes=[max_batch], precision=precision)
+    if precision is Precision.FLOAT32 and bundle.strips is not None and bundle.card.strips is not None:
+        onnx = bundle.strips
+        feeds = StripFeeds(bundle.card.strips, max_frames=max_batch * bundle.card.single_input.frames)
+        # A pattern would be kept for every length of a strip.
+        options.enable_mem_pattern = False
+    session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return Session(session, bundle, device=DeviceChoice.CPU, batch_sizes=[max_batch], precision=precision, strips=feeds)
 
 
 def _cuda_session(bundle: Bundle, number: int, max_batch: int, memory_limit_bytes: int | None) -> Session:
@@ -316,35 +328,20 @@ def _session_options() -> ort.SessionOptions:
     return options
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: NDArray[np.float32] = powers / powers.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    # In this form exp overflows for no logit.
-    probabilities: NDArray[np.float32] = np.float32(0.5) * (np.tanh(np.float32(0.5) * logits) + np.float32(1.0))
-    return probabilities
-
-
-def _check_nodes(
-    model: str, kind: str, found: dict[str, list[int | str]], expected: dict[str, tuple[int, ...]]
-) -> None:
+def _check_nodes(file: str, kind: str, found: dict[str, list[int | str]], expected: dict[str, tuple[int, ...]]) -> None:
     """Compare the inputs or the outputs of a network with those that ``model.json`` describes."""
     for name, shape in found.items():
         if name not in expected:
             raise StartupError(
-                f"{model}: model.onnx has the {kind} {name!r} that model.json does not describe; model.json says "
+                f"{file} has the {kind} {name!r} that model.json does not describe; model.json says "
                 f"{sorted(expected)}: describe it there, or export the network without it"
             )
         if shape != list(expected[name]):
             raise StartupError(
-                f"{model}: the {kind} {name!r} of model.onnx has the shape {shape}, model.json says "
+                f"{file} has the {kind} {name!r} with the shape {shape}, model.json says "
                 f"{list(expected[name])}: correct the one that is wrong"
             )
     if missing := sorted(expected.keys() - found.keys()):
         raise StartupError(
-            f"{model}: model.onnx has no {kind} {' and no '.join(map(repr, missing))}, as model.json says; it has "
-            f"{sorted(found)}"
+            f"{file} has no {kind} {' and no '.join(map(repr, missing))}, as model.json says; it has {sorted(found)}"
         )

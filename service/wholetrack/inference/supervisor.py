@@ -3,7 +3,8 @@
 The policy is the same for all of them. A worker is restarted once, with a reopened session. If that fails, or if the
 new worker fails before it has classified a batch, its device is given up. An engine that has another device continues
 without it. Otherwise the engine is unrecoverable, and the caller decides what to do, usually to end the process. After
-a lost CUDA context no worker is restarted, because a new process is needed.
+a lost CUDA context no worker is restarted, because a new process is needed. A network that runs elsewhere and cannot be
+reached is never given up, because others restart it: its tracks fail, and it is tried again.
 
 Restarting inside the process is worth the code: only the tracks whose windows were in the failed batch are lost,
 whereas ending the process would abort every request in flight and take seconds to load the models again.
@@ -149,9 +150,12 @@ class Supervisor:
         return [
             worker
             for worker, failure in failures.items()
-            if failure is not Failure.CUDA_CONTEXT_LOST
-            and worker.failed_restarts < _MAX_RESTARTS
-            and len(self._hung) <= self._max_hung
+            if failure is Failure.UNREACHABLE
+            or (
+                failure is not Failure.CUDA_CONTEXT_LOST
+                and worker.failed_restarts < _MAX_RESTARTS
+                and len(self._hung) <= self._max_hung
+            )
         ]
 
     def _restarted(self, workers: list[Worker]) -> dict[Worker, Worker]:

@@ -21,6 +21,7 @@ class UnavailableEngine:
     available = False
     healthy = False
     max_batch = 1
+    min_share = 1
 
     def __init__(self, reason: str, *, device: str, precision: str) -> None:
         self._reason = reason

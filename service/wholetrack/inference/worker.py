@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows, joined_windows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.batching import BatchQueue, halve
 from wholetrack.inference.counts import DeviceCounts
@@ -43,13 +43,18 @@ class Classifier(Protocol):
     def memory(self) -> GpuMemory | None:
         """Memory of the GPU after the last run; None on a CPU."""
 
-    def run(self, windows: Rows) -> Rows:
+    def run(self, windows: Windows) -> Rows:
         """Classify up to ``max_batch`` normalised windows of ``window_shapes`` into outputs of ``output_shapes``."""
+
+
+class UnreachableError(Exception):
+    """A network that runs elsewhere cannot be reached. The windows are not at fault, and it may come back."""
 
 
 class Failure(StrEnum):
     """Why a worker cannot continue."""
 
+    UNREACHABLE = "the network cannot be reached"
     HUNG = "a run exceeded its time limit"
     DIED = "the thread ended"
     ALWAYS_RAISES = "every run raises an error"
@@ -140,6 +145,13 @@ class Worker:
         Returns:
             Why the device can no longer be used; None if the queue was closed.
         """
+        try:
+            return self._work_while_reachable()
+        except UnreachableError as error:
+            _log.error("%s cannot be reached: %s", self.classifier.device, error)
+            return Failure.UNREACHABLE
+
+    def _work_while_reachable(self) -> Failure | None:
         if self.failed_restarts and (failure := self._probe()):
             return failure
         with self._batches.lock:
@@ -168,9 +180,11 @@ class Worker:
         batch = [part for part in batch if not part.track.failed]
         if not batch or self.abandoned:
             return False
-        windows = Rows.joined([part.windows for part in batch])
+        windows = joined_windows([part.windows for part in batch])
         try:
             outputs = self._run(windows)
+        except UnreachableError:
+            raise
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the tracks of the batch are told
             _log.exception("a batch of %d windows failed on %s", len(windows), self.classifier.device)
             if self._has_lost_context(error):
@@ -219,6 +233,8 @@ class Worker:
             return Failure.CUDA_CONTEXT_LOST
         try:
             self._run(Rows.zeros(1, self.classifier.window_shapes))
+        except UnreachableError:
+            raise
         except Exception as error:  # noqa: BLE001 - a driver may raise anything
             _log.error("%s cannot classify a silent window: %s", self.classifier.device, error)
             return Failure.CUDA_CONTEXT_LOST if self._has_lost_context(error) else Failure.ALWAYS_RAISES
@@ -228,7 +244,7 @@ class Worker:
         self._context_lost = self._context_lost or has_lost_context(error)
         return self._context_lost
 
-    def _run(self, windows: Rows) -> Rows:
+    def _run(self, windows: Windows) -> Rows:
         """Run the classifier within the time limit that the supervisor watches.
 
         Raises:

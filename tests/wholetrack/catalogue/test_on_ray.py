@@ -63,7 +63,11 @@ def test_a_node_that_is_lost_costs_no_file(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        until(lambda: client.glob(f"{bucket}/results/predictions/*") or process.poll() is not None, poll_s=0.1)
+        until(
+            lambda: client.glob(f"{bucket}/results/predictions/*") or process.poll() is not None,
+            seconds=250,
+            poll_s=0.2,
+        )
         cluster.remove_node(nodes[0], allow_graceful=False)
         output, errors = process.communicate()
     assert process.returncode == 3, errors
@@ -86,6 +90,7 @@ def test_a_node_that_is_lost_costs_no_file(
         (Cluster(cpus_per_actor=4), (4, 2)),
         (Cluster(actors=50), (2, 50)),
         (Cluster(cpus_per_actor=1, gpus_per_actor=0.5), (1, 4)),
+        (Cluster(cpus_per_actor=1, gpus_per_actor=0.5, networks=3), (1, 7)),
     ],
     ids=str,
 )

@@ -157,6 +157,19 @@ def test_links_end_where_the_next_one_begins(pieces: Pieces, tmp_path: Path) -> 
     assert not structure(path).is_truncated
 
 
+@pytest.mark.parametrize("codec", [VORBIS, OPUS, FLAC_IN_OGG], ids=["vorbis", "opus", "flac"])
+def test_links_without_audio_are_left_out(pieces: Pieces, tmp_path: Path, codec: Sequence[str]) -> None:
+    first, second, _ = pieces.encode(4.0, codec)
+    # The third page is the first one with audio, after those of the headers.
+    headers = b"OggS".join(first.split(b"OggS")[:3])
+    path = tmp_path / "chain.ogg"
+    path.write_bytes(headers * 400 + first + headers + second)
+    begin, end = 400 * len(headers), 401 * len(headers) + len(first)
+    assert structure(path).links == ((begin, begin + len(first)), (end, end + len(second)))
+    path.write_bytes(headers * 2)
+    assert len(structure(path).links) == 2
+
+
 def test_interleaved_streams_are_one_link(recorder: Recorder, stereo: Path, tmp_path: Path) -> None:
     path = tmp_path / "two.ogg"
     recorder.run("-i", stereo, "-i", stereo, "-map", "0", "-map", "1", "-c:a", "flac", path)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Strip
 from wholetrack.extraction.messages import (
     MAX_MESSAGE_BYTES,
     Block,
@@ -37,6 +37,7 @@ def block(windows: ExtractedWindows) -> Block:
         n_samples=5,
         n_windows=len(windows.start_s),
         n_rows=len(windows.rows),
+        n_frames=len(windows.rows.frames) if isinstance(windows.rows, Strip) else 0,
         n_peaks=len(windows.peaks),
         peak=0.5,
         cancelled_s=1.5,
@@ -80,6 +81,33 @@ def test_arrays_arrive_as_they_were_sent(sent: ExtractedWindows) -> None:
     assert all(array.ctypes.data % 64 == 0 for array in received.rows.arrays if array.size)
     # What is kept for the whole track does not keep the memory of the rows.
     assert all(array.base is None for array in (received.start_s, received.silent, received.peaks))
+
+
+@given(
+    frames=hnp.arrays("f4", st.tuples(st.integers(3, 20), st.just(4))),
+    starts=st.lists(st.integers(0, 99), min_size=1, max_size=9),
+)
+def test_a_strip_arrives_as_it_was_sent(frames: NDArray[np.float32], starts: list[int]) -> None:
+    strip = Strip(frames, np.sort(np.array(starts) % (len(frames) - 2)), window_frames=3)
+    n_windows = len(starts)
+    sent = ExtractedWindows(np.zeros(n_windows), np.zeros(n_windows, dtype=np.bool_), strip, np.zeros(2, "f4"))
+    memory = write_arrays(sent)
+    received = read_arrays(memory, block(sent), ((3, 4),)).rows
+    os.close(memory)
+    assert isinstance(received, Strip)
+    assert received.window_frames == 3
+    assert received.frames.tobytes() == frames.tobytes()
+    assert received.starts.tolist() == strip.starts.tolist()
+
+
+@pytest.mark.parametrize("starts", [[-1, 2], [0, 8], [4, 3]])
+def test_a_strip_with_windows_outside_of_its_frames_is_refused(starts: list[int]) -> None:
+    strip = Strip(np.zeros((10, 4), "f4"), np.array(starts), window_frames=3)
+    sent = ExtractedWindows(np.zeros(2), np.zeros(2, dtype=np.bool_), strip, np.zeros(0, "f4"))
+    memory = write_arrays(sent)
+    with pytest.raises(MessageError, match="out of order, or reach beyond"):
+        read_arrays(memory, block(sent), ((3, 4),))
+    os.close(memory)
 
 
 def test_memory_is_released_with_the_last_array() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.harness.bundles import CARD
-from wholetrack.contracts import ModelCard, WindowSpec
+from wholetrack.contracts import ModelCard, Strip, WindowSpec
 from wholetrack.features.grid import FrameGrid, InputGrid, WindowGrid
 from wholetrack.features.inputs import InputFeatures
 from wholetrack.features.logmel import LogMel
@@ -35,7 +35,7 @@ def all_windows(features: InputFeatures, samples: NDArray[np.float32], cuts: lis
     blocks = [*(stream.push(piece) for piece in np.split(samples, cuts)), stream.finish()]
     return WindowBlock(
         start_s=np.concatenate([block.start_s for block in blocks]),
-        inputs=tuple(np.concatenate(parts) for parts in zip(*(block.inputs for block in blocks), strict=True)),
+        inputs=tuple(Strip.joined(parts) for parts in zip(*(block.inputs for block in blocks), strict=True)),
         silent=np.concatenate([block.silent for block in blocks]),
     )
 
@@ -63,7 +63,7 @@ def test_windows_are_slices_of_both_spectrograms_for_chunks_of_any_size(
         stream = LogMel(entry.features, RATE).stream()
         spectrogram = np.concatenate((stream.push(samples), stream.finish()))
         rate = 13 if entry.name == "coarse" else 50
-        for start, window in zip(starts, windows, strict=True):
+        for start, window in zip(starts, windows.windows().arrays[0], strict=True):
             # The nearest frame, halves rounded up, in integers.
             first = (2 * start * rate + 13) // 26
             expected = spectrogram[first : first + entry.frames]
@@ -77,7 +77,7 @@ def test_one_chunk_and_single_samples_give_the_same_bits(tune: NDArray[np.float3
     whole = all_windows(features, samples, [], 1.0)
     pieces = all_windows(features, samples, list(range(1, len(samples), 37)), 1.0)
     for ours, theirs in zip(whole.inputs, pieces.inputs, strict=True):
-        assert np.array_equal(ours, theirs)
+        assert np.array_equal(ours.windows().arrays[0], theirs.windows().arrays[0])
 
 
 def test_a_window_is_silent_only_if_every_input_is(tune: NDArray[np.float32]) -> None:
@@ -93,7 +93,7 @@ def test_normalised_inputs_keep_their_order(tune: NDArray[np.float32]) -> None:
     block = all_windows(features, tune[: 5 * RATE], [], 1.0)
     fine, coarse = features.normalised(block, np.array([False, True, True])).arrays
     assert (fine.shape, coarse.shape) == ((2, 150, 24), (2, 39, 32))
-    np.testing.assert_allclose(fine, (block.inputs[0][1:] + 4.5) / 5, rtol=1e-5)
+    np.testing.assert_allclose(fine, (block.inputs[0].windows().arrays[0][1:] + 4.5) / 5, rtol=1e-5)
     assert (coarse.min(), coarse.max()) == (0, 1)
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.wholetrack.features.test_logmel import RATE, spec
-from wholetrack.contracts import MinMax, RelativeToMax, Unchanged, WindowSpec
+from wholetrack.contracts import MinMax, RelativeToMax, Strip, Unchanged, WindowSpec
 from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.logmel import LogMel
 from wholetrack.features.normalise import normalise
@@ -34,9 +34,13 @@ def all_windows(
     ]
     return WindowBlock(
         start_s=np.concatenate([block.start_s for block in blocks]),
-        inputs=(np.concatenate([block.inputs[0] for block in blocks]),),
+        inputs=(Strip.joined([block.inputs[0] for block in blocks]),),
         silent=np.concatenate([block.silent for block in blocks]),
     )
+
+
+def windows_of(block: WindowBlock) -> NDArray[np.float32]:
+    return block.inputs[0].windows().arrays[0]
 
 
 @pytest.mark.parametrize("hop_s", [None, 0.077, 0.5, 3.0])
@@ -52,7 +56,7 @@ def test_every_window_is_a_slice_of_the_whole_spectrogram(
     cuts = sorted(rng.integers(0, length + 1, 30).tolist())
     found = all_windows(samples, cuts, hop_s)
     assert found.start_s.tolist() == [start / 13 for start in starts]
-    for start, window in zip(starts, found.inputs[0], strict=True):
+    for start, window in zip(starts, windows_of(found), strict=True):
         expected = spectrogram[start : start + 39]
         assert np.array_equal(window[: len(expected)], expected)
 
@@ -66,15 +70,16 @@ def test_frames_between_windows_are_kept_for_the_last_window(tune: NDArray[np.fl
         cuts = list(range(5000, length, 5000))
         starts = list(WindowGrid.of(windows, FINE.grid).starts(length))
         found = all_windows(tune[:length], cuts, features=FINE, windows=windows)
-        for start, window in zip(starts, found.inputs[0], strict=True):
+        for start, window in zip(starts, windows_of(found), strict=True):
             assert np.array_equal(window, spectrogram[start : start + 100]), length
 
 
 def test_a_track_shorter_than_a_window_is_repeated(tune: NDArray[np.float32]) -> None:
     found = all_windows(tune[:RATE], [])
-    assert found.inputs[0].shape == (1, 39, 128)
-    assert np.array_equal(found.inputs[0][0, 13:26], found.inputs[0][0, :13])
-    assert np.array_equal(found.inputs[0][0, 26:], found.inputs[0][0, :13])
+    (window,) = windows_of(found)
+    assert window.shape == (39, 128)
+    assert np.array_equal(window[13:26], window[:13])
+    assert np.array_equal(window[26:], window[:13])
 
 
 def test_silent_windows_are_marked(tune: NDArray[np.float32]) -> None:
@@ -84,8 +89,8 @@ def test_silent_windows_are_marked(tune: NDArray[np.float32]) -> None:
 
 
 def test_features_do_not_depend_on_loudness(tune: NDArray[np.float32]) -> None:
-    loud = normalise(all_windows(tune, []).inputs[0], RelativeToMax(range_db=60))
-    quiet = normalise(all_windows(tune * np.float32(1 / 64), []).inputs[0], RelativeToMax(range_db=60))
+    loud = normalise(windows_of(all_windows(tune, [])), RelativeToMax(range_db=60))
+    quiet = normalise(windows_of(all_windows(tune * np.float32(1 / 64), [])), RelativeToMax(range_db=60))
     assert loud.min() == 0.0
     assert loud.max() == 1.0
     np.testing.assert_allclose(quiet, loud, atol=1e-6)

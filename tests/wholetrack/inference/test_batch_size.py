@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.errors import StartupError, UnavailableModelError
 from wholetrack.inference import session as session_module
 from wholetrack.inference.bundle import BUILT_IN_MODELS, Bundle, load_bundles
@@ -52,7 +52,7 @@ class Gpu:
         self.limits.append(memory_limit_bytes)
 
         class Limited(Session):
-            def run(self, windows: Rows) -> Rows:
+            def run(self, windows: Windows) -> Rows:
                 sizes.append(len(windows))
                 if len(windows) > gpu.capacity:
                     raise RuntimeError(gpu.message)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.devices import FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
-from wholetrack.contracts import Rows
+from wholetrack.contracts import Rows, Windows
 from wholetrack.errors import ErrorKind, ServiceError
 from wholetrack.inference.engine import Engine
 
@@ -118,6 +118,25 @@ def test_a_tracks_share_of_a_batch_is_proportional_to_its_weight(device: FakeDev
     assert device.batches == [[0], [1, 101, 102, 103], [201, 2, 104, 105], [3, 106, 107, 4]]
 
 
+def test_a_batch_takes_several_windows_in_a_row_if_they_cost_less_together(device: FakeDevice) -> None:
+    engine = Engine(device, min_share=2)
+    try:
+        with engine.open_track() as first, engine.open_track() as second, engine.open_track() as third:
+            first.put(numbered(0))
+            device.entered.acquire()
+            first.put(numbered(1, 2, 3))
+            second.put(numbered(101, 102, 103))
+            third.put(numbered(201))
+            device.permits.release(10)
+            assert numbers_of(first) == [0, 1, 2, 3]
+            assert numbers_of(second) == [101, 102, 103]
+            assert numbers_of(third) == [201]
+    finally:
+        engine.close()
+    # One at a time, the second batch would be of all three tracks.
+    assert device.batches == [[0], [1, 2, 101, 102], [201, 3, 103]]
+
+
 def test_put_blocks_while_too_many_windows_of_a_track_wait(device: FakeDevice, engine: Engine) -> None:
     with engine.open_track() as track, ThreadPoolExecutor(1) as thread:
         track.put(numbered(0))
@@ -189,7 +208,7 @@ def test_abandoning_a_track_wakes_the_thread_that_waits_for_it(device: FakeDevic
 )
 def test_outputs_of_the_wrong_shape_or_value_fail_their_tracks(output: Rows | None) -> None:
     class Odd(FakeDevice):
-        def run(self, windows: Rows) -> Rows:  # noqa: ARG002
+        def run(self, windows: Windows) -> Rows:  # noqa: ARG002
             return output  # type: ignore[return-value]
 
     engine = Engine(Odd())

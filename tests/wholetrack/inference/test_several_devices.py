@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness.devices import FakeClock, FakeDevice, numbered, numbers_of
 from tests.harness.waiting import until
+from wholetrack.api.engine_metrics import EngineCollector
 from wholetrack.api.metrics import Metrics
+from wholetrack.api.worker_metrics import WorkerCollector
 from wholetrack.errors import ServiceError
 from wholetrack.extraction.workers import WorkerCounts
 from wholetrack.inference.engine import Engine
@@ -168,8 +170,8 @@ def test_metrics_are_by_device_and_report_the_memory_of_each_gpu_once(devices: l
     models: dict[str, Any] = {
         name: SimpleNamespace(engine=engine, head=None) for name, engine in zip("ab", engines, strict=True)
     }
-    workers: Any = SimpleNamespace(counts=lambda: WorkerCounts(running=2, replaced=1))
-    families = list(text_string_to_metric_families(Metrics(models, workers).exposition().decode()))
+    metrics = Metrics(EngineCollector(models), WorkerCollector(lambda: WorkerCounts(running=2, replaced=1)))
+    families = list(text_string_to_metric_families(metrics.exposition().decode()))
 
     def samples(name: str) -> list[tuple[dict[str, str], float]]:
         return [(each.labels, each.value) for family in families for each in family.samples if each.name == name]

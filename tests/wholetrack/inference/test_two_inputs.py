@@ -59,9 +59,9 @@ def test_an_engine_keeps_the_rows_or_the_mean_of_an_output(tmp_path: Path, rng: 
     [([(39, 128)], 256), ([(39, 128), (150, 128)], 86), ([(377, 128)], 43), ([(2000, 128)], 16)],
 )
 def test_the_number_of_waiting_windows_follows_from_their_size(shapes: list[tuple[int, int]], expected: int) -> None:
-    from wholetrack.inference.engine import _max_waiting
+    from wholetrack.inference.engine import max_waiting_windows
 
-    assert _max_waiting(shapes) == expected
+    assert max_waiting_windows(shapes) == expected
     assert expected == 16 or Rows.zeros(expected, shapes).nbytes <= 8 << 20
 
 

@@ -53,6 +53,7 @@ def test_a_system_is_trained_on_precomputed_spectrograms_and_served(
         assert compare(pipeline, song, model=None, max_duration_s=60).agrees
     finally:
         pipeline.close()
+    assert (found.card.strips is not None) == (name == "shared-trunk-crnn")
     starts, windows = found.windows.start_s, recipe.windows
     np.testing.assert_allclose(found.windows.probabilities.sum(axis=1), 1.0, atol=1e-5)
     if name == "deepsound-crnn":

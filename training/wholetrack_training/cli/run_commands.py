@@ -40,12 +40,22 @@ def fit(
         Path | None,
         typer.Option("--split", help="A file with the names of the tracks on each side, as written by `split`."),
     ] = None,
+    teachers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--teacher",
+            help="Folder of a published network whose predictions are part of the target, by the share "
+            "schedule.distillation; may be repeated. It must not have seen the test tracks.",
+        ),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a field of the recipe, such as schedule.epochs=2; may be repeated."),
     ] = None,
 ) -> None:
     """Train a network and evaluate it on the test tracks, if the split has any."""
+    from wholetrack.inference.bundle import load_bundle
+    from wholetrack_training.fitting.bundle_teacher import BundleTeacher
     from wholetrack_training.fitting.runs import Run, RunSpec
     from wholetrack_training.systems.registry import system_named
 
@@ -57,8 +67,12 @@ def fit(
         sides = split_tracks(tracks, protocol, part)
     if recipe.schedule.keep == "last":
         sides = sides.without_validation()
-    spec = RunSpec(data.name, protocol, part, seed, tracks.labels, sides)
-    _print_figures(Run(run).fit(tracks, spec, recipe), run)
+    published = [
+        BundleTeacher(load_bundle(folder), recipe, labels=tracks.labels, test=sides.test) for folder in teachers or []
+    ]
+    taught_by = tuple(teacher.sha256 for teacher in published)
+    spec = RunSpec(data.name, protocol, part, seed, tracks.labels, sides, taught_by)
+    _print_figures(Run(run).fit(tracks, spec, recipe, published=published), run)
 
 
 def evaluate(run: FinishedRun, data: DataOption) -> None:

@@ -113,12 +113,21 @@ class ExportedGraph:
             self._program.model = onnx_ir.from_proto(graph)
             self._program.optimize()
             optimised = self._program.model_proto
-        model = optimizer.optimize(optimised, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-        _strip_metadata(model)
-        onnx.checker.check_model(model, full_check=True)
-        _check_nodes(model)
-        content: bytes = model.SerializeToString(deterministic=True)
-        return content
+        return finished(optimised)
+
+
+def finished(exported: onnx.ModelProto) -> bytes:
+    """Return the ONNX file of an exported graph: with constants folded, without metadata, and checked.
+
+    Raises:
+        ExportError: If the graph has a node that the CUDA provider would run on the CPU.
+    """
+    model = optimizer.optimize(exported, input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
+    _strip_metadata(model)
+    onnx.checker.check_model(model, full_check=True)
+    _check_nodes(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from wholetrack_training.data.splits import Protocol, Split
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.errors import DataError
 from wholetrack_training.files import write_json
+from wholetrack_training.fitting.bundle_teacher import BundleTeacher
 from wholetrack_training.fitting.classifier import classifier
 from wholetrack_training.fitting.evaluation import Evaluation, evaluate
 from wholetrack_training.fitting.trainer import Trainer
@@ -42,6 +44,7 @@ class RunSpec:
         seed: Seed of the training.
         labels: Genres in label order.
         split: Names of the tracks on each side.
+        taught_by: SHA-256 of each published network that taught.
     """
 
     data: str
@@ -50,6 +53,7 @@ class RunSpec:
     seed: int
     labels: tuple[str, ...]
     split: Split
+    taught_by: tuple[str, ...] = ()
 
 
 class Run:
@@ -58,8 +62,16 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fit(self, tracks: TrackSet, spec: RunSpec, recipe: Recipe) -> Evaluation | None:
+    def fit(
+        self, tracks: TrackSet, spec: RunSpec, recipe: Recipe, *, published: Sequence[BundleTeacher] = ()
+    ) -> Evaluation | None:
         """Train a network, or continue, and evaluate it on the test tracks.
+
+        Args:
+            tracks: The data set.
+            spec: What the run trains on.
+            recipe: What to train and how.
+            published: Published networks that teach, besides those that the schedule asks for.
 
         Returns:
             The evaluation; None if the split has no test tracks.
@@ -87,7 +99,7 @@ class Run:
             )
             for number in range(1, recipe.schedule.teachers + 1)
         ]
-        taught_by = [teacher.run() for teacher in teachers]
+        taught_by = [*(teacher.run() for teacher in teachers), *published]
         trainer = Trainer(recipe, train, validation, seed=spec.seed, folder=self.folder, teachers=taught_by)
         write_json(self.folder / "run.json", {**asdict(spec), "system": recipe.system, "recipe": recipe.as_dict()})
         network = trainer.run()
@@ -111,7 +123,8 @@ class Run:
         del document["system"], document["recipe"]
         split = Split(**{side: tuple(names) for side, names in document.pop("split").items()})
         protocol, labels = Protocol(document.pop("protocol")), tuple(document.pop("labels"))
-        return RunSpec(**document, protocol=protocol, labels=labels, split=split)
+        taught_by = tuple(document.pop("taught_by", ()))
+        return RunSpec(**document, protocol=protocol, labels=labels, split=split, taught_by=taught_by)
 
     def recipe(self) -> Recipe:
         """Return the recipe of the run."""

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wholetrack_training.data.tracks import TrackSet
 from wholetrack_training.errors import DifferentRunError, RecipeError
+from wholetrack_training.fitting.bundle_teacher import BundleTeacher
 from wholetrack_training.fitting.classifier import classifier
 from wholetrack_training.fitting.evaluation import evaluate
 from wholetrack_training.fitting.optimisers import build_optimiser, build_rate_scheduler
@@ -195,12 +196,15 @@ class Trainer:
         return torch.stack([share if share.ndim == 2 else share.mean(1) for share in predictions]).mean(0)
 
     def _identity(self) -> dict[str, Any]:
+        published = [teacher.sha256 for teacher in self.teachers if isinstance(teacher, BundleTeacher)]
         return {
             "system": self.recipe.system,
             "recipe": self.recipe.as_dict(),
             "seed": self.seed,
             "train": [track.name for track in self.train.tracks],
             "validation": [track.name for track in self.validation.tracks],
+            # Absent without any, as in the checkpoints of earlier versions.
+            **({"taught_by": published} if published else {}),
         }
 
     def _save(self) -> None:

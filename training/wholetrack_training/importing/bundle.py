@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import GoldenSpec, ModelCard, Rows, unit_length
+from wholetrack.contracts import GoldenSpec, ModelCard, Rows, separate_windows, unit_length
 from wholetrack.errors import StartupError
 from wholetrack.features.inputs import InputFeatures
 from wholetrack.inference.bundle import BUILT_IN_MODELS, MODEL_FILE, Bundle, Golden, golden_names
@@ -104,7 +104,7 @@ def golden_windows(card: ModelCard) -> list[NDArray[np.float32]]:
     """Return the normalised windows of the golden sound, for each input ``[n, frames, n_mels]``."""
     features, sound = InputFeatures(card), golden_sound(card.audio.sample_rate)
     stream = features.stream(features.grid(None))
-    blocks = [features.normalised(block) for block in (stream.push(sound), stream.finish())]
+    blocks = [separate_windows(features.normalised(block)) for block in (stream.push(sound), stream.finish())]
     # Half precision is sufficient here and halves the file.
     return [array.astype(np.float16).astype(np.float32) for array in Rows.joined(blocks).arrays]
 

@@ -32,6 +32,7 @@ from wholetrack_training.fitting.runs import Run
 from wholetrack_training.publishing.figures import summary_of, with_figures
 from wholetrack_training.publishing.golden import golden_windows
 from wholetrack_training.publishing.model_card import CARD_TEXT_FILE, card_text
+from wholetrack_training.publishing.strips import publish_strips
 from wholetrack_training.results.records import Record
 from wholetrack_training.systems.recipe import Recipe
 
@@ -77,6 +78,7 @@ def publish(
     windows = golden_windows(recipe)
     probabilities = classify(windows)
     golden = npz_bytes({"windows": windows, "probabilities": probabilities})
+    strips = publish_strips(network, onnx, tracks.named(checked), recipe)
     training = run.figures()
     card = ModelCard(
         schema_version=2,
@@ -94,12 +96,14 @@ def publish(
             "validation_tracks": len(spec.split.validation),
             "never_seen": list(spec.split.test),
             **({"teachers": recipe.schedule.teachers} if recipe.schedule.teachers else {}),
+            **({"taught_by": list(spec.taught_by)} if spec.taught_by else {}),
             **{name: training[name] for name in ("epochs", "best_epoch", "minutes")},
         },
         metrics={
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "mflop_per_window": round(mflop_per_window(onnx), 1),
             "export_max_difference": difference,
+            **({"strips_max_difference": strips.difference} if strips else {}),
         },
         sha256=hashlib.sha256(onnx).hexdigest(),
         audio=recipe.audio,
@@ -119,9 +123,12 @@ def publish(
         ),
         opset=OPSET,
         golden=GoldenSpec(sha256=hashlib.sha256(golden).hexdigest(), tolerance=_GOLDEN_TOLERANCE),
+        strips=strips.spec if strips else None,
     )
     card = with_figures(card, records, recipe)
     files = {MODEL_FILE: onnx, card.golden.file: golden, CARD_TEXT_FILE: card_text(card, records).encode()}
+    if strips:
+        files[strips.spec.file] = strips.content
     return write_bundle(card, files, models)
 
 

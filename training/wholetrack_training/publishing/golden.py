@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wholetrack.contracts import ModelCard, Rows
+from wholetrack.contracts import ModelCard, Rows, separate_windows
 from wholetrack.features.grid import InputGrid, WindowGrid
 from wholetrack.features.inputs import InputFeatures
 from wholetrack.features.logmel import LogMel
@@ -26,7 +26,7 @@ def golden_windows(recipe: Recipe) -> NDArray[np.float32]:
     cutter = WindowCutter(windows, [FrameBuffer(grid, n_mels=recipe.features.n_mels, silence=features.silence)])
     frames = np.concatenate((stream.push(sound), stream.finish()))
     (cut,) = cutter.finish([frames], n_samples=len(sound)).inputs
-    return _in_half_precision(normalise(cut, recipe.features.normalisation))
+    return _in_half_precision(normalise(cut.windows().arrays[0], recipe.features.normalisation))
 
 
 def golden_inputs(card: ModelCard) -> Rows:
@@ -34,7 +34,7 @@ def golden_inputs(card: ModelCard) -> Rows:
     features = InputFeatures(card)
     stream = features.stream(features.grid(None))
     blocks = (stream.push(golden_sound(card.audio.sample_rate)), stream.finish())
-    windows = Rows.joined([features.normalised(block) for block in blocks])
+    windows = Rows.joined([separate_windows(features.normalised(block)) for block in blocks])
     return Rows(tuple(_in_half_precision(array) for array in windows.arrays))
 
 

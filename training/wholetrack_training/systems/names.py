@@ -5,5 +5,5 @@ from __future__ import annotations
 DEFAULT = "wholetrack-crnn"
 """Our own system."""
 
-NAMES = (DEFAULT, "hilsdorf-crnn", "campana-crnn", "guimaraes-cnn", "deepsound-crnn")
+NAMES = (DEFAULT, "hilsdorf-crnn", "campana-crnn", "guimaraes-cnn", "deepsound-crnn", "shared-trunk-crnn")
 """All systems, in the order of :data:`wholetrack_training.systems.registry.SYSTEMS`."""

@@ -8,10 +8,12 @@ from wholetrack_training.systems.deepsound_crnn import DeepsoundCrnn
 from wholetrack_training.systems.guimaraes_cnn import GuimaraesCnn
 from wholetrack_training.systems.hilsdorf_crnn import HilsdorfCrnn
 from wholetrack_training.systems.recipe import Recipe
+from wholetrack_training.systems.shared_trunk_crnn import SharedTrunkRecipe
 from wholetrack_training.systems.wholetrack_crnn import WholetrackCrnn
 
 SYSTEMS: dict[str, type[Recipe]] = {
-    system.system: system for system in (WholetrackCrnn, HilsdorfCrnn, CampanaCrnn, GuimaraesCnn, DeepsoundCrnn)
+    system.system: system
+    for system in (WholetrackCrnn, HilsdorfCrnn, CampanaCrnn, GuimaraesCnn, DeepsoundCrnn, SharedTrunkRecipe)
 }
 """The recipe class of every system, by the name under which its model is served."""
 
