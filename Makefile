@@ -193,7 +193,7 @@ audit: $(VENV)/.tools ## Check the dependencies for known vulnerabilities (AUDIT
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate
 lock: $(VENV)/.installer ## Update the pins of all dependencies
 	for device in cpu gpu; do \
-	    $(LOCK) --generate-hashes --extra $$device --extra tracing --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
+	    $(LOCK) --generate-hashes --extra $$device --extra tracing --extra remote --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
 	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra catalogue --extra ray --extra train --extra test --output-file constraints.txt pyproject.toml
 	for name in installer supply-chain build containers node; do \

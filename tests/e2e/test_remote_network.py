@@ -43,7 +43,8 @@ def prediction_of(response: httpx.Response) -> dict[str, Any]:
 def test_predictions_are_those_of_the_other_instance(
     networks: Server, front: Server, tune: NDArray[Any], model: str
 ) -> None:
-    content, query = wav_bytes(tune, RATE), {"model": model, "windows": "full"}
+    content = wav_bytes(tune, RATE)
+    query: dict[str, Any] = {"model": model, "windows": "full"}
     direct = httpx.post(
         f"{networks.url}/v1/predict", params=query, content=content, headers={"Authorization": f"Bearer {KEY}"}
     )

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import (
     GetTimeoutError,
     NodeDiedError,
@@ -98,7 +97,7 @@ class ActorNetworks:
         n_models: Number of models; it does not matter here.
     """
 
-    def __init__(self, actors: Sequence[ActorHandle[Any]], settings: Settings, n_models: int) -> None:
+    def __init__(self, actors: Sequence[Any], settings: Settings, n_models: int) -> None:
         del n_models
         self._actors = actors
         self._timeout_s = settings.device_timeout_s * _RUN_SHARE
@@ -145,9 +144,10 @@ def start_networks(
     return partial(ActorNetworks, actors)
 
 
-def _send(actor: ActorHandle[Any], windows: Windows, *, timeout_s: float) -> Rows:
+def _send(actor: Any, windows: Windows, *, timeout_s: float) -> Rows:  # noqa: ANN401 - Ray's handles have no types
+    call: ray.ObjectRef[Rows | None] = actor.run.remote(windows)
     try:
-        outputs: Any = ray.get(actor.run.remote(windows), timeout=timeout_s)
+        outputs = ray.get(call, timeout=timeout_s)
     except GetTimeoutError as error:
         raise UnreachableError(f"no response within {timeout_s:.1f} s") from error
     except RayTaskError:
@@ -155,6 +155,6 @@ def _send(actor: ActorHandle[Any], windows: Windows, *, timeout_s: float) -> Row
         raise
     except _LOST as error:
         raise UnreachableError(str(error).partition("\n")[0]) from error
-    if not isinstance(outputs, Rows):
+    if outputs is None:
         raise UnreachableError("its device has failed")
     return outputs

@@ -24,6 +24,7 @@ from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
 from wholetrack.cli.render import Format, deliver, print_predictions, print_rows, rows_of
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
+from wholetrack.cli.tag import tag
 from wholetrack.cli.whole_file import UnwritableError, whole_file
 from wholetrack.contracts import Detail, ModelCard
 from wholetrack.deprecated_settings import warn_about_former_names
@@ -201,6 +202,7 @@ def _write_rows(
 
 
 app.command()(catalogue)
+app.command()(tag)
 
 
 @app.command()

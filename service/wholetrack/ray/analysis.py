@@ -18,7 +18,6 @@ from prometheus_client.metrics_core import Metric
 from ray.serve.handle import DeploymentHandle
 
 from wholetrack.api.engine_metrics import EngineCollector
-from wholetrack.api.spool_folder import spool_folder
 from wholetrack.api.threads import client_gone, wait_despite_cancellation
 from wholetrack.api.worker_metrics import WorkerCollector
 from wholetrack.cancellation import Cancellation
@@ -29,6 +28,7 @@ from wholetrack.ray.messages import AnalysisInfo, Elsewhere, Event, Recording, T
 from wholetrack.ray.relay import Relay
 from wholetrack.ray.remote_networks import RemoteNetworks
 from wholetrack.ray.replica import node_id, outside_event_loop, start_replica
+from wholetrack.spool_folder import spool_folder
 from wholetrack.startup import build_pipeline
 
 _log = logging.getLogger(__name__)
