@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-containers bench-ray \
+.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-catalogue bench-containers bench-ray \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -101,6 +101,9 @@ bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughp
 bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
 	for name in unit_costs simulation; do $(BIN)/python -m bench.catalogues.$$name --record || exit 1; done
 	$(BIN)/python -m bench.catalogues.page
+
+bench-catalogue: $(VENV)/.test ## Predict 5,000 files from an object store, killed twice, on this machine and with Ray (about 15 minutes)
+	$(BIN)/python -m bench.catalogue --record
 
 bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
@@ -195,7 +198,7 @@ lock: $(VENV)/.installer ## Update the pins of all dependencies
 	for device in cpu gpu; do \
 	    $(LOCK) --generate-hashes --extra $$device --extra tracing --extra remote --output-file requirements/service-$$device.txt pyproject.toml || exit 1; \
 	done
-	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra parquet --extra train --extra test --output-file constraints.txt pyproject.toml
+	$(LOCK) --extra cpu --extra gpu --extra verify --extra tracing --extra catalogue --extra ray --extra train --extra test --output-file constraints.txt pyproject.toml
 	for name in installer supply-chain build containers node; do \
 	    $(LOCK) --generate-hashes --output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
 	done

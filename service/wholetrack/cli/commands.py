@@ -208,7 +208,9 @@ app.command()(tag)
 @app.command()
 def similar(
     song: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
-    library: Annotated[Path, typer.Argument(help="A file that `predict --format parquet` wrote.", show_default=False)],
+    library: Annotated[
+        Path, typer.Argument(help="A file of `predict --format parquet`, or a folder.", show_default=False)
+    ],
     limit: Annotated[int, typer.Option(min=1, help="Number of recordings to list.")] = 10,
 ) -> None:
     """List the recordings of a library that are most similar to a recording.
