@@ -167,10 +167,14 @@ def predict(
         )
         if output is not None and output_format is Format.JSON:
             line = partial(json_row, top_k=top_k, detail=windows)
-            facts = {"model.name": served.card.name, "model.version": served.card.version}
-            facts |= {"model.hop_s": float(served.grid(hop_s).hop), "model.labels": list(labels)}
-            with _continued(output, facts) as results_file, closing(predict(is_known=results_file.knows)) as results:
-                all_succeeded = _append(results, results_file, line, n_files=len(recordings))
+            facts = {
+                "model.name": served.card.name,
+                "model.version": served.card.version,
+                "model.hop_s": float(served.grid(hop_s).hop),
+                "model.labels": list(labels),
+            }
+            with _continued(output, facts) as file, closing(predict(is_known=file.knows)) as predicted:
+                all_succeeded = _append(predicted, file, line, n_files=len(recordings))
         else:
             with closing(predict()) as predicted:
                 results = plotted(predicted, plot) if plot else predicted
@@ -185,8 +189,8 @@ def predict(
                     )
                 else:
                     write = _write_library if output_format is Format.PARQUET else partial(_write_rows, labels=labels)
-                    with _whole_file(output) as file:
-                        all_succeeded = write(results, file, served.card, n_files=len(recordings))
+                    with _whole_file(output) as binary:
+                        all_succeeded = write(results, binary, served.card, n_files=len(recordings))
     if problems or not all_succeeded:
         raise typer.Exit(1)
 
