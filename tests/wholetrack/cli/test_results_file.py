@@ -98,10 +98,13 @@ def test_a_library_is_predicted_once_although_the_command_is_killed_twice(
     def n_lines() -> int:
         return output.read_bytes().count(b"\n") if output.exists() else 0
 
-    for wanted in (3, 6):
+    def kill_at(wanted: int) -> None:
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-            until(lambda: n_lines() >= wanted or run.poll() is not None, seconds=100, poll_s=0.01)
+            until(lambda: n_lines() >= wanted, seconds=100, poll_s=0.01)
             run.send_signal(signal.SIGKILL)
+
+    kill_at(3)
+    kill_at(6)
     before = n_lines()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
