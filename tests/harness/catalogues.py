@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +45,19 @@ def rows(store: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:
 def names(store: AbstractFileSystem, target: str) -> Counter[str]:
     """Return how often each file is in the predictions and failures of a run."""
     return Counter(row["file"] for folder in ("predictions", "failures") for row in rows(store, f"{target}/{folder}"))
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the values in a row, and in its lists and structures, by their names."""
+    return dict(_values(value, name))
+
+
+def _values(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _values(each, f"{name}.{key}")
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            yield from _values(each, f"{name}[{i}]")
+    else:
+        yield name, value.isoformat() if isinstance(value, datetime) else value

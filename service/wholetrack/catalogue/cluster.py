@@ -14,10 +14,12 @@ class Cluster:
             ends with the run.
         actors: Number of actors; None for as many as there is room for.
         cpus_per_actor: CPUs of each actor; None for those of the smallest node, at most 8.
-        gpus_per_actor: GPUs of each actor, or the part of one.
+        gpus_per_actor: GPUs of each actor, or the part of one; with ``networks``, of each of these.
+        networks: Number of further actors that run the network for the others. 0: each runs the network itself.
     """
 
     address: str | None = None
     actors: int | None = None
     cpus_per_actor: int | None = None
     gpus_per_actor: float = 0.0
+    networks: int = 0

@@ -25,5 +25,10 @@ class ListedFile:
 
     @property
     def text(self) -> str:
-        r"""The path as valid Unicode: bytes that are not UTF-8 are written as ``\xe9``."""
-        return os.fsencode(self.path).decode("utf-8", "backslashreplace")
+        """The path as valid Unicode."""
+        return valid_text(self.path)
+
+
+def valid_text(path: str) -> str:
+    r"""Return a path as valid Unicode: bytes that are not UTF-8 are written as ``\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -6,7 +6,6 @@ It is a Parquet file with a row group for each partition, so that a partition ca
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -124,7 +123,9 @@ class Manifest:
         return Partition(index, files)
 
 
-def write_manifest(store: Store, spec: RunSpec, files: Iterable[ListedFile], *, partition_files: int) -> Manifest:
+def write_manifest(
+    store: Store, spec: RunSpec, files: Iterable[ListedFile], *, partition_files: int, folder: Path
+) -> Manifest:
     """Write the manifest of a new run, and return it.
 
     Args:
@@ -132,20 +133,21 @@ def write_manifest(store: Store, spec: RunSpec, files: Iterable[ListedFile], *, 
         spec: How the files are predicted.
         files: The files, which need not fit into memory.
         partition_files: Number of files in each partition; the last one may have fewer.
+        folder: A private folder for the manifest until it is complete.
 
     Raises:
         CatalogueError: If there are no files.
         StoreError: If the store fails.
     """
     schema = _SCHEMA.with_metadata({_KEY: spec.model_dump_json().encode()})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, MANIFEST)
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for rows in _batches(files, partition_files):
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=partition_files)
-        if not pq.read_metadata(path).num_rows:
-            raise CatalogueError(f"{spec.source} contains no recordings")
-        store.put(MANIFEST, path)
+    path = folder / MANIFEST
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for rows in _batches(files, partition_files):
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=partition_files)
+    if not pq.read_metadata(path).num_rows:
+        raise CatalogueError(f"{spec.source} contains no recordings")
+    store.put(MANIFEST, path)
+    path.unlink()
     manifest = Manifest.read(store)
     assert manifest is not None
     return manifest

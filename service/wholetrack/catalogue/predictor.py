@@ -115,7 +115,7 @@ class FilePredictor:
             if self._all.reason is not None:
                 raise ResumableError(error.detail) from error
             return Failed.of(file, error)
-        except OSError:
+        except (OSError, ResumableError):
             raise
         except Exception:  # noqa: BLE001 - one file must not end the run
             _log.exception("cannot predict %s", file.text)

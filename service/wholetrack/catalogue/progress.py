@@ -17,7 +17,7 @@ _SPEED_PERIOD_S = 300.0
 
 
 class RunProgress:
-    """Counts files, and shows the counts: a bar on a terminal, and a line now and then otherwise.
+    """Counts files, and shows the counts: a bar on a terminal, otherwise a line now and then and at the end.
 
     Args:
         total: Number of files of the run.
@@ -71,8 +71,7 @@ class RunProgress:
         self.failed += failed
         self._bar.update(self._task, advance=predicted + failed, failed=self.failed)
         if not self._console.is_terminal and self._clock() >= self._next_line:
-            self._next_line = self._clock() + _SECONDS_PER_LINE
-            self._console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
+            self._print_line()
 
     def commit(self, predicted: int, failed: int) -> None:
         """Count files whose results are in the store."""
@@ -83,6 +82,8 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if not self._console.is_terminal:
+            self._print_line()
 
     @property
     def seconds(self) -> float:
@@ -102,6 +103,10 @@ class RunProgress:
         rate = self.files_per_second
         left = (self.total - self.done) / rate
         return f"{counts}, {rate:.1f} files/s, {_duration(left)} left"
+
+    def _print_line(self) -> None:
+        self._next_line = self._clock() + _SECONDS_PER_LINE
+        self._console.print(self.line(), soft_wrap=True, highlight=False, markup=False)
 
 
 class _SpeedColumn(ProgressColumn):

@@ -103,7 +103,11 @@ def _begin(workplace: Workplace, *, restart: bool) -> Run:
     if restart:
         target.clear()
     manifest = target.manifest(spec) or write_manifest(
-        target.store, spec, list_recordings(workplace.source), partition_files=workplace.options.partition_files
+        target.store,
+        spec,
+        list_recordings(workplace.source),
+        partition_files=workplace.options.partition_files,
+        folder=workplace.folder,
     )
     committed = target.committed()
     remaining = [index for index in range(manifest.n_partitions) if index not in committed]

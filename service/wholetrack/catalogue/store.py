@@ -20,6 +20,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from wholetrack.catalogue.errors import CatalogueError, StoreError
+from wholetrack.catalogue.listed_file import valid_text
 
 Info = Mapping[str, Any]
 """What a store says about a file, with ``name``, ``size``, ``type`` and keys that differ from store to store."""
@@ -53,7 +54,7 @@ class Store:
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self._fs, self._root = _open(url, options)
-        self.url = str(self._fs.unstrip_protocol(self._root))
+        self.url = valid_text(str(self._fs.unstrip_protocol(self._root)))
         self.is_local = isinstance(self._fs, LocalFileSystem)
         protocol = self._fs.protocol
         self._has_objects = not _OBJECT_STORES.isdisjoint([protocol] if isinstance(protocol, str) else protocol)
@@ -108,7 +109,7 @@ class Store:
         os.close(descriptor)
         try:
             try:
-                with self.failing(f"cannot read {path}", passing=(FileNotFoundError, PermissionError)):
+                with self.failing(f"cannot read {valid_text(path)}", passing=(FileNotFoundError, PermissionError)):
                     self._fs.get_file(path, name)
             except (FileNotFoundError, PermissionError) as error:
                 raise UnreadableFileError(f"The file cannot be read: {_reason(error)}.") from error
@@ -143,10 +144,8 @@ class Store:
         Raises:
             StoreError: If the store fails.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "content")
-            path.write_bytes(content)
-            self.put(name, path)
+        with self._appearing(name) as path:
+            self._fs.pipe_file(path, content)
 
     def put(self, name: str, source: Path) -> None:
         """Copy a local file to this folder. It appears only when it is complete, in place of an older one.
@@ -154,20 +153,8 @@ class Store:
         Raises:
             StoreError: If the store fails.
         """
-        path = self._path(name)
-        with self.failing(f"cannot write {path}"):
-            if self._has_objects:
-                self._fs.put_file(str(source), path)
-                return
-            unfinished = self._path(f"{_UNFINISHED}/{uuid.uuid4().hex}")
-            for each in (unfinished, path):
-                self._fs.makedirs(each.rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(str(source), unfinished)
-            if self.is_local:
-                # Otherwise, the name could survive a power failure, and the content not.
-                with Path(unfinished).open("rb") as file:
-                    os.fsync(file.fileno())
-            self._fs.mv(unfinished, path)
+        with self._appearing(name) as path:
+            self._fs.put_file(str(source), path)
 
     def remove(self, *names: str) -> None:
         """Remove files or folders of this folder, in this order.
@@ -210,6 +197,24 @@ class Store:
         for folder in folders:
             yield from sorted(self._fs.find(folder, detail=True, **how).values(), key=_name)
 
+    @contextmanager
+    def _appearing(self, name: str) -> Iterator[str]:
+        """Yield the path to which the block writes a file, which appears under its name when the block ends."""
+        path = self._path(name)
+        with self.failing(f"cannot write {self.url}/{name}"):
+            if self._has_objects:
+                yield path
+                return
+            unfinished = self._path(f"{_UNFINISHED}/{uuid.uuid4().hex}")
+            for each in (unfinished, path):
+                self._fs.makedirs(each.rpartition("/")[0], exist_ok=True)
+            yield unfinished
+            if self.is_local:
+                # Otherwise, the name could survive a power failure, and the content not.
+                with Path(unfinished).open("rb") as file:
+                    os.fsync(file.fileno())
+            self._fs.mv(unfinished, path)
+
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
@@ -218,7 +223,9 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str
     protocol = url.partition("://")[0] if "://" in url else "file"
     try:
         if protocol in {"file", "local"}:
-            return cast("tuple[AbstractFileSystem, str]", url_to_fs(url))
+            # Not url_to_fs, to which two colons in a path would mean something else.
+            local = LocalFileSystem()
+            return local, str(local._strip_protocol(url))  # noqa: SLF001 - the only way to remove a protocol
         # A client that was opened before may have been told something else by variables.
         defaults: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         if protocol in _S3 and not any(os.environ.get(name) for name in _OWN_RETRIES):

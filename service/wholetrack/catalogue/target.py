@@ -7,7 +7,7 @@ the committed tables, and in exactly one when the run has finished.
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -85,11 +85,10 @@ class Target:
         Raises:
             StoreError: If the store fails.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            for name, table in ((FAILURES, failures), (PREDICTIONS, predictions)):
-                path = Path(folder, name)
-                pq.write_table(table, path, compression="zstd")
-                self.store.put(_part(name, index), path)
+        for folder, table in ((FAILURES, failures), (PREDICTIONS, predictions)):
+            content = io.BytesIO()
+            pq.write_table(table, content, compression="zstd")
+            self.store.write(_part(folder, index), content.getvalue())
 
     def n_failed(self, partitions: Iterable[int]) -> int:
         """Return how many files of these partitions could not be predicted.

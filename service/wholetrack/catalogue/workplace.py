@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wholetrack.catalogue.local import PredictedPartition
 from wholetrack.catalogue.manifest import RunSpec
-from wholetrack.catalogue.opening import check_options, model_sha256, open_pipeline
+from wholetrack.catalogue.opening import ModelDevices, check_options, model_sha256, open_pipeline
 from wholetrack.catalogue.predictor import FilePredictor, Limits
 from wholetrack.catalogue.store import Store
 from wholetrack.catalogue.tables import failure_table, prediction_table
@@ -56,6 +57,7 @@ class Workplace:
         predictor: Predicts the files.
         source: Where the files are.
         target: Where the results are written.
+        folder: A private folder for temporary files.
     """
 
     options: CatalogueOptions
@@ -64,6 +66,7 @@ class Workplace:
     predictor: FilePredictor
     source: Store
     target: Target
+    folder: Path
 
     @property
     def card(self) -> ModelCard:
@@ -98,8 +101,15 @@ class Workplace:
 
 
 @contextmanager
-def open_workplace(options: CatalogueOptions, settings: Settings) -> Iterator[Workplace]:
+def open_workplace(
+    options: CatalogueOptions, settings: Settings, *, devices: ModelDevices | None = None
+) -> Iterator[Workplace]:
     """Open the stores and the pipeline for the duration of the block.
+
+    Args:
+        options: What to predict.
+        settings: How.
+        devices: Where the network runs; None for the devices that the settings name.
 
     Raises:
         CatalogueError: If the options are impossible, or something is missing or does not work.
@@ -108,9 +118,12 @@ def open_workplace(options: CatalogueOptions, settings: Settings) -> Iterator[Wo
     source = Store(options.source, options.storage_options)
     target = Target(Store(options.target, options.storage_options))
     limits = Limits(settings.max_upload_bytes, settings.max_duration_s, settings.request_timeout_s)
-    with open_pipeline(settings, options.model) as pipeline, spool_folder(settings.temp_dir) as folder:
+    with (
+        open_pipeline(settings, options.model, devices=devices) as pipeline,
+        spool_folder(settings.temp_dir) as folder,
+    ):
         check_options(pipeline.model(None), hop_s=options.hop_s, taxonomy=options.taxonomy)
         predictor = FilePredictor(
             pipeline, source, folder, hop_s=options.hop_s, taxonomy=options.taxonomy, limits=limits
         )
-        yield Workplace(options, settings, pipeline, predictor, source, target)
+        yield Workplace(options, settings, pipeline, predictor, source, target, folder)

@@ -83,6 +83,12 @@ def catalogue(
     gpus_per_actor: Annotated[
         float, typer.Option(min=0.0, help="With Ray: GPUs of each actor, or the part of one.")
     ] = 0.0,
+    networks: Annotated[
+        int,
+        typer.Option(
+            min=0, help="With Ray: number of further actors that run the network for the others, and get the GPUs."
+        ),
+    ] = 0,
 ) -> None:
     """Predict all recordings of a folder or an object store, and write Parquet files.
 
@@ -114,7 +120,7 @@ def catalogue(
         top_k=top_k,
         partition_files=partition_files,
     )
-    cluster = Cluster(ray_address, actors, cpus_per_actor, gpus_per_actor) if ray or ray_address else None
+    cluster = Cluster(ray_address, actors, cpus_per_actor, gpus_per_actor, networks) if ray or ray_address else None
     settings = load_command_settings()
     try:
         run = run_catalogue(options, settings, restart=restart, cluster=cluster, on_end=_report)

@@ -84,7 +84,7 @@ class Library:
 
     @classmethod
     def read(cls, path: Path) -> Library:
-        """Read a library.
+        """Read a library: a file, or all files in a folder.
 
         Raises:
             LibraryError: If it cannot be read, or has no embeddings of a single model.

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,9 +41,9 @@ def settings(models: Path, small_pipeline: Pipeline, monkeypatch: pytest.MonkeyP
     opened = opening.open_pipeline
 
     @contextmanager
-    def open_pipeline(settings: Settings, model: str | None) -> Iterator[Pipeline]:
+    def open_pipeline(settings: Settings, model: str | None, *, devices: Any) -> Iterator[Pipeline]:
         if model is not None:
-            with opened(settings, model) as pipeline:
+            with opened(settings, model, devices=devices) as pipeline:
                 yield pipeline
         else:
             yield small_pipeline

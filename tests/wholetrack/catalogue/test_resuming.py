@@ -57,7 +57,7 @@ def test_a_run_that_is_killed_twice_has_every_file_once(
 
     for n_parts in (2, 4):
         with start(models, music, f"s3://{bucket}/results") as process:
-            until(lambda n=n_parts: n_committed() >= n or process.poll() is not None, poll_s=0.1)  # type: ignore[misc]
+            until(lambda n=n_parts: n_committed() >= n or process.poll() is not None, seconds=250, poll_s=0.1)  # type: ignore[misc]
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
     n_before = n_committed()
@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_twice_has_every_file_once(
 def test_ctrl_c_ends_a_run_that_can_be_continued(models: Path, music: Path, tmp_path: Path) -> None:
     target = tmp_path / "results"
     with start(models, music, str(target)) as process:
-        until(lambda: (target / "predictions").exists() or process.poll() is not None)
+        until(lambda: (target / "predictions").exists() or process.poll() is not None, seconds=250)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate()
     assert process.returncode == 130, errors
@@ -92,11 +92,11 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def run_until_killed(folder: str, kill_at: int | None) -> Iterator[str]:
+def run_until_killed(url: str, folder: Path, kill_at: int | None) -> Iterator[str]:
     """Commit all partitions with a store that ends the process before or after its n-th operation; yield operations."""
-    store = Store(folder, {})
+    store = Store(url, {})
     operations: list[str] = []
-    put, remove = store.put, store.remove_unfinished
+    put, write, remove = store.put, store.write, store.remove_unfinished
 
     def operation(name: str) -> None:
         operations.append(name)
@@ -108,12 +108,18 @@ def run_until_killed(folder: str, kill_at: int | None) -> Iterator[str]:
         put(name, source)
         operation(f"after {name}")
 
+    def killed_write(name: str, content: bytes) -> None:
+        operation(f"before {name}")
+        write(name, content)
+        operation(f"after {name}")
+
     def killed_remove() -> None:
         operation("before removing")
         remove()
         operation("after removing")
 
-    store.put, store.remove_unfinished = killed_put, killed_remove  # type: ignore[method-assign]
+    for name, killed in (("put", killed_put), ("write", killed_write), ("remove_unfinished", killed_remove)):
+        setattr(store, name, killed)
     target = Target(store)
     spec = RunSpec(
         source="nowhere", model="m", version="1", model_sha256="", precision="float32", hop_s=None, taxonomy=None,
@@ -121,7 +127,7 @@ def run_until_killed(folder: str, kill_at: int | None) -> Iterator[str]:
     )  # fmt: skip
     try:
         listing = (ListedFile(f"{i}.mp3", 1, None, None) for i in range(5))
-        manifest = target.manifest(spec) or write_manifest(store, spec, listing, partition_files=2)
+        manifest = target.manifest(spec) or write_manifest(store, spec, listing, partition_files=2, folder=folder)
         committed = target.committed()
         for index in set(range(manifest.n_partitions)) - committed:
             # Each attempt fails other files, as if errors had passed.
@@ -138,13 +144,13 @@ def run_until_killed(folder: str, kill_at: int | None) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", ["local", "memory"])
 def test_a_run_that_is_killed_at_any_operation_has_every_file_once(folder: str, tmp_path: Path) -> None:
-    n_operations = len(list(run_until_killed(str(tmp_path / "undisturbed"), None)))
+    n_operations = len(list(run_until_killed(str(tmp_path / "undisturbed"), tmp_path, None)))
     assert n_operations == 2 * (1 + 3 * 2 + 1)
     for kill_at in range(1, n_operations + 1):
         url = str(tmp_path / str(kill_at)) if folder == "local" else f"memory://{tmp_path.name}/{kill_at}"
-        list(run_until_killed(url, kill_at))
-        list(run_until_killed(url, max(1, kill_at // 2)))
-        list(run_until_killed(url, None))
+        list(run_until_killed(url, tmp_path, kill_at))
+        list(run_until_killed(url, tmp_path, max(1, kill_at // 2)))
+        list(run_until_killed(url, tmp_path, None))
         store = Store(url, {})
         assert names(store._fs, store._root) == {f"{i}.mp3": 1 for i in range(5)}, kill_at
         target = Target(store)

@@ -132,7 +132,7 @@ def test_the_rows_say_what_the_pipeline_returns(settings: Settings, tmp_path: Pa
 
 
 def test_local_names_may_have_any_bytes_and_links_and_pipes_do_no_harm(settings: Settings, tmp_path: Path) -> None:
-    source = tmp_path / "music"
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/mus\xefc::zip"))
     (source / "sub").mkdir(parents=True)
     odd = os.fsdecode(os.fsencode(source) + b"/sub/caf\xe9.wav")
     Path(odd).write_bytes(recording(1))
@@ -145,9 +145,9 @@ def test_local_names_may_have_any_bytes_and_links_and_pipes_do_no_harm(settings:
     found = run(CatalogueOptions(str(source), str(tmp_path / "results")), settings)
     assert found["files"] == found["predicted"] == 3
     assert set(names(LocalFileSystem(), str(tmp_path / "results"))) == {
-        f"{source}/sub/caf\\xe9.wav",
-        f"{source}/new\nline.wav",
-        f"{source}/link.wav",
+        f"{tmp_path}/mus\\xefc::zip/sub/caf\\xe9.wav",
+        f"{tmp_path}/mus\\xefc::zip/new\nline.wav",
+        f"{tmp_path}/mus\\xefc::zip/link.wav",
     }
     assert not (tmp_path / "results/_unfinished").exists()
 

@@ -73,6 +73,14 @@ def test_a_library_returns_what_was_written(tmp_path: Path, prediction: TrackPre
         library.nearest(np.ones(5, dtype=np.float32), limit=1)
 
 
+def test_a_library_may_be_a_folder_of_files(tmp_path: Path, prediction: TrackPrediction) -> None:
+    for i, name in enumerate(("part-000000", "part-000001")):
+        vector = np.full(EMBEDDING_LENGTH, i + 1, dtype=np.float32)
+        with whole_file(tmp_path / f"{name}.parquet") as file, LibraryWriter(file, prediction.card) as writer:
+            writer.add(Path(f"{i}.mp3"), with_embedding(prediction, vector))
+    assert sorted(Library.read(tmp_path).files) == ["0.mp3", "1.mp3"]
+
+
 def test_an_interrupted_library_leaves_the_older_one(tmp_path: Path, prediction: TrackPrediction) -> None:
     path = tmp_path / "library.parquet"
     path.write_text("older")

@@ -14,12 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
 from wholetrack.contracts import Rows
+from wholetrack.part_of_machine import for_part_of_machine
 from wholetrack.ray import cluster_metrics
 from wholetrack.ray.cluster_metrics import ClusterMetrics, labelled
 from wholetrack.ray.ingress import OneRequestId
 from wholetrack.ray.messages import Classified, Decoded, Started
 from wholetrack.ray.relay import Relay
-from wholetrack.ray.replica import for_part_of_machine
 from wholetrack.settings import Settings
 
 
