@@ -46,6 +46,7 @@ _OPTIONAL = {"gpu", "no_gpu", "docker", "cgroup", "musicnn_package", "keras"}
 _LONGEST = (
     *("e2e/test_predictions.py", "test_readme.py", "fuzz/test_fuzz.py", "e2e/test_contract.py", "e2e/test_examples.py"),
     *("wholetrack_training/systems/test_served_systems.py", "e2e/test_lifecycle.py", "e2e/test_pages.py"),
+    "cluster/test_service.py",
     *(
         "wholetrack_training/cli/test_head.py",
         "e2e/test_no_music.py",

@@ -239,6 +239,7 @@ def test_more_clients_than_permits_are_told_to_try_again(cluster: RayCluster, lo
     assert found["429"]
 
 
+@pytest.mark.long
 def test_a_replica_that_is_no_longer_needed_finishes_what_is_in_progress(
     cluster: RayCluster, long_recording: Path
 ) -> None:
