@@ -29,7 +29,8 @@ from tests.harness.server import Server
 from tests.harness.waiting import until
 from wholetrack.sandbox.layers import ALL_LAYERS
 
-pytestmark = pytest.mark.timing
+# On a busy machine, the cluster may take minutes to start.
+pytestmark = [pytest.mark.timing, pytest.mark.timeout(900)]
 
 Service = Server | RayCluster
 Request = Callable[[Service], httpx.Response]
