@@ -24,8 +24,8 @@ from wholetrack.settings import Settings
 
 
 def test_defaults_are_for_the_cpus_of_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wholetrack.ray.replica.available_cpus", lambda: 8)
-    monkeypatch.setattr("wholetrack.ray.replica.memory_limit_bytes", lambda: 16 << 30)
+    monkeypatch.setattr("wholetrack.part_of_machine.available_cpus", lambda: 8)
+    monkeypatch.setattr("wholetrack.part_of_machine.memory_limit_bytes", lambda: 16 << 30)
     part = for_part_of_machine(Settings(_env_file=None), cpus=2)
     assert (part.tracks_at_once, part.cpu_threads, part.tracks_open) == (2, 2, 32)
     assert (part.pin_decoders, part.decoder_memory_mb) == (False, 2048)
@@ -34,7 +34,7 @@ def test_defaults_are_for_the_cpus_of_the_replica(monkeypatch: pytest.MonkeyPatc
 
 
 def test_explicit_settings_apply_to_every_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wholetrack.ray.replica.available_cpus", lambda: 8)
+    monkeypatch.setattr("wholetrack.part_of_machine.available_cpus", lambda: 8)
     given = Settings(_env_file=None, tracks_at_once=3, decoder_memory_mb=100, pin_decoders=True)
     part = for_part_of_machine(given, cpus=2)
     assert (part.tracks_at_once, part.decoder_memory_mb, part.pin_decoders) == (3, 100, True)
