@@ -54,7 +54,7 @@ BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder -m "not long")
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
-	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
+	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE) -m "not long")
 
 page: page/node_modules/.package-lock.json ## Build the page from page/ into the package of the service (needs Node 20)
 	cd page && npm run --silent build
