@@ -15,7 +15,7 @@ LABEL := wholetrack-crnn-3s
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-training serve test contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-catalogue bench-containers \
+.PHONY: help setup setup-training serve test long contract lint types imports docs unit browser memory flaky pythons bench bench-page bench-memory bench-peers bench-scaling bench-scale bench-catalogue bench-containers bench-ray \
     page page-check performance train train-gtzan systems robustness results fuzz chaos soak attacks reliability sbom audit containers lock clean
 
 help: ## List the targets
@@ -46,13 +46,13 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 
 # Tests that need the whole machine run alone, and last; those in CHAOS in two processes. Those in LONG and BROWSER have
 # targets of their own; the latter need a process of their own, because Playwright keeps an event loop running. The
-# others run in two processes.
-ALONE := tests/e2e/test_attacks.py
+# others run in two processes. Those that are marked as long run with `make long`.
+ALONE := tests/e2e/test_attacks.py tests/cluster
 CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser
 unit: $(VENV)/.test ## Run the tests of `make test`, or those in PYTEST, such as PYTEST='tests/e2e -k health'
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder)
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(patsubst %,--ignore=%,$(ALONE) $(CHAOS) $(LONG) $(BROWSER)) -n 2 --dist loadfile --no-loadscope-reorder -m "not long")
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(CHAOS) -n 2)
 	$(BIN)/python -m pytest $(or $(PYTEST),$(ALONE))
 
@@ -68,6 +68,9 @@ page/node_modules/.package-lock.json: page/package.json page/package-lock.json
 
 browser: $(VENV)/.test ## Test the page in Chromium (about 2 minutes; skipped without Chromium); saves build/screenshots
 	$(BIN)/python -m pytest $(BROWSER)
+
+long: $(VENV)/.test ## Run the tests that `make test` leaves out, because others of the same kind are in it (about 15 minutes)
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 memory: $(VENV)/.test ## Decode 32 files with a huge index at once in a control group of 2 GiB (as root; about 4 minutes)
 	$(BIN)/python -m pytest $(LONG)
@@ -107,6 +110,9 @@ bench-catalogue: $(VENV)/.test ## Predict 5,000 files from an object store, kill
 
 bench-containers: $(VENV)/.test ## Measure the images, and several instances behind the proxy; writes docs/CONTAINERS.md (needs Docker)
 	$(BIN)/python -m bench.containers --record
+
+bench-ray: $(VENV)/.test ## Compare the service on Ray clusters of 1, 2 and 4 nodes with the service alone (about 12 minutes)
+	$(BIN)/python -m bench.ray_serve --record
 
 performance: $(VENV)/.test ## Write docs/PERFORMANCE.md and docs/performance.json from the recorded benchmarks
 	$(BIN)/python -m bench.performance

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from tests.harness.paths import PROJECT
 from tests.harness.recordings import wav_bytes
+from wholetrack.tagging.genre_map import PRESETS
 
 _MAX_WHEEL_BYTES = 12 << 20
 _PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
@@ -72,7 +73,8 @@ def test_the_wheel_holds_the_package_the_default_bundle_and_its_predecessor(whee
     others = [name for name in names if not name.endswith((".py", ".typed")) and ".dist-info/" not in name]
     fonts = "wholetrack/api/fonts"
     assert {f"{fonts}/{file}" for file in ("DejaVuSans.ttf", "LICENCE.txt")} <= names
-    expected = (*(f"{bundle}/" for bundle in bundles), f"{page}/", f"{fonts}/")
+    expected = (*(f"{bundle}/" for bundle in bundles), f"{page}/", f"{fonts}/", "wholetrack/tagging/maps/")
+    assert {f"wholetrack/tagging/maps/{preset}.toml" for preset in PRESETS} <= names
     assert all(name.startswith(expected) or name == "wholetrack/api/palette.json" for name in others)
 
 

@@ -24,8 +24,6 @@ from tests.harness.server import is_ready, running_server
 from tests.harness.waiting import until
 
 README = (PROJECT / "README.md").read_text()
-GUIDES = README + "".join((PROJECT / "docs" / name).read_text() for name in ("deployment.md", "training.md"))
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDES, re.DOTALL) for line in block.splitlines() if line]
 # `make serve` runs during the test. The others have been run, would run this test, or need a Docker engine
 # (tests/containers runs that one).
 NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"}
@@ -34,13 +32,23 @@ NOT_RUN = {"make serve", "make setup-training", "make test", "docker compose up"
 @pytest.mark.curl
 @pytest.mark.torch
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("page", "known"),
+    [
+        ("README.md", {"make serve", "make test"}),
+        ("docs/deployment.md", set()),
+        pytest.param("docs/training.md", set(), marks=pytest.mark.long),
+    ],
+)
 def test_the_commands_of_the_readme_and_the_guides_succeed(
-    tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32]
+    tmp_path: Path, recorder: Recorder, tune: NDArray[np.float32], page: str, known: set[str]
 ) -> None:
-    assert {"make serve", "make test"} <= set(COMMANDS)
+    blocks = re.findall(r"```sh\n(.*?)```", (PROJECT / page).read_text(), re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines() if line]
+    assert known <= set(commands)
     _make_song_and_music_folder(tmp_path, recorder, tune)
     with _make_serve() as port:
-        for command in COMMANDS:
+        for command in commands:
             if command in NOT_RUN:
                 continue
             line = command.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(".venv/bin", f"{sys.prefix}/bin")

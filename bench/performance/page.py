@@ -7,6 +7,7 @@ from statistics import median
 
 from bench.markdown import median_and_range, paragraph
 from bench.peers import NAMES
+from bench.performance.cluster import ray_section
 from bench.performance.cuda import cuda_section
 from bench.performance.scaling import few_cores_section, process_section, scaling_section
 from bench.performance.summary import PINNED, THROUGHPUT_RATIOS
@@ -38,6 +39,7 @@ def page(records: dict[str, Record], summary: Record) -> str:
         *process_section(records["ceiling"]),
         *cuda_section(),
         *(scaling_section(records["scaling"], records["ceiling"]) if "scaling" in records else ()),
+        *(ray_section(records["ray_serve"]) if "ray_serve" in records else ()),
         *few_cores_section([records[name] for name in PINNED if name in records]),
     ]
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ _BENCHMARKS = (
 )
 # Needs a machine with many cores and a GPU.
 _SCALING = "scaling"
+_RAY = "ray_serve"
 PINNED = ("scaling_on_1", "scaling_on_2")
 """Records of the service on the first cores only, by their number."""
 THROUGHPUT_RATIOS = {
@@ -23,7 +24,7 @@ THROUGHPUT_RATIOS = {
 
 def read_records() -> dict[str, Record]:
     """Return the last record of every benchmark, by its name; those of ``bench.scaling`` only if there are any."""
-    names = [*_BENCHMARKS, *filter(has_record, (_SCALING, *PINNED))]
+    names = [*_BENCHMARKS, *filter(has_record, (_SCALING, _RAY, *PINNED))]
     return {name: read_record(name) for name in names}
 
 

@@ -15,14 +15,14 @@ OPTIONS = {"analysis": _ONE_PER_NODE, "network": _ONE_PER_NODE}
 MAX_REQUESTS = 12
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     with running_cluster(folder, OPTIONS, nodes=[2, 2], max_requests=MAX_REQUESTS) as started:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service without Ray, for comparison."""
     with running_server(tmp_path_factory.mktemp("server")) as started:

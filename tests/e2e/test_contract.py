@@ -44,7 +44,13 @@ def test_every_reference_can_be_resolved(openapi: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("settings", [{}, {"api_keys": "alice:alices-key-of-enough-characters"}], ids=["open", "keys"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.long, id="open"),
+        pytest.param({"api_keys": "alice:alices-key-of-enough-characters"}, id="keys"),
+    ],
+)
 def test_no_response_is_undocumented(tmp_path: Path, settings: dict[str, str]) -> None:
     """No server errors; no undocumented status, header or body; and no success without a required key."""
     with running_server(tmp_path, **settings, max_upload_bytes=1_000_000) as started:

@@ -237,7 +237,14 @@ def test_an_invalid_configuration_ends_with_a_sentence_that_says_what_to_change(
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["full/vibe-ace.ogg", "full/fantasma.mp3", "gtzan/jazz/jazz.00001.flac"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "full/vibe-ace.ogg",
+        pytest.param("full/fantasma.mp3", marks=pytest.mark.long),
+        pytest.param("gtzan/jazz/jazz.00001.flac", marks=pytest.mark.long),
+    ],
+)
 def test_the_service_and_the_reference_implementation_agree(music: Path, name: str) -> None:
     done = wholetrack("verify", music / "audio" / name)
     assert "the service and the reference agree" in done.stdout

@@ -60,6 +60,7 @@ def test_a_campaign_reports_violations(
     assert {path.stem for path in tmp_path.iterdir()} == {*(f"3-{one.number}" for one in refused), "violations", "log"}
 
 
+@pytest.mark.long
 def test_generated_files_are_valid_and_reproducible(
     origins: tuple[Origin, ...], decoder: FfmpegDecoder, recorder: Recorder, tmp_path: Path
 ) -> None:

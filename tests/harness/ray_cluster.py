@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,19 +20,28 @@ from typing import IO, Any
 
 import httpx
 import psutil
+import yaml
 
 from tests.harness.paths import PROJECT
 from tests.harness.ports import free_port
 from tests.harness.processes import descendants
-from tests.harness.server import service_environment
+from tests.harness.server import is_ready, service_environment
+from tests.harness.waiting import until
 
 APPLICATION = "wholetrack"
+CONFIG = PROJECT / "deploy" / "ray" / "serve" / "config.yaml"
 
 _HEAD = {"resources": {"head": 0.001}, "num_cpus": 0}
 # Ray keeps most of its memory for objects in files, which a small machine shares with everything else.
 _OBJECT_STORE_BYTES = 200 << 20
-_EXIT_S = 60.0
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(PROJECT)}
+_READY_S = _EXIT_S = 60.0
+_POLL_S = 0.1
+_ENVIRONMENT = {
+    "PYTHONPATH": str(PROJECT),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # On a busy machine, a process may take longer than a minute to start.
+    "RAY_worker_register_timeout_seconds": "300",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def running_cluster(
 
     Args:
         folder: An empty folder for uploads and the log.
-        options: Options of the deployments, as those of ``wholetrack.ray.serve.application``.
+        options: Options by deployment, which replace those of the configuration.
         nodes: CPUs of each node. The first is the head, which runs the ingress.
         settings: Settings of the service by their lower-case names, without prefix.
     """
@@ -125,6 +135,7 @@ def running_cluster(
         try:
             assert process.stdout is not None
             assert process.stdout.readline(), log.read_text()
+            until(lambda: is_ready(cluster.url), seconds=_READY_S, poll_s=_POLL_S, context=log.read_text)
             yield cluster
             cluster.command("stop")
             process.wait(timeout=_EXIT_S)
@@ -165,36 +176,42 @@ class _Commands:
         return self._cluster.add_node(num_cpus=cpus, object_store_memory=_OBJECT_STORE_BYTES)
 
     def deploy(self, **options: dict[str, Any]) -> None:
-        """Deploy the application, with further options for some deployments."""
+        """Deploy the application as `serve deploy` does, with further options for some deployments."""
         from ray import serve
-
-        from wholetrack.ray.serve import application
+        from ray.serve.context import _get_global_client
+        from ray.serve.schema import ServeDeploySchema
 
         given = {
             name: self._options.get(name, {}) | options.get(name, {}) for name in ("ingress", "analysis", "network")
         }
         given["ingress"] = {"ray_actor_options": _HEAD} | given["ingress"]
-        serve.run(application(**given), name=APPLICATION)
+        (application,) = yaml.safe_load(CONFIG.read_text())["applications"]
+        application["deployments"] = [one | given[one["name"]] for one in application["deployments"]]
+        # The settings are those of the environment.
+        del application["runtime_env"]
+        client = _get_global_client()
+        assert client is not None
+        client.deploy_apps(ServeDeploySchema.model_validate({"applications": [application]}))
+        while (status := serve.status().applications[APPLICATION]).status != "RUNNING":
+            if status.status == "DEPLOY_FAILED":
+                raise RuntimeError(status.message)
+            time.sleep(_POLL_S)
 
     def add(self, cpus: int) -> int:
         """Add a node, and return its number."""
         self._nodes.append(self._add(cpus))
         return len(self._nodes) - 1
 
-    def kill(self, node: int) -> None:
-        """Kill a node and the replicas on it with SIGKILL."""
+    def kill(self, node: int) -> list[int]:
+        """Kill a node and the replicas on it with SIGKILL; return the processes that the replicas have started."""
         (raylet,) = self._nodes[node].all_processes["raylet"]
-        children = psutil.Process(raylet.process.pid).children()
+        replicas = psutil.Process(raylet.process.pid).children()
+        started = [child.pid for replica in replicas for child, _ in descendants(replica)]
         self._cluster.remove_node(self._nodes[node], allow_graceful=False)
-        for child in children:
-            if child.is_running():
-                child.kill()
-
-    def delete(self) -> None:
-        """Stop the application, and wait until it has finished what is in progress."""
-        from ray import serve
-
-        serve.delete(APPLICATION)
+        for replica in replicas:
+            if replica.is_running():
+                replica.kill()
+        return started
 
     def stop(self) -> None:
         """Stop the cluster."""

@@ -6,27 +6,29 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
 
 from wholetrack import __version__
+from wholetrack.api.schemas import WindowDetail
 from wholetrack.cli.catalogue import catalogue
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.opening import fail, load_command_settings, load_settings, open_pipeline
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
-from wholetrack.cli.render import Format, deliver, print_predictions, print_rows, rows_of
+from wholetrack.cli.render import Format, deliver, json_row, print_predictions, print_rows, rows_of
+from wholetrack.cli.results_file import ResultsFile, ResultsFileError
 from wholetrack.cli.settings_table import settings_rows
 from wholetrack.cli.standard_streams import write_output
 from wholetrack.cli.tag import tag
 from wholetrack.cli.whole_file import UnwritableError, whole_file
-from wholetrack.contracts import Detail, ModelCard
+from wholetrack.contracts import Detail, ModelCard, TrackPrediction
 from wholetrack.deprecated_settings import warn_about_former_names
 from wholetrack.logs import configure_logs, printable
 from wholetrack.settings import Settings
@@ -112,8 +114,15 @@ def predict(
     ] = Detail.NONE,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file for --format parquet or rows-parquet.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file for --format parquet, rows-parquet or json. One with JSON is continued: what it has is not "
+            "predicted again.",
+            show_default=False,
+        ),
     ] = None,
+    windows: Annotated[WindowDetail, typer.Option(help="Detail of the windows in JSON.")] = WindowDetail.FULL,
     plot: Annotated[
         Path | None, typer.Option(help="Also write the timeline of a single recording to this SVG or PNG file.")
     ] = None,
@@ -123,9 +132,9 @@ def predict(
     Exits with status 1 if a recording failed, or if a path cannot be read or has no recordings; the others are still
     predicted.
     """
-    if output_format.is_file != (output is not None):
+    if output_format.is_file != (output is not None) and not (output and output_format is Format.JSON):
         fail("--format parquet or rows-parquet and --output FILE belong together: give both or neither")
-    if output is not None:
+    if output_format.is_file:
         _require_parquet()
     settings = load_command_settings()
     recordings, problems = find_recordings(files)
@@ -145,7 +154,8 @@ def predict(
         served.keep(tags=tags, embedding=embedding)
         labels = served.genres(taxonomy)
         top_k = min(top_k, len(labels))
-        predictions = predict_files(
+        predict = partial(
+            predict_files,
             pipeline,
             recordings,
             model=model,
@@ -155,22 +165,68 @@ def predict(
             embedding=embedding,
             settings=settings,
         )
-        with closing(predictions) as predicted:
-            results = plotted(predicted, plot) if plot else predicted
-            if output is None:
-                all_succeeded = print_predictions(
-                    results,
-                    output_format,
-                    files=recordings,
-                    labels=labels,
-                    top_k=top_k,
-                )
-            else:
-                write = _write_library if output_format is Format.PARQUET else partial(_write_rows, labels=labels)
-                with _whole_file(output) as file:
-                    all_succeeded = write(results, file, served.card, n_files=len(recordings))
+        if output is not None and output_format is Format.JSON:
+            line = partial(json_row, top_k=top_k, detail=windows)
+            facts = {
+                "model.name": served.card.name,
+                "model.version": served.card.version,
+                "model.hop_s": float(served.grid(hop_s).hop),
+                "model.labels": list(labels),
+            }
+            with _continued(output, facts) as file, closing(predict(is_known=file.knows)) as predicted:
+                all_succeeded = _append(predicted, file, line, n_files=len(recordings))
+        else:
+            with closing(predict()) as predicted:
+                results = plotted(predicted, plot) if plot else predicted
+                if output is None:
+                    all_succeeded = print_predictions(
+                        results,
+                        output_format,
+                        files=recordings,
+                        labels=labels,
+                        top_k=top_k,
+                        detail=windows,
+                    )
+                else:
+                    write = _write_library if output_format is Format.PARQUET else partial(_write_rows, labels=labels)
+                    with _whole_file(output) as binary:
+                        all_succeeded = write(results, binary, served.card, n_files=len(recordings))
     if problems or not all_succeeded:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _continued(path: Path, facts: dict[str, Any]) -> Iterator[ResultsFile]:
+    """Open a file of predictions; errors end the command."""
+    try:
+        with ResultsFile(path, facts) as results:
+            if results.n_earlier:
+                typer.echo(f"wholetrack: {results.n_earlier:,} predictions of earlier runs", err=True)
+            yield results
+    except ResultsFileError as error:
+        fail(printable(str(error)))
+    except OSError as error:
+        fail(f"cannot write {printable(text_of(path))}: {error.strerror}")
+
+
+def _append(
+    results: Iterable[FileResult],
+    file: ResultsFile,
+    line: Callable[[FileResult, TrackPrediction], str],
+    *,
+    n_files: int,
+) -> bool:
+    """Append predictions to a file, and return whether all succeeded."""
+
+    def write(result: FileResult, prediction: TrackPrediction) -> None:
+        assert result.content is not None
+        file.append(result.content, text_of(result.path), line(result, prediction))
+
+    def repeat(result: FileResult) -> None:
+        assert result.content is not None
+        file.repeat(result.content, text_of(result.path))
+
+    return deliver(results, write, n_files=n_files, repeat=repeat)
 
 
 @contextmanager

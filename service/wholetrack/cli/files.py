@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from wholetrack.cancellation import Cancellation
 from wholetrack.contracts import Detail, TrackPrediction
@@ -23,18 +25,43 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a file.
+
+    Attributes:
+        sha256: Its SHA-256, in hexadecimal.
+        n_bytes: Its size.
+    """
+
+    sha256: str
+    n_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        with path.open("rb") as file:
+            return cls(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+
+
+@dataclass(frozen=True, slots=True)
 class FileResult:
     """The prediction of one file, or the error if it failed.
 
     Attributes:
         path: Path of the file.
         began: ``time.monotonic()`` when its processing began.
-        outcome: The prediction or the error.
+        outcome: The prediction or the error; None if an earlier run has predicted the same content.
+        content: The content, if it was wanted.
     """
 
     path: Path
     began: float
-    outcome: TrackPrediction | ServiceError
+    outcome: TrackPrediction | ServiceError | None
+    content: Content | None = None
 
 
 def text_of(path: Path) -> str:
@@ -83,6 +110,7 @@ def predict_files(
     tags: Detail | None = None,
     embedding: Detail = Detail.NONE,
     settings: Settings,
+    is_known: Callable[[Content], bool] | None = None,
 ) -> Generator[FileResult, None, None]:
     """Predict files in parallel and yield their results in the given order.
 
@@ -97,12 +125,15 @@ def predict_files(
         tags: Detail of the tags; None for those of the track if the model has tags.
         embedding: Detail of the embedding.
         settings: How many files to predict at the same time, and how long each may be.
+        is_known: Returns whether a content need not be predicted; None to predict everything without reading it before.
     """
     cancellation = Cancellation()
 
     def predict(path: Path) -> FileResult:
-        began = time.monotonic()
+        began, content = time.monotonic(), None
         try:
+            if is_known and is_known(content := Content.of(path)):
+                return FileResult(path, began, None, content)
             outcome: TrackPrediction | ServiceError = pipeline.predict(
                 path,
                 model=model,
@@ -120,7 +151,7 @@ def predict_files(
         except Exception:  # noqa: BLE001 - one file must not end the prediction of the others
             _log.exception("cannot predict %s", text_of(path))
             outcome = ServiceError(ErrorKind.INTERNAL_ERROR, "The prediction failed; the log has the reason.")
-        return FileResult(path, began, outcome)
+        return FileResult(path, began, outcome, content)
 
     with ThreadPoolExecutor(settings.tracks_at_once) as threads:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import sys
@@ -16,13 +15,13 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from wholetrack.api.responses import SourceFile, prediction_response
 from wholetrack.api.rows import cells, columns, rows
 from wholetrack.api.schemas import PredictionResponse, WindowDetail
-from wholetrack.cli.files import FileResult, text_of, unreadable
+from wholetrack.cli.files import Content, FileResult, text_of, unreadable
 from wholetrack.cli.standard_streams import use_utf8_for_output, write_output, writing_output
 from wholetrack.contracts import Ranking, TrackPrediction
 from wholetrack.errors import ServiceError
@@ -73,6 +72,7 @@ def print_predictions(
     files: Sequence[Path],
     labels: Sequence[str],
     top_k: int,
+    detail: WindowDetail = WindowDetail.FULL,
 ) -> bool:
     """Print predictions as they become available; errors and a progress bar go to standard error.
 
@@ -82,6 +82,7 @@ def print_predictions(
         files: The files, for the progress bar and the width of the table.
         labels: The genres of the model, for the width of the table.
         top_k: Number of genres in each ranking.
+        detail: Detail of the windows in JSON.
 
     Returns:
         Whether all predictions succeeded.
@@ -89,7 +90,7 @@ def print_predictions(
     Raises:
         OutputError: If standard output cannot be written.
     """
-    lines = _lines(output_format, files=files, labels=labels, top_k=top_k)
+    lines = _lines(output_format, files=files, labels=labels, top_k=top_k, detail=detail)
     if output_format is not Format.TABLE:
         use_utf8_for_output()
     write_output(lines.header)
@@ -101,7 +102,11 @@ def print_predictions(
 
 
 def deliver(
-    results: Iterable[FileResult], write: Callable[[FileResult, TrackPrediction], None], *, n_files: int
+    results: Iterable[FileResult],
+    write: Callable[[FileResult, TrackPrediction], None],
+    *,
+    n_files: int,
+    repeat: Callable[[FileResult], None] = lambda _: None,
 ) -> bool:
     """Write predictions as they become available; errors and a progress bar go to standard error.
 
@@ -109,6 +114,7 @@ def deliver(
         results: One result per file; consumed lazily.
         write: Writes one prediction.
         n_files: Number of files, for the progress bar.
+        repeat: Called for each file whose content is known.
 
     Returns:
         Whether all predictions succeeded.
@@ -117,17 +123,30 @@ def deliver(
     console = Console(stderr=True)
     # On the terminal that shows the rows, the rows are progress enough.
     progress = Progress(
-        console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal or sys.stdout.isatty()
+        BarColumn(),
+        TextColumn("{task.completed:,} of {task.total:,} files, {task.fields[failed]:,} failed,"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not console.is_terminal or sys.stdout.isatty(),
     )
+    task = progress.add_task("", total=n_files, failed=0)
     with progress:
-        for result in progress.track(results, total=n_files, description="predicting"):
+        for result in results:
             try:
                 if isinstance(result.outcome, ServiceError):
                     raise result.outcome
-                write(result, result.outcome)
+                if result.outcome is None:
+                    repeat(result)
+                else:
+                    write(result, result.outcome)
             except ServiceError as error:
                 n_failed += 1
                 print(printable(f"{text_of(result.path)}: {error.kind.code}: {error.detail}"), file=sys.stderr)
+            progress.update(task, advance=1, failed=n_failed)
+    if n_files > 1 and n_failed:
+        print(f"{n_failed:,} of {n_files:,} files failed", file=sys.stderr)
     return n_failed == 0
 
 
@@ -139,13 +158,15 @@ class _Lines:
     row: Callable[[FileResult, TrackPrediction], str]
 
 
-def _lines(output_format: Format, *, files: Sequence[Path], labels: Sequence[str], top_k: int) -> _Lines:
+def _lines(
+    output_format: Format, *, files: Sequence[Path], labels: Sequence[str], top_k: int, detail: WindowDetail
+) -> _Lines:
     match output_format:
         case Format.TABLE:
             widths = _column_widths(files, labels, top_k)
             return _Lines(_table_line(_TABLE_HEADER, widths), partial(_table_row, widths=widths, top_k=top_k))
         case Format.JSON:
-            return _Lines("", partial(_json_row, top_k=top_k))
+            return _Lines("", partial(json_row, top_k=top_k, detail=detail))
         case Format.CSV:
             return _Lines(_csv_line(_csv_header(top_k)), partial(_csv_row, top_k=top_k))
         case Format.ROWS_JSONL:
@@ -192,15 +213,18 @@ def _remarks(prediction: TrackPrediction) -> list[str]:
     return codes
 
 
-def _json_row(result: FileResult, prediction: TrackPrediction, *, top_k: int) -> str:
+def json_row(result: FileResult, prediction: TrackPrediction, *, top_k: int, detail: WindowDetail) -> str:
+    """Return the line of a prediction.
+
+    Raises:
+        ServiceError: If the file can no longer be read.
+    """
     try:
-        with result.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            n_bytes = file.tell()
+        content = result.content or Content.of(result.path)
     except OSError as error:
         raise unreadable(error) from error
-    source = SourceFile(text_of(result.path), digest, n_bytes, began=result.began)
-    response = prediction_response(prediction, source, top_k=top_k, detail=WindowDetail.FULL)
+    source = SourceFile(text_of(result.path), content.sha256, content.n_bytes, began=result.began)
+    response = prediction_response(prediction, source, top_k=top_k, detail=detail)
     return response.model_dump_json(exclude_unset=True) + "\n"
 
 

@@ -6,11 +6,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import ray
 from asgi_correlation_id import correlation_id
@@ -76,6 +76,7 @@ class ClusterPipeline(TrackPipeline):
         self._view = view
         self._node_id = node_id
         self._recent_s: deque[float] = deque(maxlen=_RECENT_TRACKS)
+        self._n_live = 0
         self._lock = threading.Lock()
 
     @property
@@ -110,6 +111,7 @@ class ClusterPipeline(TrackPipeline):
         slots = self._view.snapshot.tracks_at_once
         with self._lock:
             recent_s = list(self._recent_s)
+            n_tracks -= self._n_live
         if n_tracks < slots or not recent_s or not slots:
             return 0.0
         return (n_tracks - slots + 1) * fmean(recent_s) / slots
@@ -141,18 +143,19 @@ class ClusterPipeline(TrackPipeline):
             ServiceError: Any error that concerns a recording, its parameters, the device or the replicas.
         """
         if isinstance(source, LivePcm):
-            return super().predict(
-                source,
-                model=model,
-                hop_s=hop_s,
-                taxonomy=taxonomy,
-                tags=tags,
-                embedding=embedding,
-                max_duration_s=max_duration_s,
-                weight=weight,
-                cancellation=cancellation,
-                observer=observer,
-            )
+            with self._live():
+                return super().predict(
+                    source,
+                    model=model,
+                    hop_s=hop_s,
+                    taxonomy=taxonomy,
+                    tags=tags,
+                    embedding=embedding,
+                    max_duration_s=max_duration_s,
+                    weight=weight,
+                    cancellation=cancellation,
+                    observer=observer,
+                )
         options = TrackOptions(
             model=self.key(model),
             hop_s=hop_s,
@@ -201,8 +204,8 @@ class ClusterPipeline(TrackPipeline):
     ) -> TrackPrediction | ServiceError | Elsewhere:
         """Have one replica predict a recording, and tell the observer about it."""
         served = self.models[options.model]
-        responses = self._analysis.predict.remote(recording, options)
-        assert isinstance(responses, DeploymentResponseGenerator)
+        # It is a generator, because the handle has the option "stream".
+        responses = cast("DeploymentResponseGenerator[Any]", self._analysis.predict.remote(recording, options))
         with cancellation.calling(lambda _: responses.cancel()):
             for response in responses:
                 if not isinstance(response, list):
@@ -213,6 +216,17 @@ class ClusterPipeline(TrackPipeline):
                     event.replay(observer, served)
         cancellation.check()
         raise client_gone()
+
+    @contextmanager
+    def _live(self) -> Iterator[None]:
+        """Count live audio, which no other replica decodes, for the duration of the block."""
+        with self._lock:
+            self._n_live += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._n_live -= 1
 
     def _note_duration(self, prediction: TrackPrediction) -> None:
         times = prediction.times

@@ -35,8 +35,10 @@ class Network:
         settings = start_replica()
         limit_malloc_arenas()
         bundles = configured_bundles(settings)
-        self._default = bundles[default_key(bundles, settings)]
-        models = served_models(bundles, default_key(bundles, settings), settings)
+        default = default_key(bundles, settings)
+        models = served_models(bundles, default, settings)
+        network = models[bundles[default].base or default].card
+        self._default = (network.name, network.version)
         self._models: dict[NetworkKey, ServedModel] = {
             (served.card.name, served.card.version): served for served in models.values() if served.head is None
         }
@@ -65,7 +67,7 @@ class Network:
         """Return whether the device is at fault, and it or another replica may still run the windows."""
         if error.kind is ErrorKind.MODEL_UNAVAILABLE:
             # Without its default model a replica ends, and is restarted.
-            return served.card.name == self._default.card.name
+            return (served.card.name, served.card.version) == self._default
         return not served.engine.healthy
 
     async def describe(self) -> dict[NetworkKey, NetworkInfo]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from ray.exceptions import (
     GetTimeoutError,
@@ -91,10 +91,9 @@ class RemoteNetworks:
         return failed
 
     def _send(self, key: NetworkKey, windows: Windows, *, timeout_s: float) -> Rows:
-        response = self._network.run.remote(key, windows)
-        assert isinstance(response, DeploymentResponse)
+        response = cast("DeploymentResponse[Rows | NotClassified]", self._network.run.remote(key, windows))
         try:
-            outputs: Rows | NotClassified = response.result(timeout_s=timeout_s)
+            outputs = response.result(timeout_s=timeout_s)
         except (TimeoutError, GetTimeoutError) as error:
             response.cancel()
             raise UnreachableError(f"no response within {timeout_s:.1f} s") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray import serve
 
 from wholetrack.ray.analysis import MAX_ONGOING as MAX_RECORDINGS
@@ -51,23 +49,6 @@ _INGRESS = serve.deployment(
 )(Ingress)
 
 
-def application(
-    *,
-    ingress: dict[str, Any] | None = None,
-    analysis: dict[str, Any] | None = None,
-    network: dict[str, Any] | None = None,
-) -> serve.Application:
-    """Return the application.
-
-    Args:
-        ingress: Options of the deployment for HTTP, such as ``num_replicas``; None for its defaults.
-        analysis: Options of the deployment that decodes.
-        network: Options of the deployment of the networks.
-    """
-    networks = _NETWORK.options(**(network or {})).bind()
-    decoding = _ANALYSIS.options(**(analysis or {})).bind(networks)
-    return _INGRESS.options(**(ingress or {})).bind(decoding, networks)
-
-
-app = application()
+_networks = _NETWORK.bind()
+app = _INGRESS.bind(_ANALYSIS.bind(_networks), _networks)
 """The application with the default options, which a configuration file can override."""

@@ -195,7 +195,7 @@ def test_the_last_block_yields_no_slot_and_waiting_for_the_device_holds_none(
     monkeypatch.setattr(pipeline, "scheduler", under_test)
     monkeypatch.setattr(StrideScheduler, "contended", True)
     monkeypatch.setattr(StrideScheduler, "requeue", lambda *_: pytest.fail("the track yielded its slot"))
-    monkeypatch.setattr("wholetrack.pipeline._SETTLE_TIMEOUT_S", 0.0)
+    monkeypatch.setattr("wholetrack.track_pipeline._SETTLE_TIMEOUT_S", 0.0)
     # On a busy machine the decoder may stall and return less than a block, which would end the slot for another reason.
     yield_slot = Slot.yield_slot
 

@@ -116,6 +116,7 @@ def test_recordings_are_collected_in_a_pool(music: Path, tmp_path: Path) -> None
     assert np.diff(pool.offsets).tolist() == [5 * POOL_RATE, 5 * POOL_RATE]
 
 
+@pytest.mark.long
 def test_networks_are_trained_from_recordings(music: Path, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run("collect", music, "--to", tmp_path / "pool").exit_code == 0

@@ -19,6 +19,7 @@ from tests.wholetrack_training.killing import KILLS
 pytestmark = pytest.mark.torch
 
 
+@pytest.mark.long
 def test_a_training_run_killed_at_ten_random_moments_gives_the_same_network(tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     program = [sys.executable, "-m", "tests.wholetrack_training.killing", "train"]

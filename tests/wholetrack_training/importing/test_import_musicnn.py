@@ -96,6 +96,7 @@ def served(music: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pi
     pipeline.close()
 
 
+@pytest.mark.long
 @pytest.mark.data
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_the_service_gives_the_tags_of_the_network(served: Pipeline, music: Path, name: str) -> None:

@@ -46,6 +46,7 @@ def test_a_perturbed_clip_has_the_expected_duration_and_level(
         assert gain == pytest.approx(GAIN_DB[title], abs=1.0)
 
 
+@pytest.mark.long
 def test_clips_are_classified_by_the_fold_that_was_not_trained_on_their_artist(
     decoder: FfmpegDecoder, tune: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

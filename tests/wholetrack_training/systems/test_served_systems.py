@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from numpy.typing import NDArray
 
 from tests.harness.recordings import wav_bytes
@@ -40,7 +42,12 @@ def served(recipe: Recipe, tracks: TrackSet, folder: Path) -> Pipeline:
     return build_pipeline(Settings(models_dir=models, default_model=name, device="cpu"))
 
 
-@pytest.mark.parametrize("name", list(SYSTEMS))
+def _in_short_and_long(systems: Iterable[str], *, short: Container[str]) -> list[ParameterSet]:
+    """Return the systems, of which `make test` trains some, and `make long` the others."""
+    return [pytest.param(name, marks=() if name in short else pytest.mark.long) for name in systems]
+
+
+@pytest.mark.parametrize("name", _in_short_and_long(SYSTEMS, short={"wholetrack-crnn"}))
 def test_a_system_is_trained_on_precomputed_spectrograms_and_served(
     name: str, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:
@@ -68,7 +75,9 @@ def test_a_system_is_trained_on_precomputed_spectrograms_and_served(
         np.testing.assert_allclose(starts, np.arange(len(starts)) * windows.hop_s, atol=0.5 / 13 + 1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "wholetrack-crnn"])
+@pytest.mark.parametrize(
+    "name", _in_short_and_long([name for name in SYSTEMS if name != "wholetrack-crnn"], short={"hilsdorf-crnn"})
+)
 def test_a_system_trained_on_audio_agrees_with_the_reference_implementation(
     name: str, decoder: FfmpegDecoder, tmp_path: Path, tune: NDArray[np.float32]
 ) -> None:

@@ -1,21 +1,35 @@
-"""The service on Ray responds as the service without it does."""
+"""The service on Ray responds as the service without it does, and loses no request when replicas or nodes are lost.
+
+All tests share one cluster, so that they are in one file, which runs in one process. Their order matters: the last one
+leaves the cluster with a single node.
+"""
 
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
+from tests.cluster.conftest import MAX_REQUESTS
 from tests.e2e.live_client import joined, predict_live
 from tests.harness.ray_cluster import RayCluster
 from tests.harness.recordings import LOSSY, Recorder, wav_bytes
 from tests.harness.server import Server
+from tests.harness.waiting import until
 from wholetrack.sandbox.layers import ALL_LAYERS
+
+pytestmark = pytest.mark.timing
 
 Service = Server | RayCluster
 Request = Callable[[Service], httpx.Response]
@@ -173,3 +187,92 @@ def test_metrics_have_the_same_names(server: Server, cluster: RayCluster) -> Non
     assert _series(cluster) >= _series(server)
     replicas = {line.partition('replica="')[2].partition("-")[0] for line in cluster.get("/metrics").text.splitlines()}
     assert replicas >= {"ingress", "analysis", "network"}
+
+
+@pytest.fixture(scope="session")
+def longer_song(tune: NDArray[np.float32]) -> bytes:
+    return wav_bytes(np.tile(tune, 3), 22050)
+
+
+@pytest.fixture(scope="session")
+def long_recording(recorder: Recorder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten minutes, which take a few seconds."""
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    recorder.run("-f", "lavfi", "-i", "anoisesrc=r=22050", "-t", "600", path)
+    return path
+
+
+def outcomes(cluster: RayCluster, content: bytes, *, clients: int, until_done: Callable[[], bool]) -> Counter[str]:
+    """Send recordings with several clients until ``until_done``; return how often each outcome occurred."""
+    found: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def client() -> None:
+        while not until_done():
+            response = cluster.post(content, windows="none")
+            with lock:
+                found[str(response.status_code)] += 1
+            if response.status_code != 200:
+                assert response.headers["content-type"] == "application/problem+json", response.text
+                assert int(response.headers["retry-after"]) > 0
+                time.sleep(0.2)
+
+    with ThreadPoolExecutor(clients) as threads:
+        for done in [threads.submit(client) for _ in range(clients)]:
+            done.result()
+    return found
+
+
+def test_a_client_that_leaves_ends_its_decoder(cluster: RayCluster, long_recording: Path) -> None:
+    with pytest.raises(httpx.ReadTimeout), long_recording.open("rb") as file:
+        httpx.post(f"{cluster.url}/v1/predict", content=file, timeout=httpx.Timeout(60, read=1.0))
+    until(lambda: not cluster.decoders(), seconds=20, poll_s=0.05)
+    until(lambda: not list(cluster.temp_dir.glob("*/uploads/*")), seconds=20, poll_s=0.05)
+    assert cluster.get("/readyz").status_code == 200
+
+
+def test_more_clients_than_permits_are_told_to_try_again(cluster: RayCluster, longer_song: bytes) -> None:
+    end = time.monotonic() + 3
+    found = outcomes(cluster, longer_song, clients=MAX_REQUESTS + 6, until_done=lambda: time.monotonic() > end)
+    assert set(found) <= {"200", "429"}
+    assert found["200"]
+    assert found["429"]
+
+
+def test_a_replica_that_is_no_longer_needed_finishes_what_is_in_progress(
+    cluster: RayCluster, long_recording: Path
+) -> None:
+    # More than one replica can decode at the same time, so that either of them has some.
+    with ThreadPoolExecutor(4) as threads:
+        responses = [threads.submit(cluster.post, long_recording, windows="none") for _ in range(4)]
+        until(lambda: len(cluster.decoders()) >= 2, poll_s=0.02)
+        cluster.command("deploy", analysis={"autoscaling_config": {"min_replicas": 1, "max_replicas": 1}})
+        assert [response.result().status_code for response in responses] == [200] * 4
+    until(lambda: len(cluster.replicas("analysis")) == 1, poll_s=0.2)
+    cluster.command("deploy")
+    until(lambda: len(cluster.replicas("analysis")) == 2, poll_s=0.2)
+
+
+def test_a_killed_node_loses_no_recording_that_was_accepted(cluster: RayCluster, longer_song: bytes) -> None:
+    killed = threading.Event()
+    started: list[int] = []
+
+    def kill() -> None:
+        time.sleep(1.0)
+        started.extend(cluster.command("kill", node=1))
+        time.sleep(3.0)
+        killed.set()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = outcomes(cluster, longer_song, clients=6, until_done=killed.is_set)
+    killer.join()
+    assert set(found) <= {"200", "503"}
+    assert found["200"]
+    # The launchers and feature workers of its replicas have ended with them.
+    assert len(started) >= 3
+    until(lambda: not any(map(psutil.pid_exists, started)), seconds=20, poll_s=0.1)
+    # The other node takes over.
+    response = cluster.post(longer_song, windows="none")
+    assert response.status_code == 200, response.text
+    until(lambda: cluster.get("/readyz").status_code == 200, poll_s=0.2)
