@@ -1,8 +1,9 @@
 """Catalogues of short files in an object store, on this machine and in a Ray cluster.
 
 Each is killed twice with SIGKILL and continued, and then every file is looked up in the results. A smaller one that is
-not disturbed shows the rate. The store is moto's server, which runs on the same processors. The nodes of the cluster
-are on this machine as well, and have one of its processors each.
+not disturbed shows the rate, in the cluster also with half of the nodes for the network only. The store is moto's
+server, which runs on the same processors. The nodes of the cluster are on this machine as well, and have one of its
+processors each.
 """
 
 from __future__ import annotations
@@ -201,12 +202,15 @@ def main() -> None:
             (Executor("local", ()), options.files),
             (Executor("ray", ("--ray-address", address)), options.ray_files),
         )
+        split = Executor("ray-networks", ("--ray-address", address, "--networks", str(max(1, options.nodes // 2))))
         for executor, n_files in runs:
             figures[executor.name] = {
                 "bad_files": bad[n_files],
                 "undisturbed": undisturbed(store, executor, f"files-{options.ray_files}", options.partition_files),
                 "killed_twice": killed_twice(store, executor, f"files-{n_files}", options.partition_files, n_files),
             }
+        source = f"files-{options.ray_files}"
+        figures["ray_with_networks"] = {"undisturbed": undisturbed(store, split, source, options.partition_files)}
     figures["ray"]["nodes"] = options.nodes
     print_record("catalogue", figures, folder=options.record)
 

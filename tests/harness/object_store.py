@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -27,13 +27,10 @@ class ObjectStore:
     Attributes:
         url: Its address.
         refusal: Returns how to refuse a request, from its method and its path; None to serve it.
-        n_refused: Number of requests that were refused.
     """
 
     url: str = ""
     refusal: Callable[[str, str], Refusal | None] = lambda _method, _path: None
-    n_refused: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,9 +53,7 @@ class ObjectStore:
 
     def answer(self, serve: Any, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Refuse a request, or serve it."""
-        with self._lock:
-            refused = self.refusal(environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            self.n_refused += refused is not None
+        refused = self.refusal(environ["REQUEST_METHOD"], environ["PATH_INFO"])
         if refused is None:
             return serve(environ, start_response)  # type: ignore[no-any-return]
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

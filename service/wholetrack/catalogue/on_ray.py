@@ -40,8 +40,8 @@ def run_on_ray(
     """Predict and commit partitions in a cluster.
 
     Raises:
-        CatalogueError: If there is no such cluster, it has no room for an actor, or its nodes differ from this machine.
-        ResumableError: If a store, a device or the cluster has failed.
+        CatalogueError: If there is no such cluster, or it has no room for an actor.
+        ResumableError: If a store, a device, a node or the cluster has failed.
     """
     if remaining:
         # Ray prints to standard output that a node was lost.
@@ -89,10 +89,8 @@ def _run(
     )
     try:
         for row in results.iter_rows():
-            if row["mistake"]:
-                raise CatalogueError(row["mistake"])
-            if row["failure"]:
-                raise ResumableError(row["failure"])
+            if row["error"]:
+                raise ResumableError(row["error"])
             progress.add(row["predicted"], row["failed"])
             progress.commit(row["predicted"], row["failed"])
     except RayError as error:

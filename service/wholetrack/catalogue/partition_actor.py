@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from wholetrack.catalogue.errors import CatalogueError, ResumableError
@@ -14,6 +14,8 @@ from wholetrack.catalogue.workplace import CatalogueOptions, Workplace, open_wor
 from wholetrack.logs import configure_logs
 from wholetrack.part_of_machine import for_part_of_machine
 from wholetrack.settings import Settings
+
+_OPENING_ATTEMPTS = 3
 
 
 def settings_of_actor(given: dict[str, Any], *, cpus: int) -> Settings:
@@ -54,17 +56,14 @@ class PartitionActor:
             batch: Its ``index``.
 
         Returns:
-            The number of files that were ``predicted`` and ``failed``; or a ``failure`` that ends the run, or a
-            ``mistake`` because of which it should not have begun.
+            The number of files that were ``predicted`` and ``failed``, or an ``error`` that ends the run.
         """
         (index,) = batch["index"].tolist()
         try:
             predicted, failed = self._predict(index)
-        except ResumableError as error:
-            return _result(failure=str(error))
-        except (CatalogueError, OSError) as error:
-            return _result(mistake=f"on {socket.gethostname()}: {error}")
-        return _result(predicted=predicted, failed=failed)
+        except (CatalogueError, ResumableError, OSError) as error:
+            return {"predicted": [0], "failed": [0], "error": [f"on {socket.gethostname()}: {error}"]}
+        return {"predicted": [predicted], "failed": [failed], "error": [""]}
 
     def _predict(self, index: int) -> tuple[int, int]:
         workplace, manifest = self._workplace or self._open()
@@ -75,14 +74,17 @@ class PartitionActor:
         return len(result.predicted), len(result.failed)
 
     def _open(self) -> tuple[Workplace, Manifest]:
-        settings = settings_of_actor(self._settings, cpus=self._cpus)
-        workplace = self._opened.enter_context(open_workplace(self._options, settings, devices=self._devices))
+        workplace = self._open_workplace()
         manifest = workplace.target.manifest(workplace.spec())
         if manifest is None:
             raise ResumableError("the manifest is no longer there")
         self._workplace = workplace, manifest
         return self._workplace
 
-
-def _result(*, predicted: int = 0, failed: int = 0, failure: str = "", mistake: str = "") -> dict[str, list[Any]]:
-    return {"predicted": [predicted], "failed": [failed], "failure": [failure], "mistake": [mistake]}
+    def _open_workplace(self) -> Workplace:
+        """Open the stores and the pipeline. On a node that is busy, the first attempts may take too long."""
+        settings = settings_of_actor(self._settings, cpus=self._cpus)
+        for _ in range(_OPENING_ATTEMPTS - 1):
+            with suppress(CatalogueError):
+                return self._opened.enter_context(open_workplace(self._options, settings, devices=self._devices))
+        return self._opened.enter_context(open_workplace(self._options, settings, devices=self._devices))

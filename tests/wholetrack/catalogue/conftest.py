@@ -67,7 +67,6 @@ def object_store(running_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     yield running_store
     running_store.refusal = lambda _method, _path: None
-    running_store.n_refused = 0
 
 
 @pytest.fixture

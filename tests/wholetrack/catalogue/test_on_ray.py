@@ -16,7 +16,6 @@ from tests.harness.catalogues import command, flat, names, recording, rows
 from tests.harness.object_store import ObjectStore
 from tests.harness.paths import PROJECT
 from tests.harness.waiting import until
-from wholetrack.catalogue import on_ray
 from wholetrack.catalogue.cluster import Cluster
 from wholetrack.catalogue.errors import CatalogueError
 from wholetrack.catalogue.run import run_catalogue
@@ -95,6 +94,8 @@ def test_a_node_that_is_lost_costs_no_file(
     ids=str,
 )
 def test_actors_fill_the_cluster(cluster: Cluster, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    from wholetrack.catalogue import on_ray
+
     resources = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}, {"memory": 1.0}]
     nodes = [{"Alive": True, "Resources": each} for each in resources]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 1.0}}])

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def music(tmp_path: Path) -> Path:
     return folder
 
 
-def start(models: Path, music: Path, target: str, **environment: str) -> subprocess.Popen[str]:
+def start(models: Path, music: str | Path, target: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command(models, "catalogue", music, "--out", target, "--partition-files", "3"),
         env=os.environ | {"WHOLETRACK_DEVICE": "cpu", "WHOLETRACK_DEFAULT_MODEL": "twin"} | environment,
@@ -71,21 +72,34 @@ def test_a_run_that_is_killed_twice_has_every_file_once(
 
 
 @pytest.mark.timing
-def test_ctrl_c_ends_a_run_that_can_be_continued(models: Path, music: Path, tmp_path: Path) -> None:
-    target = tmp_path / "results"
-    with start(models, music, str(target)) as process:
+def test_ctrl_c_ends_a_run_that_can_be_continued(
+    models: Path, music: Path, object_store: ObjectStore, bucket: str, tmp_path: Path
+) -> None:
+    client, interrupted = object_store.client(), threading.Event()
+    client.put([str(path) for path in sorted(music.iterdir())], f"{bucket}/music/")
+    source, target = f"s3://{bucket}/music", tmp_path / "results"
+    names_of_files = [f"{source}/{path.name}" for path in sorted(music.iterdir())]
+
+    def wait_for_the_interruption(_method: str, path: str) -> None:
+        """Return no file of the second half of the list before the run is interrupted."""
+        if path.endswith(".wav") and f"s3:/{path}" >= names_of_files[N_FILES // 2]:
+            interrupted.wait()
+
+    object_store.refusal = wait_for_the_interruption
+    with start(models, source, str(target)) as process:
         until(lambda: (target / "predictions").exists() or process.poll() is not None, seconds=250)
         process.send_signal(signal.SIGINT)
+        interrupted.set()
         output, errors = process.communicate()
     assert process.returncode == 130, errors
     found = json.loads(output)
     assert (found["finished"], found["files"]) == (False, N_FILES)
     assert "files are done; run the same command again to continue" in errors
     assert errors.endswith("wholetrack: interrupted\n")
-    with start(models, music, str(target)) as process:
+    with start(models, source, str(target)) as process:
         output, errors = process.communicate()
     assert json.loads(output)["done_by_earlier_runs"] == found["predicted"] + found["failed"]
-    assert names(LocalFileSystem(), str(target)) == {f"{music}/{i}.wav": 1 for i in range(N_FILES)}
+    assert names(LocalFileSystem(), str(target)) == dict.fromkeys(names_of_files, 1)
 
 
 class Killed(BaseException):
