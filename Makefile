@@ -47,7 +47,7 @@ docs: $(VENV)/.test ## Check that generated files are up to date
 # Tests that need the whole machine run alone, and last; those in CHAOS in two processes. Those in LONG and BROWSER have
 # targets of their own; the latter need a process of their own, because Playwright keeps an event loop running. The
 # others run in two processes. Those that are marked as long run with `make long`.
-ALONE := tests/e2e/test_attacks.py tests/cluster
+ALONE := tests/e2e/test_attacks.py tests/cluster tests/wholetrack/catalogue/test_on_ray.py
 CHAOS := tests/chaos
 LONG := tests/e2e/test_memory.py
 BROWSER := tests/browser

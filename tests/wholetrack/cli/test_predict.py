@@ -97,6 +97,7 @@ def test_missing_broken_and_empty_paths_do_not_stop_the_others(song: Path) -> No
         f"wholetrack: {empty} contains no recordings",
         f"wholetrack: {song}/below-a-file is neither a file nor a folder",
         f"{broken}: unsupported_media: Send audio as wav, flac, mp3, ogg, opus, m4a, aac, aiff, wma or webm.",
+        "1 of 2 files failed",
     ]
     (row,) = csv.DictReader(io.StringIO(done.stdout.decode()))
     assert row["file"] == str(song)
@@ -123,7 +124,7 @@ def test_a_progress_bar_on_a_terminal_does_not_take_the_output(song: Path) -> No
     done = subprocess.run(program, env=variables, stdout=subprocess.PIPE, stderr=end, timeout=120, check=True)
     os.close(end)
     with os.fdopen(terminal, "rb", buffering=0) as screen:
-        assert b"predicting" in screen.read(10_000)
+        assert b"1 of 1 files, 0 failed" in screen.read(10_000)
     assert json.loads(done.stdout)["track"]["filename"] == str(song)
 
 
@@ -239,7 +240,10 @@ def test_a_file_that_disappears_before_its_row_is_printed_is_an_error_of_that_fi
     results = [FileResult(path, 0.0, prediction) for path in paths]
     assert not print_predictions(results, Format.JSON, files=paths, labels=prediction.card.labels, top_k=3)
     captured = capsys.readouterr()
-    assert captured.err == f"{paths[0]}: undecodable_audio: The file cannot be read: No such file or directory.\n"
+    assert captured.err.splitlines() == [
+        f"{paths[0]}: undecodable_audio: The file cannot be read: No such file or directory.",
+        "1 of 2 files failed",
+    ]
     assert json.loads(captured.out)["track"]["filename"] == str(song)
 
 
