@@ -15,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,10 +170,16 @@ def killed_twice(store: ObjectStore, executor: Executor, source: str, partition:
 
 
 @contextmanager
-def ray_nodes(n_nodes: int) -> Iterator[str]:
-    """Run a cluster with nodes of one processor during the block, and yield its address."""
+def ray_nodes(n_nodes: int, environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a cluster with nodes of one processor during the block, and yield its address.
+
+    Args:
+        n_nodes: Number of nodes.
+        environment: Variables for the nodes, such as credentials.
+    """
     from ray.cluster_utils import Cluster
 
+    os.environ.update(environment)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 100 << 20})
     try:
         for _ in range(n_nodes):
@@ -194,8 +199,11 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, Any] = {"seconds_of_audio": _SECONDS, "partition_files": options.partition_files}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with tempfile.TemporaryDirectory() as folder, object_store() as store, ray_nodes(options.nodes) as address:
-        os.environ["WHOLETRACK_TEMP_DIR"] = str(Path(folder))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        object_store() as store,
+        ray_nodes(options.nodes, store.environment | {"WHOLETRACK_TEMP_DIR": folder}) as address,
+    ):
         client = store.client()
         bad = {n: upload(client, f"files-{n}", n) for n in {options.files, options.ray_files}}
         runs = (
