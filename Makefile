@@ -102,8 +102,8 @@ bench-scaling: $(VENV)/.test ## Measure the process of the service, and throughp
 	$(BIN)/python -m bench.performance
 
 bench-scale: $(VENV)/.test ## Measure what each stage costs, and simulate a catalogue of millions (about 4 minutes); writes docs/scale.md
-	for name in unit_costs simulation; do $(BIN)/python -m bench.catalogues.$$name --record || exit 1; done
-	$(BIN)/python -m bench.catalogues.page
+	for name in unit_costs simulation; do $(BIN)/python -m bench.scale.$$name --record || exit 1; done
+	$(BIN)/python -m bench.scale.page
 
 bench-catalogue: $(VENV)/.test ## Predict 5,000 files from an object store, killed twice, on this machine and with Ray (about 15 minutes)
 	$(BIN)/python -m bench.catalogue --record

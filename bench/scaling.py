@@ -94,7 +94,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = benchmark_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each measurement")
-    parser.add_argument("--cores", type=int, help="use only so many cores, and record the results under another name")
+    parser.add_argument("--cores", type=int, help="number of cores to use; the results are recorded separately")
     options = parser.parse_args()
     if options.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])

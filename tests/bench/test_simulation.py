@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.catalogues.page import page
-from bench.catalogues.recordings import ASSUMPTIONS, Costs, Recording, recordings
-from bench.catalogues.simulation import Cluster, simulate
-from bench.catalogues.unit_costs import CODECS, MODELS
 from bench.performance.cuda import FLOAT32
+from bench.scale.page import page
+from bench.scale.recordings import ASSUMPTIONS, Costs, Recording, recordings
+from bench.scale.simulation import Cluster, simulate
+from bench.scale.unit_costs import CODECS, MODELS
 
 _DEFAULT, _MEASURED_ON_GPU = MODELS
 COSTS = Costs(

@@ -101,7 +101,7 @@ def test_an_unreachable_network_fails_its_tracks_and_is_used_again_when_it_respo
     unrecoverable: list[object] = []
     engine = Engine(session(transport, clock), reopen=lambda old: old, on_unrecoverable=unrecoverable.append)
     for _ in range(3):
-        # Each time, the worker has been restarted and has probed the network in vain.
+        # The worker was restarted each time, and its probe of the network failed.
         with pytest.raises(ServiceError) as caught:
             classify(engine, 1, 2)
         assert caught.value.kind is ErrorKind.DEVICE_FAILED

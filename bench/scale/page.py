@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.catalogues.recordings import ASSUMPTIONS, Costs
-from bench.catalogues.unit_costs import MODELS
 from bench.generated import check_files, generator_parser, write_files
 from bench.markdown import paragraph
 from bench.records import DOCS, Record, read_record
+from bench.scale.recordings import ASSUMPTIONS, Costs
+from bench.scale.unit_costs import MODELS
 from wholetrack_training.results.markdown import markdown_table
 
 PAGE = DOCS / "scale.md"
@@ -68,8 +68,8 @@ def page(costs: Record, simulation: Record) -> str:
     lines = ["# Catalogues of millions"]
     lines += paragraph(
         "What a catalogue of 100 million tracks costs, and how many cores a GPU can serve. `python -m "
-        "bench.catalogues.unit_costs --record` measures the costs, `python -m bench.catalogues.simulation --record` "
-        "simulates the pipeline with them (with SimPy), and `python -m bench.catalogues.page` writes this page."
+        "bench.scale.unit_costs --record` measures the costs, `python -m bench.scale.simulation --record` "
+        "simulates the pipeline with them (with SimPy), and `python -m bench.scale.page` writes this page."
     )
     for section in (_unit_costs(costs), _assumptions(), _ratio(simulation), _plan(costs, simulation), _failures(costs)):
         lines += section
@@ -229,7 +229,7 @@ def main() -> None:
     """Write the page, or check that it is up to date."""
     options = generator_parser(__doc__).parse_args()
     if options.check:
-        check_files(files(), command="python -m bench.catalogues.page")
+        check_files(files(), command="python -m bench.scale.page")
     else:
         write_files(files())
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import simpy
 
-from bench.catalogues.recordings import ASSUMPTIONS, Assumptions, Costs, Recording, recordings
-from bench.catalogues.unit_costs import MODELS
 from bench.records import Record, benchmark_parser, read_record
+from bench.scale.recordings import ASSUMPTIONS, Assumptions, Costs, Recording, recordings
+from bench.scale.unit_costs import MODELS
 from tests.harness.records import print_record
 
 _TRACKS = 20_000
 _CORES_PER_GPU = (16, 32, 64, 128, 256, 512)
-# A recording may wait for the link and one for the GPU for every so many cores.
-_CORES_PER_PLACE = 4
+# The queues in front of the link and of the GPU hold one recording for every four cores.
+_CORES_PER_QUEUED_TRACK = 4
 _Process = Generator[simpy.Event, Any]
 
 
@@ -69,9 +69,9 @@ class Cluster:
         self._cores, self._costs, self._assumed, self._tracks = cores, costs, assumed, tracks
         self._with_gpu = with_gpu
         self._environment = simpy.Environment()
-        places = max(1, cores // _CORES_PER_PLACE)
-        self._to_link = simpy.Store(self._environment, capacity=places)
-        self._to_gpu = simpy.Store(self._environment, capacity=places)
+        capacity = max(1, cores // _CORES_PER_QUEUED_TRACK)
+        self._to_link = simpy.Store(self._environment, capacity=capacity)
+        self._to_gpu = simpy.Store(self._environment, capacity=capacity)
         self._all_fetched = self._environment.event()
         self._outcome = Outcome()
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.catalogues.unit_costs import MODELS
 from bench.performance.cuda import FLOAT32
 from bench.records import Record
+from bench.scale.unit_costs import MODELS
 
 _HOUR_S = 3600.0
 _REFUSED_S = 0.05
