@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wholetrack.cli.opening import fail, load_command_settings
+from wholetrack.cli.options import HopOption, ModelOption, TaxonomyOption, TopKOption
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.standard_streams import write_output
 from wholetrack.logs import printable
@@ -34,17 +35,10 @@ def catalogue(
             help="Folder for the results, as a path or a URL. A run that ended early is continued.", show_default=False
         ),
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name of the model, or NAME@VERSION; the default model if omitted.", show_default=False),
-    ] = None,
-    hop_s: Annotated[
-        float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
-    taxonomy: Annotated[
-        str | None, typer.Option(help="Taxonomy of the model in whose genres the prediction is read, such as gtzan.")
-    ] = None,
+    model: ModelOption = None,
+    hop_s: HopOption = None,
+    top_k: TopKOption = 3,
+    taxonomy: TaxonomyOption = None,
     partition_files: Annotated[
         int, typer.Option(min=1, help="Number of files whose results are written together, and repeated together.")
     ] = 256,

@@ -20,6 +20,7 @@ from wholetrack.cli.catalogue import catalogue
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.numba_cache import numba_cache
 from wholetrack.cli.opening import fail, load_command_settings, load_settings, open_pipeline
+from wholetrack.cli.options import HopOption, ModelOption, TaxonomyOption, TopKOption
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.plot import PICTURE_SUFFIXES, plotted
 from wholetrack.cli.render import Format, deliver, json_row, print_predictions, print_rows, rows_of
@@ -42,11 +43,6 @@ app = typer.Typer(
     # Joins the lines of each paragraph of a docstring.
     rich_markup_mode="markdown",
 )
-
-_ModelOption = Annotated[
-    str | None,
-    typer.Option(help="Name of the model, or NAME@VERSION; the default model if omitted.", show_default=False),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -96,14 +92,10 @@ def predict(
             "window: rows-jsonl or rows-csv. A file: parquet, with a row for each recording, or rows-parquet.",
         ),
     ] = Format.TABLE,
-    model: _ModelOption = None,
-    hop_s: Annotated[
-        float | None, typer.Option(help="Time between the starts of consecutive windows, in seconds.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Number of genres in each ranking, at most all.")] = 3,
-    taxonomy: Annotated[
-        str | None, typer.Option(help="Taxonomy of the model in whose genres the prediction is read, such as gtzan.")
-    ] = None,
+    model: ModelOption = None,
+    hop_s: HopOption = None,
+    top_k: TopKOption = 3,
+    taxonomy: TaxonomyOption = None,
     tags: Annotated[
         Detail | None,
         typer.Option(help="Tags in JSON; track by default if the model has tags.", show_default=False),
@@ -357,7 +349,7 @@ def health() -> None:
 @app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A recording.", show_default=False)],
-    model: _ModelOption = None,
+    model: ModelOption = None,
 ) -> None:
     """Compare the prediction of a recording with a reference implementation.
 

@@ -13,6 +13,7 @@ import typer
 
 from wholetrack.cli.files import FileResult, find_recordings, predict_files, text_of
 from wholetrack.cli.opening import fail, load_command_settings, open_pipeline
+from wholetrack.cli.options import ModelOption, TaxonomyOption
 from wholetrack.cli.packages import missing_packages
 from wholetrack.cli.render import deliver
 from wholetrack.cli.standard_streams import write_output
@@ -67,13 +68,8 @@ def tag(
     undo: Annotated[
         Path | None, typer.Option(help="Undo the changes in a journal, and do nothing else.", show_default=False)
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Name of the model, or NAME@VERSION; the default model if omitted.", show_default=False),
-    ] = None,
-    taxonomy: Annotated[
-        str | None, typer.Option(help="Taxonomy of the model in whose genres the prediction is read, such as gtzan.")
-    ] = None,
+    model: ModelOption = None,
+    taxonomy: TaxonomyOption = None,
 ) -> None:
     """Write predicted genres into the tags of files, which needs the extra tag.
 
